@@ -1,0 +1,1 @@
+"""The machinery under every stage: errors, configuration, schemas, artifacts, tables, CLIP loading. No Prefect here."""

@@ -1,0 +1,120 @@
+"""Every table degla writes, as an explicit Arrow schema with a description per column."""
+
+import pyarrow as pa
+
+NEGATIVE_TYPES = ("reshuffle_order", "swap_nouns", "swap_adjectives", "replace_nouns", "replace_adjectives")
+"""The five negative types of the paper, in the order used everywhere."""
+
+SPLITS = ("train", "val", "test")
+
+_ENUM = pa.dictionary(pa.int32(), pa.string())
+_TEXTS = pa.list_(pa.string())
+_TOKENS = pa.list_(pa.int32())
+
+
+def _schema(*columns: tuple[str, pa.DataType, str] | tuple[str, pa.DataType, str, bool]) -> pa.Schema:
+    return pa.schema(
+        [
+            pa.field(name, kind, nullable=bool(rest), metadata={"description": description})
+            for name, kind, description, *rest in columns
+        ]
+    )
+
+
+NULL = True
+
+PAIRS = _schema(
+    ("pair_id", pa.string(), "sha256 of image_key and caption, 16 hex digits; unique"),
+    ("image_key", pa.string(), "source:collection:id of the picture, e.g. coco:train2014:000000000009"),
+    ("image_uri", pa.string(), "path of the picture, relative to the manifest's image_root"),
+    ("image_sha256", pa.string(), "sha256 of the picture file"),
+    ("width", pa.int32(), "pixels, after EXIF rotation"),
+    ("height", pa.int32(), "pixels, after EXIF rotation"),
+    ("caption", pa.string(), "the caption, whitespace normalised"),
+    ("source", _ENUM, "which reader brought it"),
+    ("split", _ENUM, "train, val or test; all captions of a picture share one"),
+    ("scene", pa.string(), "scene graph as JSON, built-in world only", NULL),
+)
+
+PAIRS_REJECTED = _schema(
+    ("origin", pa.string(), "where it came from: file and row"),
+    ("image_uri", pa.string(), "path of the picture as given", NULL),
+    ("caption", pa.string(), "caption as given", NULL),
+    ("reason", _ENUM, "slug of the rule that refused it"),
+    ("detail", pa.string(), "what was found"),
+)
+
+NEGATIVES = _schema(
+    ("pair_id", pa.string(), "the pair it is a negative of"),
+    ("type", _ENUM, "one of the five negative types"),
+    ("text", pa.string(), "the negative caption; null when there is none", NULL),
+    ("status", _ENUM, "accepted, rejected, or not_applicable"),
+    ("reason", _ENUM, "slug of the check that refused it; null when accepted", NULL),
+    ("attempt", pa.int8(), "0 = first try, 1 = repair with another seed"),
+    ("raw_reply", pa.string(), "what the generator answered", NULL),
+    ("finish_reason", _ENUM, "stop, length, error, ...", NULL),
+    ("prompt_tokens", pa.int32(), "tokens", NULL),
+    ("reply_tokens", pa.int32(), "tokens", NULL),
+    ("model", _ENUM, "generator that wrote it"),
+    ("prompt_digest", _ENUM, "digest of rule and examples"),
+)
+
+DATASET = _schema(
+    ("pair_id", pa.string(), "unique"),
+    ("image_key", pa.string(), "identity of the picture"),
+    ("image_uri", pa.string(), "path of the picture, relative to the pairs manifest's image_root"),
+    ("caption", pa.string(), "the true caption"),
+    *((kind, pa.string(), f"{kind} negative; null = none passed the checks", NULL) for kind in NEGATIVE_TYPES),
+    ("paraphrases", _TEXTS, "rewrites that keep the meaning", NULL),
+    ("split", _ENUM, "train, val or test"),
+    ("leaks", _TEXTS, "names of the benchmarks that share this picture or caption"),
+    ("caption_tokens", _TOKENS, "token ids with start and end, at their own length, no padding"),
+    *((f"{kind}_tokens", _TOKENS, f"token ids of {kind}; null where the text is", NULL) for kind in NEGATIVE_TYPES),
+)
+
+LEAKS = _schema(
+    ("pair_id", pa.string(), "the training pair"),
+    ("benchmark", _ENUM, "benchmark it overlaps with"),
+    ("subset", pa.string(), "subset of that benchmark"),
+    ("row_id", pa.string(), "row of that subset"),
+    ("rule", _ENUM, "image_id, caption_hash or perceptual_hash"),
+)
+
+STEPS = _schema(
+    ("step", pa.int32(), "1-based optimizer step"),
+    ("epoch", pa.float32(), "epochs done, fractional"),
+    ("loss", pa.float32(), "weighted sum of the terms"),
+    ("base_loss", pa.float32(), "NegCLIP term, unweighted"),
+    ("distill_loss", pa.float32(), "self-distillation term, unweighted; NaN when its weight is 0"),
+    ("igc_loss", pa.float32(), "image-grounded contrast, unweighted; NaN when its weight is 0"),
+    ("tgc_loss", pa.float32(), "text-grounded contrast, unweighted; NaN when its weight is 0"),
+    ("logit_scale", pa.float32(), "exp of the learned parameter"),
+    ("lr", pa.float32(), "learning rate used in this step"),
+    ("grad_norm", pa.float32(), "global L2 norm before clipping"),
+    ("samples_per_s", pa.float32(), "image-caption pairs per second"),
+    ("data_wait", pa.float32(), "seconds spent waiting for the loader"),
+)
+
+SCORES = _schema(
+    ("model", _ENUM, "before (the starting model) or after (the fine-tuned one), or a name"),
+    ("benchmark", _ENUM, "sugarcrepe, valse, aro, zeroshot, retrieval, heldout"),
+    ("subset", _ENUM, "file, relation set, or class folder set of the benchmark"),
+    ("row_id", pa.string(), "row of the subset"),
+    ("image_key", pa.string(), "picture, the cluster of the bootstrap"),
+    ("group", pa.string(), "what macro rules average over (relation, attribute pair, class)", NULL),
+    ("similarities", pa.list_(pa.float32()), "cosine similarities in the row's option order; null = not scored", NULL),
+    ("correct", pa.float32(), "1 right, 0 wrong, NaN not scored (picture missing)"),
+    ("tie", pa.bool_(), "the decision rests on equal similarities"),
+    ("leaked", pa.bool_(), "the row overlaps with training data"),
+    ("protocol", _ENUM, "protocol id: rule, precision, digest of the benchmark file"),
+)
+
+TABLES: dict[str, pa.Schema] = {
+    "pairs": PAIRS,
+    "pairs_rejected": PAIRS_REJECTED,
+    "negatives": NEGATIVES,
+    "dataset": DATASET,
+    "leaks": LEAKS,
+    "steps": STEPS,
+    "scores": SCORES,
+}

@@ -1,0 +1,78 @@
+"""Parquet tables: writing one part atomically, reading, counting, and asking SQL of them."""
+
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipeline.errors import UserError
+from pipeline.schema import TABLES
+
+ROW_GROUP = 64 * 1024
+
+
+def part(folder: Path, index: int, name: str = "part") -> Path:
+    """The path of one Parquet part: `<folder>/<name>-00007.parquet`."""
+    return folder / f"{name}-{index:05d}.parquet"
+
+
+def write(path: Path, rows: pa.Table | list[dict[str, Any]], schema: pa.Schema) -> None:
+    """Write one Parquet file (zstd) so that it is either absent or whole, whenever the process dies.
+
+    Rows are cast to `schema`; the same rows always give the same bytes. Raises pa.ArrowInvalid on a row that does
+    not fit the schema.
+    """
+    table = rows.cast(schema) if isinstance(rows, pa.Table) else pa.Table.from_pylist(rows, schema=schema)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(f".{path.name}.tmp")
+    pq.write_table(table, unfinished, compression="zstd", row_group_size=ROW_GROUP)
+    finish(unfinished, path)
+
+
+def finish(unfinished: Path, path: Path) -> None:
+    """Flush a finished file to the disk and give it its final name in one step."""
+    with unfinished.open("rb") as handle:
+        os.fsync(handle.fileno())
+    unfinished.replace(path)
+
+
+def files(folder: Path) -> list[Path]:
+    """The Parquet parts directly in a folder, in order."""
+    return sorted(path for path in folder.glob("*.parquet") if not path.name.startswith("."))
+
+
+def read(folder: Path, columns: list[str] | None = None) -> pa.Table:
+    """All parts of one table as one Arrow table (memory: the columns asked for)."""
+    parts = files(folder)
+    if not parts:
+        raise UserError("tables", f"no Parquet file in {folder}", "at least one part", "rerun the stage with --force")
+    return pa.concat_tables(pq.read_table(path, columns=columns) for path in parts).unify_dictionaries()
+
+
+def count(folder: Path) -> int:
+    """Rows of one table, from the Parquet footers alone."""
+    return sum(pq.read_metadata(path).num_rows for path in files(folder))
+
+
+def table_folders(artifact: Path, kind: str) -> dict[str, Path]:
+    """Table name -> folder, for the tables an artifact holds: the main one at its top, others in named folders."""
+    found = {kind: artifact} if files(artifact) else {}
+    return found | {path.name: path for path in sorted(artifact.iterdir()) if path.name in TABLES and files(path)}
+
+
+def connect(views: Mapping[str, Path]) -> duckdb.DuckDBPyConnection:
+    """An in-memory DuckDB with one view per table folder."""
+    connection = duckdb.connect()
+    for name, folder in views.items():
+        connection.read_parquet(str(folder / "*.parquet")).create_view(name)
+    return connection
+
+
+def batches(folder: Path, size: int, columns: list[str] | None = None) -> Iterable[pa.RecordBatch]:
+    """Stream one table in record batches of at most `size` rows, in file order."""
+    for path in files(folder):
+        yield from pq.ParquetFile(path).iter_batches(batch_size=size, columns=columns)
