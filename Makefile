@@ -1,0 +1,43 @@
+# make demo   set up and run the whole road on the built-in world      make serve  Prefect server, worker, deployments
+# make test   everything CI runs                                       make models train the two small models again
+VENV   ?= .venv
+PYTHON ?= python3
+BIN     = $(VENV)/bin
+BUILD  ?= $(shell nvidia-smi -L >/dev/null 2>&1 && echo gpu || echo cpu)
+
+.PHONY: demo test check serve models env clean
+
+demo: env
+	@$(BIN)/degla run demo
+
+test: check
+	$(BIN)/python -m pytest
+
+check: env
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+serve: env
+	@exec $(BIN)/degla serve
+
+models: env
+	$(BIN)/python scripts/train_language_model.py
+	$(BIN)/python scripts/train_starting_clip.py
+
+env: $(VENV)/.ready
+
+# torchaudio and torchcodec come with vLLM's CPU build and do not load beside a CPU torch; nothing here needs them.
+$(VENV)/.ready: pyproject.toml constraints.txt
+	@echo "setting up $(VENV) for this machine ($(BUILD)): about 5 minutes and 5 GB, once"
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "env: $$($(PYTHON) --version); expected 3.11 or later; fix: make PYTHON=python3.11"; exit 2; }
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt -e '.[dev,$(BUILD)]'
+	@if [ $(BUILD) = cpu ]; then $(BIN)/pip uninstall -q -y torchaudio torchcodec; fi
+	@$(BIN)/python scripts/fix_torchvision.py
+	@touch $@
+
+clean:
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -1,0 +1,240 @@
+"""The `degla` command: the same road as the deployments, through the same flow, plus what one asks of a run."""
+
+import os
+import sys
+import tomllib
+import urllib.request
+from contextlib import suppress
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from flows import recipe as recipes
+from flows import road
+from pipeline import tables
+from pipeline.artifact import Store
+from pipeline.errors import UserError
+
+app = typer.Typer(
+    help="Captions to hard negatives to a CLIP that understands composition: run it, inspect it, rerun any stage.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+out = Console(soft_wrap=True, highlight=False)
+
+Name = Annotated[str, typer.Argument(help="run to look at")]
+Set = Annotated[list[str], typer.Option("--set", help="section.field=value; may be given several times")]
+
+
+def main() -> None:
+    """Entry point: a user's mistake is one line on stderr and exit status 2."""
+    try:
+        app()
+    except UserError as error:
+        print(error, file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("stopped; run the same command again to go on from here", file=sys.stderr)
+        sys.exit(130)
+
+
+@app.command()
+def run(
+    recipe: Annotated[str, typer.Argument(help="recipe in data/recipes, a YAML file, or an existing run")] = "demo",
+    name: Annotated[str, typer.Option("--name", help="name of the run; default: the recipe's")] = "",
+    only: Annotated[list[str], typer.Option("--only", help="run just this stage, on what the run has on disk")] = [],  # noqa: B006
+    start: Annotated[str, typer.Option("--from", help="first stage to run")] = "",
+    until: Annotated[str, typer.Option("--until", help="last stage to run")] = "",
+    overrides: Set = [],  # noqa: B006
+    force: Annotated[bool, typer.Option("--force", help="run the stages even when their artifacts are there")] = False,
+) -> None:
+    """Run the road, or some stages of it; what is on disk and unchanged is reused."""
+    store = Store.default()
+    run_name = name or Path(recipe).stem
+    stages = _stages(only, start, until)
+    # A stage alone goes on with the settings its run was made with; the whole road starts from the recipe.
+    kept = store.run(run_name) / "recipe.yaml"
+    known = recipe.endswith((".yaml", ".yml")) or (recipes.RECIPES / f"{recipe}.yaml").exists()
+    source = "" if kept.exists() and (len(stages) < len(road.STAGES) or not known) else recipe
+    resolved = road.run_recipe(store, run_name, source, overrides)
+
+    states = [state for state in road.standing(store, run_name, resolved) if state.stage in stages]
+    if not force and all(state.state == "current" for state in states):
+        # Nothing to do needs no flow run, hence no embedded server (half a minute on a small machine).
+        road.keep_recipe(store, run_name, resolved)
+        for state in states:
+            assert state.artifact is not None
+            out.print(f"{state.stage:9} reused  {state.artifact.path}", style="dim")
+        _closing(store, run_name)
+        return
+
+    _prefect_environment(store)
+    from flows.degla import degla
+
+    state: Any = degla(run_name, source, list(overrides), stages, force, return_state=True)
+    if state.is_failed() or state.is_crashed():
+        error = state.data if isinstance(state.data, UserError) else state.result(raise_on_failure=False)
+        if isinstance(error, UserError):
+            raise error
+        raise SystemExit(1)
+    _closing(store, run_name)
+
+
+@app.command()
+def status(name: Annotated[str, typer.Argument(help="run; empty = all")] = "") -> None:
+    """What each run has on disk: current, stale (a setting or input changed since), or missing."""
+    store = Store.default()
+    names = [name] if name else store.runs()
+    if not names:
+        out.print(f"no run yet in {store.home}; start one with: degla run demo")
+    for run_name in names:
+        if not store.run(run_name).exists():
+            raise UserError(
+                "status", f"no run {run_name!r}", f"one of {', '.join(store.runs()) or 'none'}", "degla run"
+            )
+        table = Table("stage", "state", "made", "rows", "artifact", title=run_name, title_justify="left")
+        for state in road.standing(store, run_name, road.run_recipe(store, run_name, "")):
+            manifest = state.artifact.manifest if state.artifact else None
+            table.add_row(
+                state.stage,
+                {"current": "[green]current[/]", "stale": "[yellow]stale[/]"}.get(state.state, "[red]missing[/]"),
+                manifest.finished if manifest else "",
+                ", ".join(f"{kind} {count:,}" for kind, count in manifest.rows.items()) if manifest else "",
+                manifest.fingerprint if manifest else "",
+            )
+        out.print(table)
+
+
+@app.command()
+def sql(name: Name, query: Annotated[str, typer.Argument(help="DuckDB SQL; there is a view for every table")]) -> None:
+    """Ask SQL of a run's tables: pairs, pairs_rejected, negatives, dataset, leaks, steps, scores."""
+    import duckdb
+
+    store = Store.default()
+    views: dict[str, Path] = {}
+    for stage in road.STAGES.values():
+        folder = store.run(name) / stage.makes
+        if folder.exists():
+            views |= tables.table_folders(folder, stage.makes)
+    if not views:
+        raise UserError(
+            "sql", f"run {name!r} has no table", f"one of {', '.join(store.runs()) or 'no run'}", "degla run"
+        )
+    with tables.connect(views) as connection:
+        try:
+            answer = connection.sql(query)
+        except duckdb.Error as error:
+            raise UserError(
+                "sql",
+                str(error).strip().splitlines()[0],
+                f"SQL over {', '.join(views)}",
+                "degla sql RUN 'describe pairs'",
+            ) from None
+        if answer is not None:
+            answer.show(max_width=max(out.width, 80), max_rows=1000)
+
+
+@app.command()
+def doctor() -> None:
+    """What this machine can run: cores, memory, GPU, vLLM, disk, model access."""
+    from flows.doctor import findings
+
+    worst = 0
+    for finding in findings(Store.default()):
+        colour = {"ok": "green", "note": "yellow", "missing": "red"}[finding.verdict]
+        out.print(f"[{colour}]{finding.verdict:8}[/]{finding.what:20}{finding.detail}")
+        worst |= finding.verdict == "missing"
+    raise typer.Exit(worst)
+
+
+@app.command()
+def prompt(
+    type: Annotated[str, typer.Argument(help="negative type, e.g. swap_nouns")],
+    caption: Annotated[str, typer.Argument(help="caption to rewrite")],
+    recipe: Annotated[str, typer.Option(help="recipe whose prompts are used")] = "paper",
+) -> None:
+    """Print the exact prompt a caption would get; loads no model."""
+    from stages.generate import render_prompt
+
+    print(render_prompt(recipes.load(recipe).generate, type, caption))
+
+
+@app.command()
+def recipe(
+    name: Annotated[str, typer.Argument(help="recipe or YAML file")] = "demo",
+    overrides: Set = [],  # noqa: B006
+    schema: Annotated[bool, typer.Option("--schema", help="print the JSON schema of recipes instead")] = False,
+) -> None:
+    """Print a recipe with all defaults resolved, or the JSON schema of recipes."""
+    print(recipes.schema() if schema else recipes.dump(recipes.load(name, overrides)))
+
+
+@app.command()
+def serve(port: Annotated[int, typer.Option(help="port of the server")] = 4200) -> None:
+    """Start a local Prefect server, a process work pool, a worker and the deployments; Ctrl-C stops them all."""
+    store = Store.default()
+    _prefect_environment(store, f"http://127.0.0.1:{port}/api")
+    from flows.serve import serve as start
+
+    start(store, port)
+
+
+def _stages(only: list[str], start: str, until: str) -> list[str]:
+    names = road.chosen(only)
+    for bound in (start, until):
+        if bound:
+            road.chosen([bound])
+    first = list(road.STAGES).index(start) if start else 0
+    last = list(road.STAGES).index(until) if until else len(road.STAGES)
+    return [name for position, name in enumerate(road.STAGES) if name in names and first <= position <= last]
+
+
+def _prefect_environment(store: Store, url: str | None = None) -> None:
+    """Settings Prefect reads at import: everything it keeps goes below the home, and nothing leaves the machine."""
+    home = store.home / "prefect"
+    defaults = {
+        "PREFECT_HOME": home,
+        "PREFECT_RESULTS_LOCAL_STORAGE_PATH": home / "storage",
+        "PREFECT_SERVER_MEMO_STORE_PATH": home / "memo_store.toml",
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "DO_NOT_TRACK": "1",
+        "PREFECT_LOGGING_LEVEL": "WARNING",
+    }
+    for key, value in defaults.items():
+        os.environ.setdefault(key, str(value))
+    home.mkdir(parents=True, exist_ok=True)
+    if url:
+        os.environ["PREFECT_API_URL"] = url
+    elif not _answers(os.environ.get("PREFECT_API_URL") or _configured_url()):
+        os.environ["PREFECT_API_URL"] = ""  # Prefect then starts its embedded server on SQLite
+
+
+def _configured_url() -> str | None:
+    with suppress(OSError, KeyError, tomllib.TOMLDecodeError), Path("prefect.toml").open("rb") as handle:
+        return str(tomllib.load(handle)["api"]["url"])
+    return None
+
+
+def _answers(url: str | None) -> bool:
+    if url:
+        with suppress(OSError, ValueError), urllib.request.urlopen(f"{url}/health", timeout=2) as reply:  # noqa: S310
+            return bool(reply.status == 200)
+    return False
+
+
+def _closing(store: Store, run_name: str) -> None:
+    """The headline of a run: scores before and after, and where the report is."""
+    scores, report = store.linked(run_name, "scores"), store.linked(run_name, "report")
+    if scores is not None:
+        out.print(_headline(scores.meta))
+    if report is not None:
+        out.print(f"report: {store.run(run_name) / 'report' / 'report.html'}")
+
+
+def _headline(meta: dict[str, Any]) -> Table:
+    table = Table("score", "before", "after", "n", title="before and after, with 95 % intervals", title_justify="left")
+    return table

@@ -1,0 +1,109 @@
+"""The Prefect flow `degla`: one thin task per stage, over flows.road. All deployments in prefect.yaml are this flow.
+
+Prefect observes and retries; whether a stage runs or is reused is decided by the manifests on disk.
+"""
+
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import Literal
+from uuid import UUID
+
+from prefect import flow, get_run_logger, task
+from prefect.artifacts import create_markdown_artifact, create_progress_artifact, update_progress_artifact
+from prefect.client.schemas.objects import State, TaskRun
+from prefect.context import FlowRunContext
+from prefect.states import Completed, Failed
+from prefect.tasks import Task
+
+from flows import progress, road
+from pipeline.artifact import Store
+from pipeline.errors import TransientError, UserError
+from pipeline.stage import Progress
+
+StageName = Literal["ingest", "generate", "assemble", "train", "evaluate", "report"]
+
+
+def _transient(task: Task[..., object], run: TaskRun, state: State[object]) -> bool:
+    failure = state.result(raise_on_failure=False)
+    return isinstance(failure, TransientError | ConnectionError | TimeoutError)
+
+
+def _backoff(retries: int) -> list[float]:
+    return [2**attempt * 5 * random.uniform(0.75, 1.5) for attempt in range(retries)]
+
+
+@task(
+    name="stage",
+    task_run_name="{name}",
+    retries=2,
+    retry_delay_seconds=_backoff,
+    retry_condition_fn=_transient,
+    persist_result=False,
+)
+def stage(name: str, run: str, recipe: str, overrides: list[str], force: bool) -> State[str]:
+    """Run or reuse one stage; a reused one shows as Cached."""
+    store = Store.default()
+    outcome = road.run_stage(
+        store, run, road.run_recipe(store, run, recipe, overrides), name, partial(_working, name), force=force
+    )
+    rows = ", ".join(f"{count:,} rows of {table}" for table, count in outcome.artifact.manifest.rows.items())
+    message = f"{'reused' if outcome.reused else 'made'} {outcome.artifact.path} ({rows or 'no tables'})"
+    get_run_logger().info("%s: %s", name, message)
+    if outcome.reused:
+        return Completed(name="Cached", message=message, data=message)
+    return Completed(message=message, data=message)
+
+
+@flow(name="degla", flow_run_name="{run}", log_prints=False)
+def degla(
+    run: str = "demo",
+    recipe: str = "",
+    overrides: list[str] = [],  # noqa: B006 - Prefect shows the default in its form and never mutates it
+    stages: list[StageName] = [],  # noqa: B006
+    force: bool = False,
+) -> State[object]:
+    """The whole road, or some stages of it.
+
+    Args:
+        run: name of the run; its artifacts appear under $DEGLA_HOME/<run>/.
+        recipe: recipe name or YAML file; empty = the one this run already has, else the one named like the run.
+        overrides: settings that differ from the recipe, as "section.field=value".
+        stages: which stages; empty = all six.
+        force: run them even when their artifacts are there.
+    """
+    store = Store.default()
+    try:
+        resolved = road.run_recipe(store, run, recipe, overrides)
+        road.keep_recipe(store, run, resolved)
+        for name in road.chosen(stages):
+            stage(name, run, "", [], force, return_state=True).result()
+    except UserError as error:
+        get_run_logger().error("%s", error)
+        return Failed(message=str(error), data=error)
+    _artifacts(store, run)
+    return Completed(message=f"{store.run(run)}")
+
+
+@contextmanager
+def _working(name: str) -> Iterator[Progress]:
+    key: UUID = create_progress_artifact(progress=0.0, key=f"degla-{name}", description=f"{name}: starting")  # type: ignore[assignment]
+
+    def tell(line: str, share: float) -> None:
+        update_progress_artifact(key, progress=round(100 * share, 1), description=f"{name}: {line}")
+
+    with progress.shown(name) as bar:
+        yield progress.both(bar, progress.throttled(tell))
+
+
+def _artifacts(store: Store, run: str) -> None:
+    report = store.linked(run, "report")
+    if report is not None and FlowRunContext.get() is not None:
+        create_markdown_artifact(
+            (report.path / "report.md").read_text(encoding="utf-8"), key=f"degla-report-{_key(run)}"
+        )
+
+
+def _key(run: str) -> str:
+    return "".join(char if char.isalnum() else "-" for char in run.lower())

@@ -1,0 +1,102 @@
+"""Recipes: the typed configuration of all six stages, from YAML, with dotted overrides."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import Field, ValidationError
+
+from pipeline.config import Config
+from pipeline.errors import UserError
+from stages import assemble, evaluate, generate, ingest, report, train
+
+RECIPES = Path(__file__).resolve().parent.parent / "data" / "recipes"
+
+
+class Recipe(Config):
+    """Settings of the whole road; a recipe file holds only what differs from the defaults."""
+
+    description: str = Field("", description="what this recipe is for")
+    ingest: ingest.Config = Field(ingest.Config(), description="pictures and captions to pairs")
+    generate: generate.Config = Field(generate.Config(), description="captions to negative captions")
+    assemble: assemble.Config = Field(assemble.Config(), description="pairs and negatives to the training set")
+    train: train.Config = Field(train.Config(), description="training set to fine-tuned CLIP")
+    evaluate: evaluate.Config = Field(evaluate.Config(), description="CLIP to scores, before and after")
+    report: report.Config = Field(report.Config(), description="everything to one page")
+
+
+def load(name: str, overrides: Sequence[str] = ()) -> Recipe:
+    """The recipe of that name in data/recipes, or of that YAML file, with `section.field=value` overrides.
+
+    Values are read as YAML. Raises UserError for an unknown recipe, an unknown key or a value out of range, naming
+    the field.
+    """
+    path = Path(name) if name.endswith((".yaml", ".yml")) else RECIPES / f"{name}.yaml"
+    try:
+        settings = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    except OSError as error:
+        known = ", ".join(sorted(file.stem for file in RECIPES.glob("*.yaml")))
+        raise UserError(
+            "recipe", f"cannot read {name!r} ({error.strerror})", f"one of {known}, or a .yaml file", "name it right"
+        ) from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError("recipe", f"{path.name} is not YAML: {error}", "valid YAML", f"mend {path.name}") from None
+    if not isinstance(settings, dict):
+        raise UserError("recipe", f"{path.name} holds a {type(settings).__name__}", "sections", f"mend {path.name}")
+    for override in overrides:
+        _set(settings, override)
+    return validated(settings)
+
+
+def validated(settings: dict[str, Any]) -> Recipe:
+    """A recipe from plain data. Raises UserError naming the first wrong field."""
+    try:
+        return Recipe.model_validate(settings)
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(str(part) for part in first["loc"])
+        given = "" if first["type"] == "missing" else f" (given {first['input']!r})"
+        expected = first["msg"][0].lower() + first["msg"][1:]
+        if first["type"] == "extra_forbidden":
+            expected = f"one of {', '.join(_fields(first['loc'][:-1]))}"
+        raise UserError(
+            "recipe", f"{field} is wrong{given}", expected, f"mend {field} in the recipe or --set"
+        ) from None
+
+
+def dump(recipe: Recipe) -> str:
+    """The whole recipe, defaults included, as YAML."""
+    return yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=120)
+
+
+def schema() -> str:
+    """JSON schema of recipes, for editors."""
+    return json.dumps(Recipe.model_json_schema(), indent=1)
+
+
+def _set(settings: dict[str, Any], override: str) -> None:
+    name, separator, value = override.partition("=")
+    keys = name.strip().split(".")
+    if not separator or not all(keys):
+        raise UserError("recipe", f"override {override!r} is wrong", "section.field=value", "e.g. train.lr=2e-6")
+    try:
+        parsed = yaml.safe_load(value)
+    except yaml.YAMLError:
+        parsed = value
+    for key in keys[:-1]:
+        inner = settings.setdefault(key, {})
+        if not isinstance(inner, dict):
+            raise UserError(
+                "recipe", f"override {override!r} goes below {key}, a single value", "a section", "see data/recipes"
+            )
+        settings = inner
+    settings[keys[-1]] = parsed
+
+
+def _fields(location: tuple[int | str, ...]) -> list[str]:
+    model: Any = Recipe
+    for part in location:
+        model = model.model_fields[part].annotation
+    return list(model.model_fields)

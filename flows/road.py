@@ -1,0 +1,167 @@
+"""The road without Prefect: which stage comes when, what it would make, and how one stage is run or reused.
+
+What is on disk decides: an artifact whose fingerprint is there, complete and unaltered, is reused; otherwise the
+stage runs. A stage takes its inputs from the run's links, so the same function serves the whole road and one stage.
+"""
+
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
+from typing import Any, NamedTuple
+
+from flows import recipe as recipes
+from flows.recipe import Recipe
+from pipeline.artifact import Artifact, Store, digest, now
+from pipeline.errors import UserError
+from pipeline.stage import Inputs, Progress, Stage
+from stages import assemble, evaluate, generate, ingest, report, train
+
+STAGES: dict[str, Stage[Any]] = {
+    module.STAGE.name: module.STAGE for module in (ingest, generate, assemble, train, evaluate, report)
+}
+MAKER = {stage.makes: stage.name for stage in STAGES.values()}
+
+
+class Outcome(NamedTuple):
+    """What became of one stage."""
+
+    stage: str
+    artifact: Artifact
+    reused: bool
+
+
+class Standing(NamedTuple):
+    """How one stage of a run stands: current, stale (its settings or inputs changed since), or missing."""
+
+    stage: str
+    state: str
+    artifact: Artifact | None
+
+
+def chosen(stages: Iterable[str]) -> list[str]:
+    """The named stages in road order; all of them when none is named. Raises UserError for an unknown name."""
+    wanted = list(stages)
+    for name in wanted:
+        if name not in STAGES:
+            raise UserError("run", f"no stage {name!r}", f"one of {', '.join(STAGES)}", "name a stage of the road")
+    return [name for name in STAGES if not wanted or name in wanted]
+
+
+def run_recipe(store: Store, run: str, name: str, overrides: Iterable[str] = ()) -> Recipe:
+    """The recipe of a run: the named one, else the one the run already has, else the one of the run's own name."""
+    kept = store.run(run) / "recipe.yaml"
+    source = name or (str(kept) if kept.exists() else run)
+    return recipes.load(source, list(overrides))
+
+
+def keep_recipe(store: Store, run: str, recipe: Recipe) -> None:
+    """Write the resolved recipe into the run's folder. Raises UserError when the home cannot be written."""
+    path = store.run(run) / "recipe.yaml"
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        unfinished = path.with_name(".recipe.yaml.tmp")
+        unfinished.write_text(recipes.dump(recipe), encoding="utf-8")
+        unfinished.replace(path)
+    except OSError as error:
+        raise UserError(
+            "run", f"cannot write {path.parent} ({error.strerror})", "a writable folder", "set DEGLA_HOME"
+        ) from None
+
+
+def inputs_of(store: Store, run: str, stage: Stage[Any]) -> Inputs:
+    """The artifacts a stage reads, verified, from the run's links. Raises UserError naming the one that is missing."""
+    found = {kind: store.linked(run, kind) for kind in stage.needs}
+    for kind, artifact in found.items():
+        if artifact is None:
+            raise UserError(
+                stage.name,
+                f"run {run!r} has no intact {kind}",
+                f"the {kind} artifact that {MAKER[kind]} makes",
+                f"degla run {run} --until {stage.name}",
+            )
+    return {kind: artifact for kind, artifact in found.items() if artifact is not None}
+
+
+def identity(stage: Stage[Any], config: Any, inputs: Inputs) -> dict[str, Any]:
+    """Everything that decides a stage's result; its digest is the fingerprint."""
+    return {
+        "stage": stage.name,
+        "stage_version": stage.version,
+        "config": config.identity(),
+        "inputs": {kind: artifact.digest for kind, artifact in sorted(inputs.items())},
+        "outside": stage.outside(config),
+    }
+
+
+def run_stage(
+    store: Store,
+    run: str,
+    recipe: Recipe,
+    name: str,
+    working: Callable[[], AbstractContextManager[Progress]],
+    *,
+    force: bool = False,
+) -> Outcome:
+    """Reuse or run one stage of a run, and link what it made into the run.
+
+    Args:
+        working: entered only when the stage really runs; gives its progress callback.
+        force: run even when the artifact is there.
+
+    Raises:
+        UserError: see each stage; also when an input is missing or another process makes the same artifact.
+    """
+    stage = STAGES[name]
+    config = getattr(recipe, name)
+    inputs = inputs_of(store, run, stage)
+    decided = identity(stage, config, inputs)
+    fingerprint = digest(decided)
+    found = None if force else store.find(stage.makes, fingerprint)
+    if found is None:
+        with store.build(stage.makes, fingerprint) as partial, working() as progress:
+            started = now()
+            try:
+                meta = stage.run(config, inputs, partial, progress)
+                found = store.publish(
+                    partial,
+                    manifest={
+                        **decided,
+                        "kind": stage.makes,
+                        "fingerprint": fingerprint,
+                        "config": config.model_dump(mode="json"),
+                        "meta": meta,
+                        "started": started,
+                    },
+                )
+            except OSError as error:
+                if error.filename is None and error.errno is None:
+                    raise
+                raise UserError(
+                    name,
+                    f"{error.strerror} ({error.filename})",
+                    "readable inputs and a writable disk with room",
+                    "mend the disk or permissions, then run the same command again",
+                ) from error
+        reused = False
+    else:
+        reused = True
+    store.link(run, found)
+    return Outcome(name, found, reused)
+
+
+def standing(store: Store, run: str, recipe: Recipe) -> list[Standing]:
+    """How every stage of a run stands against its recipe and what is on disk; changes nothing."""
+    states = []
+    for name, stage in STAGES.items():
+        artifact = store.linked(run, stage.makes)
+        state = "missing"
+        if artifact is not None:
+            try:
+                wanted = digest(identity(stage, getattr(recipe, name), inputs_of(store, run, stage)))
+                upstream_current = all(
+                    other.state == "current" for other in states if STAGES[other.stage].makes in stage.needs
+                )
+                state = "current" if wanted == artifact.manifest.fingerprint and upstream_current else "stale"
+            except UserError:
+                state = "stale"
+        states.append(Standing(name, state, artifact))
+    return states

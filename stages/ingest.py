@@ -1,0 +1,226 @@
+"""ingest: pictures with captions from any source become the `pairs` table; what cannot be used is kept with a reason.
+
+Writes pairs (PAIRS), pairs_rejected (PAIRS_REJECTED) and, for the built-in world, images/ and benchmarks/.
+"""
+
+import hashlib
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+from pydantic import Field
+
+from pipeline import artifact, tables
+from pipeline.config import Config as BaseConfig
+from pipeline.config import placement
+from pipeline.errors import UserError
+from pipeline.schema import PAIRS, PAIRS_REJECTED
+from pipeline.stage import Inputs, Progress, Stage
+from stages import sources
+from stages.sources import Record
+
+
+class World(BaseConfig):
+    """The built-in world: what to draw."""
+
+    pictures: int = Field(1500, ge=10, description="training pictures to draw")
+    captions: int = Field(2, ge=1, le=5, description="captions per picture")
+    concepts: Literal["wide", "narrow"] = Field("narrow", description="wide: everything; narrow: the fine-tuning set")
+    size: int = Field(64, ge=32, le=512, description="picture side, pixels")
+    seed: int = Field(42, ge=0, description="seed of the training pictures")
+    benchmark_rows: int = Field(150, ge=0, description="rows per evaluation subset; 0 = no evaluation sets")
+
+
+class Config(BaseConfig):
+    """Where pairs come from and which are usable."""
+
+    source: Literal["scenes", "csv", "coco"] = Field("csv", description="kind of source")
+    root: Path | None = Field(None, description="folder of the captions file and the pictures")
+    captions: str = Field("captions.csv", description="captions file, relative to root")
+    images: str = Field("images", description="picture folder, relative to root")
+    image_column: str = Field("image", description="CSV column holding the picture's path below the picture folder")
+    caption_column: str = Field("caption", description="CSV column holding the caption")
+    encoding: str = Field("utf-8-sig", description="text encoding of the captions file")
+    max_words: int = Field(60, ge=1, description="longest caption kept, words (CLIP reads 77 tokens)")
+    max_pixels: int = Field(100_000_000, ge=1, description="largest picture opened, pixels")
+    max_reject_rate: float = Field(0.5, ge=0, le=1, description="share of rows refused above which ingest fails")
+    val_share: float = Field(0.05, ge=0, lt=1, description="share of pictures held out for checkpoint selection")
+    test_share: float = Field(0.1, ge=0, lt=1, description="share of pictures held out for evaluation")
+    split_seed: int = Field(0, ge=0, description="seed of the split; a picture's split depends on its bytes and this")
+    world: World = Field(World(), description="settings of the built-in world (source: scenes)")
+    shard: int = placement(2048, ge=1, description="rows per part; the most that a kill can cost")
+    workers: int = placement(2, ge=1, description="threads that open pictures")
+
+
+class Picture(NamedTuple):
+    """What opening a picture told: its facts, or why it cannot be used."""
+
+    sha256: str = ""
+    width: int = 0
+    height: int = 0
+    reason: str | None = None
+    detail: str = ""
+
+
+def outside(config: Config) -> dict[str, str]:
+    """Digests of the captions file (content) and the picture folder (names, sizes, times)."""
+    if config.source == "scenes":
+        return {}
+    captions, images = _places(config)
+    return {"captions": artifact.path_digest(captions), "images": artifact.listing_digest(images)}
+
+
+def run(config: Config, inputs: Inputs, out: Path, progress: Progress) -> dict[str, Any]:
+    """Make the `pairs` artifact.
+
+    Raises UserError when the captions file cannot be read, or when too few rows are usable.
+    """
+    if config.source == "scenes":
+        records, scenes = _world(config, out, progress)
+        image_root, collection = out / "images", "images"
+    else:
+        captions, image_root = _places(config)
+        records, scenes, collection = list(_read(config, captions)), {}, str(image_root)
+    if not records:
+        raise UserError("ingest", "the captions file holds no row", "at least one", "check ingest.captions")
+
+    seen: set[str] = set()
+    pictures: dict[str, Picture] = {}
+    accepted = refused = 0
+    with ThreadPoolExecutor(config.workers) as pool:
+        for index, start in enumerate(range(0, len(records), config.shard)):
+            shard = records[start : start + config.shard]
+            rows, target = tables.part(out, index), tables.part(out / "pairs_rejected", index)
+            fresh = [_pair_id(record) not in seen and not seen.add(_pair_id(record)) for record in shard]  # type: ignore[func-returns-value]
+            if not (rows.exists() and target.exists()):
+                unopened = list(dict.fromkeys(record.image for record in shard if record.image not in pictures))
+                pictures |= zip(
+                    unopened, pool.map(partial(_open, image_root, max_pixels=config.max_pixels), unopened), strict=True
+                )
+                good, bad = [], []
+                for record, is_fresh in zip(shard, fresh, strict=True):
+                    picture = pictures[record.image]
+                    reason, detail = _fault(config, record, picture, is_fresh)
+                    if reason is None:
+                        good.append(_pair(config, record, picture, scenes.get(record.image)))
+                    else:
+                        bad.append(_rejected(record, reason, detail))
+                tables.write(target, bad, PAIRS_REJECTED)
+                tables.write(rows, good, PAIRS)
+            accepted += tables.pq.read_metadata(rows).num_rows
+            refused += tables.pq.read_metadata(target).num_rows
+            progress("captions", start + len(shard), len(records))
+
+    _accept(config, out, accepted, refused)
+    return {"image_root": collection, "source": config.source, "accepted": accepted, "rejected": refused}
+
+
+def _places(config: Config) -> tuple[Path, Path]:
+    if config.root is None:
+        raise UserError("ingest", "no folder given", "where captions and pictures are", "--set ingest.root=<folder>")
+    root = config.root.expanduser().resolve()
+    captions, images = root / config.captions, root / config.images
+    for path, is_there, field in ((captions, captions.is_file(), "captions"), (images, images.is_dir(), "images")):
+        if not is_there:
+            raise UserError("ingest", f"{path} is not there", "an existing path", f"set ingest.root or ingest.{field}")
+    return captions, images
+
+
+def _read(config: Config, captions: Path) -> Iterator[Record]:
+    if config.source == "coco":
+        return sources.coco_pairs(captions, encoding=config.encoding)
+    return sources.csv_pairs(
+        captions, image_column=config.image_column, caption_column=config.caption_column, encoding=config.encoding
+    )
+
+
+def _open(root: Path, name: str, *, max_pixels: int) -> Picture:
+    """Open and decode one picture for its facts; whatever is wrong with it becomes a reason."""
+    from PIL import Image, ImageOps
+
+    path = root / name
+    if not name or not path.resolve().is_relative_to(root.resolve()):
+        return Picture(reason="image_outside", detail=f"{name!r} is not below the picture folder")
+    if not path.is_file():
+        return Picture(reason="image_missing", detail=f"no file {name}")
+    try:
+        with Image.open(path) as image:
+            if image.width * image.height > max_pixels:
+                return Picture(reason="image_too_large", detail=f"{image.width} x {image.height} pixels")
+            image.load()
+            width, height = ImageOps.exif_transpose(image).size
+    except Exception as error:  # PIL raises almost anything on a hostile file; one bad picture must not stop a run
+        return Picture(reason="image_unreadable", detail=f"{type(error).__name__}: {error}"[:200])
+    return Picture(artifact.file_sha256(path), width, height)
+
+
+def _fault(config: Config, record: Record, picture: Picture, fresh: bool) -> tuple[str | None, str]:
+    words = len(record.caption.split())
+    if words == 0:
+        return "caption_empty", "no word"
+    if words > config.max_words:
+        return "caption_too_long", f"{words} words"
+    if any(not char.isprintable() for char in " ".join(record.caption.split())):
+        return "caption_unprintable", repr(record.caption[:80])
+    if picture.reason is not None:
+        return picture.reason, picture.detail
+    if not fresh:
+        return "duplicate", "the same caption of the same picture came before"
+    return None, ""
+
+
+def _caption(record: Record) -> str:
+    return " ".join(record.caption.split())
+
+
+def _pair_id(record: Record) -> str:
+    return hashlib.sha256(f"{record.image_key}\0{_caption(record)}".encode(errors="replace")).hexdigest()[:16]
+
+
+def _pair(config: Config, record: Record, picture: Picture, scene: str | None) -> dict[str, Any]:
+    return {
+        "pair_id": _pair_id(record),
+        "image_key": record.image_key,
+        "image_uri": record.image,
+        "image_sha256": picture.sha256,
+        "width": picture.width,
+        "height": picture.height,
+        "caption": _caption(record),
+        "source": config.source,
+        "split": record.split or _split(config, picture.sha256),
+        "scene": scene,
+    }
+
+
+def _rejected(record: Record, reason: str, detail: str) -> dict[str, Any]:
+    image, caption, detail = (text.encode(errors="replace").decode() for text in (record.image, record.caption, detail))
+    return {"origin": record.origin, "image_uri": image, "caption": caption, "reason": reason, "detail": detail}
+
+
+def _split(config: Config, sha256: str) -> str:
+    """By the picture's bytes, so that copies of one picture never stand on both sides."""
+    draw = int(hashlib.sha256(f"{config.split_seed}:{sha256}".encode()).hexdigest()[:12], 16) / 16**12
+    if draw < config.test_share:
+        return "test"
+    return "val" if draw < config.test_share + config.val_share else "train"
+
+
+def _accept(config: Config, out: Path, accepted: int, refused: int) -> None:
+    if accepted and refused <= config.max_reject_rate * (accepted + refused):
+        return
+    with tables.connect({"rejected": out / "pairs_rejected"}) as sql:
+        worst = sql.sql(
+            "select reason, count(*) as n, any_value(origin || ' ' || detail) from rejected group by 1 order by n desc"
+        ).fetchone()
+    assert worst is not None
+    raise UserError(
+        "ingest",
+        f"{refused} of {accepted + refused} rows refused, most for {worst[0]} ({worst[1]}, e.g. {worst[2]})",
+        f"at most {config.max_reject_rate:.0%}",
+        "mend the source, or raise ingest.max_reject_rate",
+    )
+
+
+STAGE = Stage(name="ingest", makes="pairs", needs=(), version=1, config=Config, outside=outside, run=run)
