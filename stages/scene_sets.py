@@ -1,0 +1,496 @@
+"""The built-in world as files: training pairs, and evaluation sets in the real benchmarks' own formats.
+
+Training scenes have keys "train/...", evaluation scenes "test/...", so no picture is shared. SugarCrepe's and ARO's
+stand-ins speak of the narrow concepts, as the real ones do of everyday photos; VALSE's of the wide ones.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pipeline.stage import Progress, silent
+from stages.scene_language import (
+    CATEGORY,
+    RELATION_WORDS,
+    WORDINGS,
+    Facts,
+    Phrase,
+    captions,
+    content_words,
+    describe,
+    holds,
+    parse,
+    rewrites,
+    write,
+)
+from stages.scenes import NARROW, SHAPES, SIZES, WIDE, Concepts, Kind, Scene, draw, make_scene
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class ScenePair:
+    """One picture of the training set with its captions and its truth."""
+
+    name: str
+    path: Path
+    captions: tuple[str, ...]
+    scene: Scene
+
+
+def write_pairs(
+    folder: Path,
+    n: int,
+    seed: int,
+    concepts: Concepts,
+    captions_per_image: int = 2,
+    size: int = 64,
+    progress: Progress = silent,
+) -> Iterator[ScenePair]:
+    """Draw n pictures into folder/images and yield each with its captions, in order.
+
+    A picture already there is not drawn again, so a killed call can simply be repeated; picture i depends on the seed,
+    the concept set and i alone.
+    """
+    for i in range(n):
+        key = f"train/{concepts.name}/{seed}/{i}"
+        scene = make_scene(key, concepts)
+        name = f"{concepts.name}-{seed}-{i:07d}.png"
+        path = folder / "images" / name
+        if not path.exists():
+            _save(draw(scene, size), path)
+        yield ScenePair(name, path, tuple(captions(scene, concepts, f"{key}/captions", captions_per_image)), scene)
+        progress("pictures", i + 1, n)
+
+
+def write_benchmarks(folder: Path, n: int = 200, seed: int = 0, size: int = 64, progress: Progress = silent) -> None:
+    """Write sugarcrepe/, valse/, aro/ and zeroshot/ into the folder; the same arguments give the same bytes.
+
+    n: rows per subset (VG-Relation and VG-Attribution keep at least the 25 rows per group that their macro rules ask
+    for; a zero-shot class has n / 5 pictures). Every negative that is a sentence of the language is false of its scene.
+    """
+    steps: list[Callable[[Path, int, int, int], None]] = [_write_sugarcrepe, _write_valse, _write_aro, _write_zeroshot]
+    for done, step in enumerate(steps):
+        progress("benchmarks", done, len(steps))
+        step(folder, n, seed, size)
+    progress("benchmarks", len(steps), len(steps))
+
+
+def _save(image: Image, path: Path) -> None:
+    """Write the picture under another name first: a kill leaves a whole picture or none."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_suffix(".part")
+    image.save(part, format="PNG")
+    part.replace(path)
+
+
+def _save_json(content: object, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+
+
+def _false(candidates: Sequence[Facts], scene: Scene, rng: random.Random) -> str | None:
+    """A random one of the candidates that is a false sentence about the scene."""
+    for facts in rng.sample(candidates, len(candidates)):
+        # Judged by its text, as a reader would: what is scored is the string.
+        read = parse(write(facts))
+        if read is not None and not holds(read, scene):
+            return write(facts)
+    return None
+
+
+# ---------------------------------------------------------------------------------------------- SugarCrepe
+
+
+def _relations_replaced(facts: Facts) -> list[Facts]:
+    made = []
+    for place, words in enumerate(facts.relations):
+        for other, relation in RELATION_WORDS.items():
+            if relation != RELATION_WORDS[words]:
+                relations = tuple(other if k == place else old for k, old in enumerate(facts.relations))
+                made.append(replace(facts, relations=relations))
+    return made
+
+
+_WITH_ONE_MORE = {
+    "{n}": "{n} and {n}",
+    "there is {n}": "there is {n} and {n}",
+    "{n} and {n}": "{n}, {n} and {n}",
+    "there is {n} and {n}": "there is {n}, {n} and {n}",
+    "{n} is {r} {n}": "{n} is {r} {n}, and there is {n}",
+}
+"""Wordings that can name one more thing, and the wording that does."""
+
+
+def _object_added(facts: Facts) -> list[Facts]:
+    longer = _WITH_ONE_MORE.get(facts.wording.text)
+    if longer is None:
+        return []
+    wording = next(w for w in WORDINGS if (w.text, w.number) == (longer, facts.wording.number))
+    return [
+        replace(facts, wording=wording, phrases=(*facts.phrases, Phrase("a", (colour,), shape)))
+        for shape in NARROW.shapes
+        for colour in NARROW.colours
+    ]
+
+
+def _attribute_added(facts: Facts) -> list[Facts]:
+    made = []
+    for i, phrase in enumerate(facts.phrases):
+        taken = {CATEGORY[word] for word in facts.adjectives(i)}
+        for word in (*SIZES, *NARROW.textures, *NARROW.colours):
+            if CATEGORY[word] not in taken:
+                longer = replace(phrase, adjectives=(word, *phrase.adjectives))
+                phrases = tuple(longer if k == i else old for k, old in enumerate(facts.phrases))
+                made.append(replace(facts, phrases=phrases))
+    return made
+
+
+_SUGARCREPE: dict[str, Callable[[Facts], list[Facts]]] = {
+    "add_att": _attribute_added,
+    "add_obj": _object_added,
+    "replace_att": lambda facts: rewrites(facts, "replace_adjectives", NARROW),
+    "replace_obj": lambda facts: rewrites(facts, "replace_nouns", NARROW),
+    "replace_rel": _relations_replaced,
+    "swap_att": lambda facts: rewrites(facts, "swap_adjectives", NARROW),
+    "swap_obj": lambda facts: rewrites(facts, "swap_nouns", NARROW),
+}
+
+
+def _write_sugarcrepe(folder: Path, n: int, seed: int, size: int) -> None:
+    """Seven dicts of rows by string key; all subsets draw on one pool of pictures, as the real ones do on COCO's."""
+    used: dict[str, Scene] = {}
+    for subset, negatives in _SUGARCREPE.items():
+        rng = random.Random(f"test/sugarcrepe/{seed}/{subset}")
+        rows: dict[str, Row] = {}
+        for i in _endless():
+            if len(rows) == n:
+                break
+            scene = make_scene(f"test/sugarcrepe/{seed}/{i % (2 * n)}", NARROW)
+            facts = describe(scene, NARROW, rng)
+            if facts is None or not holds(facts, scene):
+                continue
+            negative = _false(negatives(facts), scene, rng)
+            if negative is not None:
+                name = f"{i % (2 * n):012d}.png"
+                used[name] = scene
+                rows[str(len(rows))] = {"filename": name, "caption": write(facts), "negative_caption": negative}
+        _save_json(rows, folder / "sugarcrepe" / f"{subset}.json")
+    for name, scene in used.items():
+        _save(draw(scene, size), folder / "sugarcrepe" / "images" / name)
+
+
+def _endless() -> Iterator[int]:
+    i = 0
+    while True:
+        yield i
+        i += 1
+
+
+# ---------------------------------------------------------------------------------------------- VALSE
+
+_COUNTS = ("no", "one", "two", "three", "four")
+
+
+def _sentence(text: str, *phrases: Phrase) -> str:
+    return write(Facts(next(w for w in WORDINGS if w.text == text), phrases))
+
+
+def _existence(key: str, rng: random.Random) -> tuple[Scene, Row] | None:
+    scene = make_scene(key, WIDE)
+    thing = rng.choice(scene.things)
+    present = rng.random() < 0.5
+    colour = thing.colour if present else rng.choice(WIDE.colours)
+    shape = thing.shape if present else rng.choice(WIDE.shapes)
+    some = _sentence("there is {n} in the picture", Phrase("a", (colour,), shape))
+    none = _sentence("there is {n} in the picture", Phrase("no", (colour,), shape))
+    caption, foil = (some, none) if present else (none, some)
+    return scene, {"caption": caption, "foil": foil, "answer": int(present), "classes": int(present)} | {
+        "classes_foil": int(not present)
+    }
+
+
+def _counting(key: str, rng: random.Random) -> tuple[Scene, Row] | None:
+    count = rng.randint(1, 4)
+    other = rng.choice([number for number in range(1, 5) if number != count])
+    scene = make_scene(key, WIDE, [_kind(rng, WIDE)], copies=count)
+    thing = scene.things[0]
+
+    def say(number: int) -> str:
+        phrase = Phrase(f"exactly {_COUNTS[number]}", (thing.colour,), thing.shape, plural=number > 1)
+        return _sentence("there are {n}" if number > 1 else "there is {n}", phrase)
+
+    return scene, {"caption": say(count), "foil": say(other), "answer": count, "classes": count, "classes_foil": other}
+
+
+def _plurals(key: str, rng: random.Random) -> tuple[Scene, Row] | None:
+    many = rng.random() < 0.5
+    scene = make_scene(key, WIDE, [_kind(rng, WIDE)], copies=rng.randint(2, 4) if many else 1)
+    thing = scene.things[0]
+    single = _sentence("this picture shows {n}", Phrase("exactly one", (thing.colour,), thing.shape))
+    plural = _sentence("this picture shows {n}", Phrase("several", (thing.colour,), thing.shape, plural=True))
+    nouns = (thing.shape, f"{thing.shape}s")
+    caption, foil = (plural, single) if many else (single, plural)
+    first, second = reversed(nouns) if many else nouns
+    return scene, {"caption": caption, "foil": foil, "classes": first, "classes_foil": second}
+
+
+def _edited(change: Callable[[Facts], list[Facts]]) -> Callable[[str, random.Random], tuple[Scene, Row] | None]:
+    """Rows whose foil is a false edit of a true caption; `classes` names the words that differ."""
+
+    def make(key: str, rng: random.Random) -> tuple[Scene, Row] | None:
+        scene = make_scene(key, WIDE)
+        facts = describe(scene, WIDE, rng)
+        if facts is None or not holds(facts, scene):
+            return None
+        foil = _false(change(facts), scene, rng)
+        if foil is None:
+            return None
+        caption = write(facts)
+        lost, gained = content_words(caption) - content_words(foil), content_words(foil) - content_words(caption)
+        return scene, {"caption": caption, "foil": foil, "classes": " ".join(lost), "classes_foil": " ".join(gained)}
+
+    return make
+
+
+_VALSE: dict[str, tuple[str, Callable[[str, random.Random], tuple[Scene, Row] | None]]] = {
+    "counting-small-quant": ("counting", _counting),
+    "existence": ("existence", _existence),
+    "foil-it": ("noun phrases", _edited(lambda facts: rewrites(facts, "replace_nouns", WIDE))),
+    "plurals": ("plurals", _plurals),
+    "relations": ("relations", _edited(_relations_replaced)),
+}
+
+
+def _write_valse(folder: Path, n: int, seed: int, size: int) -> None:
+    """Dicts of rows by id; after every twenty valid rows comes one that the annotators' votes rule out."""
+    for subset, (phenomenon, make) in _VALSE.items():
+        rng = random.Random(f"test/valse/{seed}/{subset}")
+        rows: dict[str, Row] = {}
+        for i in _endless():
+            if len(rows) == n + n // 20:
+                break
+            made = make(f"test/valse/{seed}/{subset}/{i}", rng)
+            if made is None:
+                continue
+            scene, row = made
+            caption, foil = parse(row["caption"]), parse(row["foil"])
+            if caption is None or foil is None or not holds(caption, scene) or holds(foil, scene):
+                continue
+            valid = len(rows) % 21 != 20
+            name = f"{subset}_{i:06d}.png"
+            rows[f"{subset}_scenes_{i}"] = {
+                "dataset": "scenes",
+                "original_split": "test",
+                "dataset_idx": str(i),
+                "linguistic_phenomena": phenomenon,
+                "image_file": name,
+                **row,
+                "mturk": {"foil": 0, "caption": 3, "other": 0} if valid else {"foil": 1, "caption": 1, "other": 1},
+            }
+            _save(draw(scene, size), folder / "valse" / "images" / name)
+        _save_json(rows, folder / "valse" / f"{subset}.json")
+
+
+def _kind(rng: random.Random, concepts: Concepts) -> Kind:
+    return Kind(rng.choice(concepts.shapes), rng.choice(concepts.colours), "plain", rng.choice(SIZES))
+
+
+# ---------------------------------------------------------------------------------------------- ARO
+
+_ATTRIBUTE_PAIRS = (
+    *(("red", "blue"), ("green", "yellow"), ("black", "white"), ("orange", "purple"), ("blue", "green")),
+    *(("small", "large"), ("striped", "speckled"), ("plain", "striped")),
+)
+_RELATION_NAMES = {
+    "left": "to the left of",
+    "right": "to the right of",
+    "above": "above",
+    "below": "below",
+    "inside": "inside",
+    "around": "around",
+    "front": "in front of",
+    "behind": "behind",
+}
+
+
+def _write_aro(folder: Path, n: int, seed: int, size: int) -> None:
+    root = folder / "aro"
+    relation, attribution = _relation_rows(root, n, seed, size), _attribution_rows(root, n, seed, size)
+    _save_json(relation, root / "visual_genome_relation.json")
+    _save_json(attribution, root / "visual_genome_attribution.json")
+    _save_json(_order_rows(root, n, seed, size), root / "coco_order.json")
+
+
+def _boxed(root: Path, name: str, scene: Scene, key: str, size: int) -> Row:
+    """Save the scene beside another one and give the box that cuts it out, as an ARO row does."""
+    from PIL import Image
+
+    right = random.Random(key).random() < 0.5
+    wide = Image.new("RGB", (2 * size, size))
+    wide.paste(draw(scene, size), (size if right else 0, 0))
+    wide.paste(draw(make_scene(f"{key}/beside", NARROW), size), (0 if right else size, 0))
+    _save(wide, root / "images" / name)
+    return {"bbox_x": size if right else 0, "bbox_y": 0, "bbox_w": size, "bbox_h": size}
+
+
+def _relation_rows(root: Path, n: int, seed: int, size: int) -> list[Row]:
+    """At least 25 rows for each of the eight relations; the false caption exchanges its two sides."""
+    rows: list[Row] = []
+    for relation, words in _RELATION_NAMES.items():
+        made = 0
+        for i in _endless():
+            if made == max(25, n // len(_RELATION_NAMES)):
+                break
+            key = f"test/aro/{seed}/relation/{relation}/{i}"
+            layout = {"inside": "inside", "around": "inside", "front": "overlap", "behind": "overlap"}.get(relation)
+            kinds = [_kind(random.Random(f"{key}/{side}"), NARROW) for side in "ab"]
+            if kinds[0].shape == kinds[1].shape or kinds[0].colour == kinds[1].colour:
+                continue
+            scene = make_scene(key, NARROW, kinds, layout or "apart")
+            pair = next((p for p in ((0, 1), (1, 0)) if relation in scene.relations(*p)), None)
+            if pair is None:
+                continue
+            subject, target = (scene.things[k].shape for k in pair)
+            rows.append(
+                {
+                    "image_id": len(rows),
+                    "image_path": f"relation_{len(rows):05d}.png",
+                    "true_caption": f"the {subject} is {words} the {target}",
+                    "false_caption": f"the {target} is {words} the {subject}",
+                    **_boxed(root, f"relation_{len(rows):05d}.png", scene, key, size),
+                    "relation_name": words,
+                }
+            )
+            made += 1
+    return rows
+
+
+def _attribution_rows(root: Path, n: int, seed: int, size: int) -> list[Row]:
+    """At least 25 rows for each of eight attribute pairs; the false caption exchanges the two attributes."""
+    rows: list[Row] = []
+    for pair in _ATTRIBUTE_PAIRS:
+        for i in range(max(25, n // len(_ATTRIBUTE_PAIRS))):
+            key = f"test/aro/{seed}/attribution/{'_'.join(pair)}/{i}"
+            rng = random.Random(f"{key}/kinds")
+            shapes = rng.sample(NARROW.shapes, 2)
+            kinds = [
+                replace(_kind(rng, NARROW), shape=shape, **{CATEGORY[word]: word})
+                for shape, word in zip(shapes, pair, strict=True)
+            ]
+            scene = make_scene(key, NARROW, kinds, "apart")
+            rows.append(
+                {
+                    "image_id": len(rows),
+                    "image_path": f"attribution_{len(rows):05d}.png",
+                    "true_caption": f"the {pair[0]} {shapes[0]} and the {pair[1]} {shapes[1]}",
+                    "false_caption": f"the {pair[1]} {shapes[0]} and the {pair[0]} {shapes[1]}",
+                    **_boxed(root, f"attribution_{len(rows):05d}.png", scene, key, size),
+                    "attributes": list(pair),
+                }
+            )
+    return rows
+
+
+def _order_rows(root: Path, n: int, seed: int, size: int) -> list[Row]:
+    """The true caption and ARO's four word-order foils, frozen; no foil equals the caption or is a true sentence."""
+    rows: list[Row] = []
+    for i in _endless():
+        if len(rows) == n:
+            break
+        key = f"test/aro/{seed}/order/{i}"
+        scene = make_scene(key, NARROW)
+        caption = captions(scene, NARROW, f"{key}/caption", 1)[0].lower().removesuffix(".").replace(",", "")
+        rng = random.Random(f"{key}/foils")
+        foils = [_reordered(caption, shuffle, scene, rng) for shuffle in _SHUFFLES]
+        if all(foils):
+            name = f"order_{len(rows):05d}.png"
+            rows.append({"image_path": name, "caption_options": [caption, *foils]})
+            _save(draw(scene, size), root / "images" / name)
+    return rows
+
+
+def _reordered(
+    caption: str, shuffle: Callable[[list[str], random.Random], list[str]], scene: Scene, rng: random.Random
+) -> str | None:
+    for _ in range(20):
+        foil = " ".join(shuffle(caption.split(), rng))
+        facts = parse(foil)
+        if foil != caption and (facts is None or not holds(facts, scene)):
+            return foil
+    return None
+
+
+def _is_content(word: str) -> bool:
+    return word in CATEGORY or word in SHAPES or word.removesuffix("s") in SHAPES
+
+
+def _shuffled_where(words: list[str], chosen: Callable[[str], bool], rng: random.Random) -> list[str]:
+    picked = [word for word in words if chosen(word)]
+    rng.shuffle(picked)
+    return [picked.pop() if chosen(word) else word for word in words]
+
+
+def _shuffled(words: list[str], rng: random.Random) -> list[str]:
+    return rng.sample(words, len(words))
+
+
+def _within_trigrams(words: list[str], rng: random.Random) -> list[str]:
+    return [word for start in range(0, len(words), 3) for word in _shuffled(words[start : start + 3], rng)]
+
+
+def _trigrams(words: list[str], rng: random.Random) -> list[str]:
+    groups = [words[start : start + 3] for start in range(0, len(words), 3)]
+    rng.shuffle(groups)
+    return [word for group in groups for word in group]
+
+
+_SHUFFLES: tuple[Callable[[list[str], random.Random], list[str]], ...] = (
+    lambda words, rng: _shuffled_where(words, _is_content, rng),
+    lambda words, rng: _shuffled_where(words, lambda word: not _is_content(word), rng),
+    _within_trigrams,
+    _trigrams,
+)
+"""ARO's foils in its order: nouns and adjectives; everything else; inside each trigram; the trigrams."""
+
+
+# ---------------------------------------------------------------------------------------------- zero-shot folders
+
+_TEMPLATES = ["a picture of a {}.", "there is a {} in the picture.", "this picture shows a {}.", "a {}."]
+
+
+def _write_zeroshot(folder: Path, n: int, seed: int, size: int) -> None:
+    """zeroshot/<set>/classes.json beside zeroshot/<set>/images/<class>/*.png, torchvision's ImageFolder layout.
+
+    The "unseen" sets hold the shapes and colours that the narrow concepts lack: what fine-tuning may forget.
+    """
+    new_shapes = tuple(shape for shape in WIDE.shapes if shape not in NARROW.shapes)
+    new_colours = tuple(colour for colour in WIDE.colours if colour not in NARROW.colours)
+    unseen = Concepts("unseen", new_shapes, new_colours, WIDE.textures)
+    for name, concepts in (("seen", NARROW), ("unseen", unseen)):
+        shapes: dict[str, tuple[str, str | None]] = {shape: (shape, None) for shape in concepts.shapes}
+        objects: dict[str, tuple[str, str | None]] = {
+            f"{colour} {shape}": (shape, colour) for shape in concepts.shapes[:6] for colour in concepts.colours[:4]
+        }
+        for kind, classes, pictures in (("shapes", shapes, n // 5), ("objects", objects, n // 20)):
+            root = folder / "zeroshot" / f"{kind}_{name}"
+            # ImageFolder numbers classes by sorted folder name; the list must say the same.
+            for label in sorted(classes):
+                for i in range(pictures):
+                    key = f"test/zeroshot/{seed}/{kind}/{label}/{i}"
+                    rng = random.Random(f"{key}/kind")
+                    shape, colour = classes[label]
+                    texture = rng.choice([t for t in concepts.textures if (shape, t) != ("ring", "hollow")])
+                    thing = Kind(shape, colour or rng.choice(concepts.colours), texture, rng.choice(SIZES))
+                    _save(draw(make_scene(key, concepts, [thing]), size), root / "images" / label / f"{i:04d}.png")
+            _save_json(
+                {"classnames": sorted(classes), "templates": _TEMPLATES, "metric": "top1"}, root / "classes.json"
+            )
