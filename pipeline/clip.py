@@ -1,0 +1,481 @@
+"""CLIP models: the only module that knows open_clip.
+
+A model is named by an open_clip architecture (with `pretrained` a tag, a weights file, or nothing for random weights),
+by `hf-hub:owner/name`, or by a local folder with `open_clip_config.json`. A folder degla saves holds
+
+    open_clip_config.json          architecture and preprocessing; open_clip alone loads the folder
+    open_clip_model.safetensors    weights, fp32
+    degla.json                     activation, preprocessing, tokenizer and architecture the weights were trained with
+
+Shapes: B pictures or texts, L tokens, C channels, H and W pixels, D embedding width, N all items of a call.
+"""
+
+import json
+import logging
+import socket
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+from urllib.request import getproxies
+
+from pipeline.artifact import digest, file_sha256, path_digest
+from pipeline.errors import UserError
+from pipeline.stage import Progress, silent
+
+if TYPE_CHECKING:
+    import torch
+    from PIL.Image import Image
+    from torch import Tensor, nn
+
+CONFIG = "open_clip_config.json"
+WEIGHTS = "open_clip_model.safetensors"
+CARD = "degla.json"
+FOLDER = "folder"
+"""The `pretrained` of a local folder that must bring its own weights."""
+
+Tokenize = Callable[[list[str]], list[list[int]]]
+
+
+@dataclass(frozen=True)
+class Clip:
+    """A model with all that is needed to feed it.
+
+    Attributes:
+        model: open_clip's CLIP or CustomTextCLIP, fp32, in evaluation mode.
+        preprocess: evaluation transform, PIL picture -> tensor CHW.
+        tokenize: texts -> token ids, see `tokenizer`.
+        description: arch, activation, preprocess (size, mean, std, interpolation, resize_mode), tokenizer,
+            context_length; plain JSON data, written to `degla.json`.
+    """
+
+    model: "nn.Module"
+    preprocess: Callable[["Image"], "Tensor"]
+    tokenize: Tokenize
+    description: dict[str, Any]
+
+
+# -- tokens ------------------------------------------------------------------------------------------------------------
+
+
+@cache
+def tokenizer(model: str) -> Tokenize:
+    """The model's own tokenizer without its padding: texts -> token ids with start and end, at their own length.
+
+    Too long texts are cut at the context length and keep the end token, as open_clip cuts them. For a text tower that
+    is not causal or not pooled at the end token the padding counts in the embedding, so there it stays.
+    """
+    text_cfg = _arch(model)["text_cfg"]
+    with _open_clip() as open_clip:
+        try:
+            tokenize = open_clip.get_tokenizer(_schema_name(model))
+        except Exception as error:
+            raise _unloadable(model, None, error) from error
+    context = int(text_cfg.get("context_length", 77))
+    if not _cuttable(text_cfg):
+        return lambda texts: tokenize(texts).tolist() if texts else []  # type: ignore[no-any-return]
+    end: int = tokenize.eot_token_id
+
+    def own_length(texts: list[str]) -> list[list[int]]:
+        rows = ([tokenize.sot_token_id, *tokenize.encode(text), end] for text in texts)
+        return [row if len(row) <= context else [*row[: context - 1], end] for row in rows]
+
+    return own_length
+
+
+def tokenizer_digest(model: str) -> str:
+    """Digest of everything that decides the token ids; does not import open_clip. Raises UserError as `load` does."""
+    text_cfg = _arch(model)["text_cfg"]
+    keys = ("context_length", "hf_tokenizer_name", "tokenizer_mode", "tokenizer_kwargs", "pool_type", "no_causal_mask")
+    settings = {key: text_cfg.get(key) for key in keys}
+    if not text_cfg.get("hf_tokenizer_name"):
+        source = file_sha256(_open_clip_folder() / "bpe_simple_vocab_16e6.txt.gz")
+    elif folder := _folder(model):
+        source = digest({path.name: file_sha256(path) for path in sorted(folder.glob("*token*"))})
+    else:
+        source = str(text_cfg["hf_tokenizer_name"])
+    return digest([settings, source])
+
+
+def pad(tokens: Sequence[Sequence[int]], device: "str | torch.device" = "cpu") -> "Tensor":
+    """Token lists -> `tokens_BL`, int64, zero-padded to the longest list of this call (at least one list)."""
+    import torch
+
+    rows = [torch.as_tensor(row, dtype=torch.int64) for row in tokens]
+    return torch.nn.utils.rnn.pad_sequence(rows, batch_first=True).to(device)
+
+
+# -- embeddings --------------------------------------------------------------------------------------------------------
+
+
+def encode_image(model: "nn.Module", image_BCHW: "Tensor") -> "Tensor":
+    """Pictures -> `image_BD`, each row of L2 norm 1."""
+    features: Tensor = model.encode_image(image_BCHW, normalize=True)  # type: ignore[operator]
+    return features
+
+
+def encode_text(model: "nn.Module", tokens_BL: "Tensor") -> "Tensor":
+    """Token ids, padded at the end to any common length up to the context length -> `text_BD`, each row of L2 norm 1.
+
+    Exact for every L that holds the longest text: the tower is causal and pooled at the end token, so the positions
+    behind it change nothing, and positional embedding and mask are cut to L. Only the pooled rows pass the last
+    normalisation. Towers of another kind need their full context length, which `tokenizer` gives them.
+    """
+    from open_clip.transformer import text_global_pool
+    from torch.nn.functional import normalize
+
+    tower: Any = getattr(model, "text", model)
+    length = tokens_BL.shape[1]
+    if not hasattr(tower, "token_embedding") or tower.attn_mask is None or getattr(tower, "cls_emb", None) is not None:
+        features: Tensor = model.encode_text(tokens_BL, normalize=True)  # type: ignore[operator]
+        return features
+    dtype = tower.transformer.get_cast_dtype()
+    x_BLW = tower.token_embedding(tokens_BL).to(dtype) + tower.positional_embedding[:length].to(dtype)
+    x_BLW = tower.transformer(x_BLW, attn_mask=tower.attn_mask[:length, :length])
+    pool = getattr(tower, "text_pool_type", None) or tower.pool_type
+    end_id = getattr(tower, "text_eos_id", None) or getattr(tower, "eos_id", None)
+    x_BW = tower.ln_final(text_global_pool(x_BLW, tokens_BL, pool, eos_token_id=end_id))
+    if tower.text_projection is not None:
+        projection = tower.text_projection
+        x_BW = projection(x_BW) if callable(projection) else x_BW @ projection
+    return normalize(x_BW, dim=-1)
+
+
+def embed_texts(
+    clip: Clip, texts: Sequence[str], batch: int = 256, device: str = "cpu", progress: Progress = silent
+) -> "Tensor":
+    """Texts -> `text_ND`, fp32 on the CPU, L2 norm 1, in the order given; encoded by length, so padding stays small."""
+    import torch
+
+    tokens = clip.tokenize(list(texts))
+    order = sorted(range(len(tokens)), key=lambda index: len(tokens[index]))
+    found: list[Tensor] = []
+    with torch.inference_mode():
+        for start in range(0, len(order), batch):
+            rows = [tokens[index] for index in order[start : start + batch]]
+            found.append(encode_text(clip.model, pad(rows, device)).float().cpu())
+            progress("texts", start + len(rows), len(order))
+    if not found:
+        return torch.empty(0, 0)
+    text_ND = torch.cat(found)
+    return text_ND[torch.tensor(order).argsort()]
+
+
+def embed_images(
+    clip: Clip,
+    images: Sequence["Path | Callable[[], Image]"],
+    batch: int = 64,
+    workers: int = 0,
+    device: str = "cpu",
+    progress: Progress = silent,
+) -> "Tensor":
+    """Picture files, or functions that give a picture -> `image_ND`, fp32 on the CPU, L2 norm 1, in the order given.
+
+    Args:
+        clip: the model, already on `device`.
+        images: paths, or callables without arguments (they must pickle when `workers` > 0).
+        batch: pictures per forward pass.
+        workers: loader processes; 0 decodes in this one.
+        device: where the model is.
+        progress: called with "pictures" after each batch.
+
+    Raises:
+        UserError: a file is missing or cannot be decoded.
+    """
+    import torch
+
+    found: list[Tensor] = []
+    pictures: Any = _Pictures(clip.preprocess, images)
+    loader: Any = torch.utils.data.DataLoader(pictures, batch_size=batch, num_workers=workers)
+    with torch.inference_mode():
+        for image_BCHW in loader:
+            found.append(encode_image(clip.model, image_BCHW.to(device)).float().cpu())
+            progress("pictures", min(len(found) * batch, len(images)), len(images))
+    return torch.cat(found) if found else torch.empty(0, 0)
+
+
+def read_picture(path: Path, size: int | None = None) -> "Image":
+    """A picture file as RGB, turned upright by its EXIF tag.
+
+    With `size`, a JPEG is decoded at the smallest of its built-in scales whose both sides stay >= `size` pixels,
+    several times faster than decoding all of it. Raises UserError when the file is missing or broken.
+    """
+    from PIL import Image, ImageOps
+
+    try:
+        with Image.open(path) as picture:
+            if size:
+                picture.draft("RGB", (size, size))
+            return ImageOps.exif_transpose(picture).convert("RGB")
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise UserError(
+            "pictures", f"cannot read {path}: {error}", "a whole picture file", "repair it, or run ingest again"
+        ) from error
+
+
+class _Pictures:
+    """Map-style data set of preprocessed pictures."""
+
+    def __init__(
+        self, preprocess: Callable[["Image"], "Tensor"], images: Sequence["Path | Callable[[], Image]"]
+    ) -> None:
+        self.preprocess, self.images = preprocess, images
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: int) -> "Tensor":
+        image = self.images[index]
+        return self.preprocess(read_picture(image) if isinstance(image, Path) else image())
+
+
+# -- loading and saving ------------------------------------------------------------------------------------------------
+
+
+def load(model: str, pretrained: str | None = None, *, seed: int = 0, device: str = "cpu") -> Clip:
+    """Build a model and its weights.
+
+    Args:
+        model: an open_clip architecture ("ViT-B-32"), "hf-hub:owner/name", or a local folder with
+            `open_clip_config.json`; a relative folder is looked for here, then beside degla's own `data/`.
+        pretrained: for an architecture: an open_clip tag ("openai") or a weights file. For a folder: None takes the
+            weights it holds, if any; "folder" insists on them; or a weights file. Without weights: random.
+        seed: of the random weights.
+        device: torch device.
+
+    An open_clip tag trained with QuickGELU is given QuickGELU even under an architecture name that lacks it.
+
+    Raises:
+        UserError: unknown model or tag, weights that cannot be had (at once when the machine is offline) or do not
+            fit, an activation other than the one the weights were trained with.
+    """
+    import torch
+
+    folder, arch = _folder(model), _arch(model)
+    weights = _weights_file(model, pretrained)
+    with _open_clip() as open_clip, torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        settings: dict[str, Any] = {"pretrained_text": False, "device": "cpu"}
+        if pretrained and weights is None and not model.startswith("hf-hub:"):
+            settings |= {"pretrained": pretrained, "force_quick_gelu": _tag_quick_gelu(model, arch, pretrained)}
+        elif folder:
+            settings["load_weights"] = False
+        try:
+            network = open_clip.create_model(_schema_name(model), **settings)
+            if weights:
+                open_clip.load_checkpoint(network, str(weights))
+        except Exception as error:
+            raise _unloadable(model, pretrained, error) from error
+        preprocess = open_clip.transform.image_transform_v2(
+            open_clip.transform.PreprocessCfg(**network.visual.preprocess_cfg), is_train=False
+        )
+    arch["quick_gelu"] = bool(arch.get("quick_gelu") or settings.get("force_quick_gelu"))
+    description = {
+        "arch": arch,
+        "activation": _activation(arch),
+        "preprocess": json.loads(json.dumps(network.visual.preprocess_cfg)),
+        "tokenizer": tokenizer_digest(model),
+        "context_length": int(network.context_length),
+    }
+    if weights:
+        _refuse_mismatch(weights, description)
+    return Clip(network.to(device).eval(), preprocess, tokenizer(model), description)
+
+
+def save(clip: Clip, folder: Path) -> None:
+    """Write an open_clip folder (see the top of this file); `load(str(folder))` gives the same bits back."""
+    from safetensors.torch import save_file
+
+    folder.mkdir(parents=True, exist_ok=True)
+    description = clip.description
+    keys = ("mean", "std", "interpolation", "resize_mode")
+    preprocess = {key: description["preprocess"][key] for key in keys}
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in clip.model.state_dict().items()}
+    save_file(tensors, folder / WEIGHTS)
+    (folder / CONFIG).write_text(json.dumps({"model_cfg": description["arch"], "preprocess_cfg": preprocess}, indent=2))
+    (folder / CARD).write_text(json.dumps(description, indent=2))
+
+
+def model_digest(model: str, pretrained: str | None = None) -> str:
+    """Digest of a model for a fingerprint: local files by content, tags by name; does not import open_clip.
+
+    Raises UserError when the architecture, the folder or the weights file does not exist.
+    """
+    arch, weights = _arch(model), _weights_file(model, pretrained)
+    return digest([arch, path_digest(weights) if weights else pretrained, model if ":" in model else None])
+
+
+# -- names -------------------------------------------------------------------------------------------------------------
+
+
+@cache
+def _open_clip_folder() -> Path:
+    spec = find_spec("open_clip")
+    assert spec and spec.origin
+    return Path(spec.origin).parent
+
+
+def _folder(model: str) -> Path | None:
+    """The local folder that `model` names, if it names one."""
+    for candidate in (Path(model).expanduser(), Path(__file__).parents[1] / model):
+        if (candidate / CONFIG).is_file():
+            return candidate
+    return None
+
+
+def _arch(model: str) -> dict[str, Any]:
+    """open_clip's `model_cfg` of a model, a fresh copy; no import of open_clip except for hub names."""
+    if folder := _folder(model):
+        try:
+            return dict(json.loads((folder / CONFIG).read_text())["model_cfg"])
+        except (ValueError, KeyError, TypeError) as error:
+            raise UserError(
+                "clip", f"{folder / CONFIG} holds no model: {error!r}", "open_clip's format", "mend it"
+            ) from (error)
+    if model.startswith("hf-hub:"):
+        with _open_clip() as open_clip:
+            try:
+                return dict(open_clip.get_model_config(model))
+            except Exception as error:
+                raise _unloadable(model, None, error) from error
+    builtin = _open_clip_folder() / "model_configs" / f"{model.replace('/', '-')}.json"
+    if Path(model).is_absolute() or not builtin.is_file():
+        raise UserError(
+            "clip",
+            f"there is no model {model!r}",
+            f"an open_clip architecture such as ViT-B-32, hf-hub:owner/name, or a folder with {CONFIG}",
+            "set model to one of them",
+        )
+    return dict(json.loads(builtin.read_text()))
+
+
+def _weights_file(model: str, pretrained: str | None) -> Path | None:
+    """The local file the weights come from; None for a tag, the hub, or random weights."""
+    folder = _folder(model)
+    if pretrained and pretrained != FOLDER and Path(pretrained).expanduser().is_file():
+        return Path(pretrained).expanduser()
+    if folder:
+        inside = [path for pattern in ("*.safetensors", "*.bin", "*.pt", "*.pth") for path in folder.glob(pattern)]
+        chosen = min(
+            inside, key=lambda path: (path.name != WEIGHTS, path.suffix != ".safetensors", path.name), default=None
+        )
+        if pretrained and (pretrained != FOLDER or not chosen):
+            raise UserError(
+                "clip",
+                f"pretrained is {pretrained!r} but {folder} {'is a local folder' if chosen else 'holds no weights'}",
+                f"a weights file, or {WEIGHTS} in the folder",
+                "set pretrained to a weights file, or leave it out",
+            )
+        return chosen
+    if pretrained and (pretrained == FOLDER or "/" in pretrained or Path(pretrained).suffix):
+        raise UserError(
+            "clip",
+            f"pretrained is {pretrained!r}, which is no file",
+            "a weights file, a tag of open_clip, or nothing",
+            "set pretrained to an existing file or a tag",
+        )
+    return None
+
+
+def _schema_name(model: str) -> str:
+    folder = _folder(model)
+    return f"local-dir:{folder}" if folder else model
+
+
+def _cuttable(text_cfg: dict[str, Any]) -> bool:
+    causal = not (text_cfg.get("no_causal_mask") or text_cfg.get("embed_cls") or text_cfg.get("hf_model_name"))
+    own = not (text_cfg.get("hf_tokenizer_name") or (text_cfg.get("tokenizer_kwargs") or {}).get("reduction_mask"))
+    return causal and own and text_cfg.get("pool_type", "argmax") in ("argmax", "eos")
+
+
+def _activation(arch: dict[str, Any]) -> str:
+    return "quick_gelu" if arch.get("quick_gelu") else "gelu"
+
+
+def _tag_quick_gelu(model: str, arch: dict[str, Any], tag: str) -> bool:
+    """Whether the weights of an open_clip tag were trained with QuickGELU. Raises UserError when they cannot fit."""
+    import open_clip
+
+    name = model.replace("/", "-")
+    if not open_clip.pretrained.is_pretrained_cfg(name, tag):
+        tags = ", ".join(open_clip.list_pretrained_tags_by_model(name)) or "none"
+        raise UserError("clip", f"{model} has no weights {tag!r}", f"one of: {tags}", "set pretrained to one of them")
+    quick = bool(open_clip.get_pretrained_cfg(name, tag).get("quick_gelu", False))
+    if arch.get("quick_gelu") and not quick:
+        raise UserError(
+            "clip",
+            f"{model} computes QuickGELU but the weights {tag!r} were trained with GELU",
+            "the activation the weights were trained with",
+            f"set model to {model.removesuffix('-quickgelu')}",
+        )
+    return quick
+
+
+def _refuse_mismatch(weights: Path, description: dict[str, Any]) -> None:
+    """Compare a model with what `degla.json` beside its weights says they were trained with."""
+    card = weights.parent / CARD
+    if not card.is_file():
+        return
+    try:
+        trained = json.loads(card.read_text())
+    except ValueError as error:
+        raise UserError("clip", f"{card} is no JSON: {error}", "the file degla wrote", "restore it") from error
+    for key in ("activation", "preprocess", "tokenizer"):
+        if trained.get(key) != description[key]:
+            raise UserError(
+                "clip",
+                f"{weights} was trained with {key} {trained.get(key)!r} and would be used with {description[key]!r}",
+                f"the same {key}",
+                f"set model to {weights.parent}",
+            )
+
+
+def _unloadable(model: str, pretrained: str | None, error: Exception) -> UserError:
+    what = f"cannot load {model!r}" + (f" with weights {pretrained!r}" if pretrained else "")
+    reason = f"{type(error).__name__} {error}"[:300] if _online() else "the model hub cannot be reached from here"
+    return UserError(
+        "clip",
+        f"{what}: {reason}",
+        "a model this machine has or can download",
+        "set model to a local folder and pretrained to a local weights file, or connect to the hub",
+    )
+
+
+@cache
+def _online() -> bool:
+    """Whether the model hub answers: one short connection, because its client retries for most of a minute."""
+    from huggingface_hub import constants
+
+    if constants.HF_HUB_OFFLINE:
+        return False
+    if getproxies():
+        return True
+    try:
+        host = urlsplit(constants.ENDPOINT)
+        socket.create_connection((host.hostname or "", host.port or 443), timeout=5).close()
+    except OSError:
+        return False
+    return True
+
+
+@contextmanager
+def _open_clip() -> Iterator[Any]:
+    """open_clip, without its log lines (it warns of random weights that were asked for, and logs what we raise)."""
+    root = logging.getLogger()
+    handler, before = logging.NullHandler(), root.manager.disable
+    root.addHandler(handler)
+    logging.disable(logging.ERROR)
+    try:
+        import huggingface_hub.constants
+        import open_clip
+
+        if not _online():
+            huggingface_hub.constants.HF_HUB_OFFLINE = True
+        yield open_clip
+    finally:
+        logging.disable(before)
+        root.removeHandler(handler)

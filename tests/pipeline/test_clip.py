@@ -1,0 +1,234 @@
+"""Models: tokens, cut texts, loading by name and folder, round trips, refusals."""
+
+import json
+import socket
+import time
+from pathlib import Path
+
+import numpy as np
+import open_clip
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+from safetensors.torch import load_file, save_file
+
+from pipeline import clip
+from pipeline.errors import UserError
+
+TINY = "data/clip_tiny"
+PADDED = open_clip.get_tokenizer("ViT-B-32")
+TEXTS = ["a red cube", "the striped green ball is left of a large blue box", "", "x " * 200, "naïve café & co — 42"]
+
+
+@pytest.fixture(scope="module")
+def tiny() -> clip.Clip:
+    return clip.load(TINY, seed=3)
+
+
+@pytest.fixture(scope="module")
+def arch() -> dict:
+    """A transformer-only architecture with the given activation, small enough for a test."""
+    return {
+        "embed_dim": 16,
+        "vision_cfg": {"image_size": 32, "layers": 1, "width": 64, "patch_size": 16},
+        "text_cfg": {"context_length": 77, "vocab_size": 49408, "width": 16, "heads": 2, "layers": 2},
+    }
+
+
+def folder_with(tmp_path: Path, arch: dict, **extra: object) -> str:
+    tmp_path.mkdir(parents=True, exist_ok=True)
+    (tmp_path / clip.CONFIG).write_text(json.dumps({"model_cfg": {**arch, **extra}}))
+    return str(tmp_path)
+
+
+def rows_of_open_clip(texts: list[str]) -> list[list[int]]:
+    padded = PADDED(texts)
+    return [row[: int(row.argmax()) + 1].tolist() for row in padded]
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(st.text(max_size=120), min_size=1, max_size=4))
+def test_tokens_are_open_clips_without_the_padding(texts: list[str]) -> None:
+    assert clip.tokenizer("ViT-B-32")(texts) == rows_of_open_clip(texts)
+
+
+def test_too_long_texts_keep_the_end_token() -> None:
+    (row,) = clip.tokenizer(TINY)(["x " * 200])
+    assert len(row) == 77 and row[-1] == 49407
+
+
+def test_cut_texts_embed_as_full_ones_do(tiny: clip.Clip) -> None:
+    tokens = tiny.tokenize(TEXTS)
+    full = tiny.model.encode_text(PADDED(TEXTS), normalize=True)
+    torch.testing.assert_close(clip.encode_text(tiny.model, clip.pad(tokens)), full, atol=1e-6, rtol=0)
+    for index, row in enumerate(tokens):
+        torch.testing.assert_close(clip.encode_text(tiny.model, clip.pad([row]))[0], full[index], atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("extra", [{"custom_text": True}, {"custom_text": True, "bias": True}, {"no_causal": True}])
+def test_other_text_towers_embed_as_open_clip_does(tmp_path: Path, arch: dict, extra: dict) -> None:
+    text_cfg = dict(arch["text_cfg"])
+    if extra.pop("bias", False):
+        text_cfg["proj_bias"] = True
+    if extra.pop("no_causal", False):
+        text_cfg |= {"no_causal_mask": True, "pool_type": "last"}
+        extra["custom_text"] = True
+    other = clip.load(folder_with(tmp_path, {**arch, "text_cfg": text_cfg}, **extra))
+    full = other.model.encode_text(PADDED(TEXTS), normalize=True)
+    found = clip.embed_texts(other, TEXTS, batch=2)
+    torch.testing.assert_close(found, full.detach(), atol=1e-6, rtol=0)
+
+
+def test_embeddings_come_in_the_order_given(tiny: clip.Clip, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    pictures = [Image.fromarray(rng.integers(0, 255, (70, 90, 3), dtype=np.uint8)) for _ in range(3)]
+    for index, picture in enumerate(pictures):
+        picture.save(tmp_path / f"{index}.png")
+    seen: list[tuple[str, int, int]] = []
+    found = clip.embed_images(
+        tiny, [tmp_path / f"{index}.png" for index in range(3)], batch=2, progress=lambda *args: seen.append(args)
+    )
+    for index, picture in enumerate(pictures):
+        alone = clip.embed_images(tiny, [lambda picture=picture: picture])
+        torch.testing.assert_close(found[index], alone[0], atol=1e-6, rtol=0)
+    assert seen == [("pictures", 2, 3), ("pictures", 3, 3)]
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found.norm(dim=1), torch.ones(3))
+    texts = clip.embed_texts(tiny, TEXTS, batch=2)
+    for index, text in enumerate(TEXTS):
+        torch.testing.assert_close(texts[index], clip.embed_texts(tiny, [text])[0], atol=1e-6, rtol=0)
+
+
+def test_a_missing_picture_is_named(tiny: clip.Clip, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"cannot read .*absent\.jpg"):
+        clip.embed_images(tiny, [tmp_path / "absent.jpg"])
+
+
+def test_a_jpeg_is_turned_upright_and_may_be_decoded_small(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.new("RGB", (800, 400), "red").save(tmp_path / "turned.jpg", exif=exif)
+    assert clip.read_picture(tmp_path / "turned.jpg").size == (400, 800)
+    assert clip.read_picture(tmp_path / "turned.jpg", size=64).size == (100, 200)
+
+
+def test_the_seed_alone_decides_random_weights(tiny: clip.Clip) -> None:
+    before = torch.random.get_rng_state()
+    same, other = clip.load(TINY, seed=3), clip.load(TINY, seed=4)
+    assert torch.equal(torch.random.get_rng_state(), before)
+    for name, tensor in tiny.model.state_dict().items():
+        assert torch.equal(tensor, same.model.state_dict()[name])
+    assert not torch.equal(tiny.model.token_embedding.weight, other.model.token_embedding.weight)
+
+
+def test_a_saved_folder_gives_the_same_bits_and_needs_open_clip_alone(tiny: clip.Clip, tmp_path: Path) -> None:
+    clip.save(tiny, tmp_path)
+    again = clip.load(str(tmp_path), seed=99)
+    for name, tensor in tiny.model.state_dict().items():
+        assert torch.equal(tensor, again.model.state_dict()[name])
+    assert again.description == tiny.description
+    alone, _, preprocess = open_clip.create_model_and_transforms(f"local-dir:{tmp_path}")
+    picture = Image.effect_noise((80, 70), 60).convert("RGB")
+    torch.testing.assert_close(preprocess(picture), tiny.preprocess(picture))
+    with torch.no_grad():
+        expected = clip.encode_image(tiny.model, tiny.preprocess(picture)[None])
+        torch.testing.assert_close(alone.eval().encode_image(preprocess(picture)[None], normalize=True), expected)
+
+
+def test_the_activation_is_kept_and_checked(tmp_path: Path, arch: dict) -> None:
+    quick = clip.load(folder_with(tmp_path / "arch", arch, quick_gelu=True))
+    plain = clip.load(folder_with(tmp_path / "plain", arch))
+    assert (quick.description["activation"], plain.description["activation"]) == ("quick_gelu", "gelu")
+    clip.save(quick, tmp_path / "saved")
+    assert clip.load(str(tmp_path / "saved")).description["activation"] == "quick_gelu"
+
+    with pytest.raises(UserError, match="trained with activation 'quick_gelu' and would be used with 'gelu'"):
+        clip.load(str(tmp_path / "plain"), str(tmp_path / "saved" / clip.WEIGHTS))
+    config = json.loads((tmp_path / "saved" / clip.CONFIG).read_text())
+    config["model_cfg"]["quick_gelu"] = False
+    (tmp_path / "saved" / clip.CONFIG).write_text(json.dumps(config))
+    with pytest.raises(UserError, match="activation"):
+        clip.load(str(tmp_path / "saved"))
+
+
+def test_other_preprocessing_is_refused(tiny: clip.Clip, tmp_path: Path) -> None:
+    clip.save(tiny, tmp_path)
+    config = json.loads((tmp_path / clip.CONFIG).read_text())
+    config["preprocess_cfg"]["mean"] = [0.1, 0.2, 0.3]
+    (tmp_path / clip.CONFIG).write_text(json.dumps(config))
+    with pytest.raises(UserError, match="preprocess"):
+        clip.load(str(tmp_path))
+
+
+def test_half_precision_weights_load_as_fp32(tiny: clip.Clip, tmp_path: Path) -> None:
+    clip.save(tiny, tmp_path)
+    half = {name: tensor.half() for name, tensor in load_file(tmp_path / clip.WEIGHTS).items()}
+    save_file(half, tmp_path / clip.WEIGHTS)
+    loaded = clip.load(str(tmp_path)).model.state_dict()
+    assert all(
+        tensor.dtype == torch.float32 and torch.equal(tensor, half[name].float()) for name, tensor in loaded.items()
+    )
+
+
+def test_digests_follow_the_content(tiny: clip.Clip, tmp_path: Path) -> None:
+    clip.save(tiny, tmp_path / "a")
+    clip.save(clip.load(TINY, seed=4), tmp_path / "b")
+    clip.save(tiny, tmp_path / "c")
+    first, second, third = (clip.model_digest(str(tmp_path / name)) for name in "abc")
+    assert first == third != second
+    assert clip.model_digest("ViT-B-32", "openai") != clip.model_digest("ViT-B-32", "laion2b_e16")
+    assert clip.tokenizer_digest(TINY) == clip.tokenizer_digest("ViT-B-32")
+    assert clip.tokenizer_digest("ViT-B-16-SigLIP") != clip.tokenizer_digest("ViT-B-32")
+
+
+@pytest.mark.parametrize(
+    ("model", "pretrained", "message"),
+    [
+        ("ViT-Z-99", None, "there is no model 'ViT-Z-99'"),
+        ("no/such/folder", None, "there is no model"),
+        (TINY, "folder", "holds no weights"),
+        (TINY, "openai", "pretrained is 'openai'"),
+        ("ViT-B-32", "absent.safetensors", "which is no file"),
+    ],
+)
+def test_what_is_not_there_is_refused_by_name(model: str, pretrained: str | None, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        clip.load(model, pretrained)
+    with pytest.raises(UserError, match=message):
+        clip.model_digest(model, pretrained)
+
+
+def test_an_unknown_tag_lists_the_known_ones() -> None:
+    with pytest.raises(UserError, match=r"no weights 'nonsense'; expected one of: openai"):
+        clip.load("ViT-B-32", "nonsense")
+    with pytest.raises(UserError, match="computes QuickGELU"):
+        clip._tag_quick_gelu("ViT-B-32", {"quick_gelu": True}, "laion2b_e16")
+    assert clip._tag_quick_gelu("ViT-B-32", {}, "openai")
+
+
+def test_broken_weights_are_refused(tmp_path: Path, arch: dict) -> None:
+    model = folder_with(tmp_path, arch)
+    (tmp_path / clip.WEIGHTS).write_bytes(b"not safetensors")
+    with pytest.raises(UserError, match="cannot load"):
+        clip.load(model)
+    (tmp_path / clip.CONFIG).write_text("{")
+    with pytest.raises(UserError, match="holds no model"):
+        clip.load(model)
+
+
+def test_without_a_network_the_hub_is_refused_at_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def unreachable(*args: object, **kwargs: object) -> socket.socket:
+        raise OSError("no route")
+
+    monkeypatch.setattr(socket, "create_connection", unreachable)
+    monkeypatch.setattr(clip, "getproxies", dict)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    clip._online.cache_clear()
+    started = time.monotonic()
+    with pytest.raises(UserError, match="cannot be reached from here"):
+        clip.load("ViT-B-32", "openai")
+    assert time.monotonic() - started < 5
+    clip._online.cache_clear()
