@@ -88,7 +88,7 @@ def _save(image: Image, path: Path) -> None:
     """Write the picture under another name first: a kill leaves a whole picture or none."""
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_suffix(".part")
-    image.save(part, format="PNG")
+    image.save(part, format="PNG", compress_level=3)
     part.replace(path)
 
 
