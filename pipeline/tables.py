@@ -20,13 +20,13 @@ def part(folder: Path, index: int, name: str = "part") -> Path:
     return folder / f"{name}-{index:05d}.parquet"
 
 
-def write(path: Path, rows: pa.Table | list[dict[str, Any]], schema: pa.Schema) -> None:
+def write(path: Path, content: pa.Table | list[dict[str, Any]], schema: pa.Schema) -> None:
     """Write one Parquet file (zstd) so that it is either absent or whole, whenever the process dies.
 
-    Rows are cast to `schema`; the same rows always give the same bytes. Raises pa.ArrowInvalid on a row that does
+    The content is cast to `schema`; the same rows always give the same bytes. Raises pa.ArrowInvalid on a row that does
     not fit the schema.
     """
-    table = rows.cast(schema) if isinstance(rows, pa.Table) else pa.Table.from_pylist(rows, schema=schema)
+    table = content.cast(schema) if isinstance(content, pa.Table) else pa.Table.from_pylist(content, schema=schema)
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(f".{path.name}.tmp")
     pq.write_table(table, unfinished, compression="zstd", row_group_size=ROW_GROUP)
@@ -53,9 +53,14 @@ def read(folder: Path, columns: list[str] | None = None) -> pa.Table:
     return pa.concat_tables(pq.read_table(path, columns=columns) for path in parts).unify_dictionaries()
 
 
+def rows(path: Path) -> int:
+    """Rows of one Parquet file, from its footer alone."""
+    return int(pq.read_metadata(path).num_rows)
+
+
 def count(folder: Path) -> int:
     """Rows of one table, from the Parquet footers alone."""
-    return sum(pq.read_metadata(path).num_rows for path in files(folder))
+    return sum(rows(path) for path in files(folder))
 
 
 def table_folders(artifact: Path, kind: str) -> dict[str, Path]:

@@ -4,6 +4,7 @@ Writes pairs (PAIRS), pairs_rejected (PAIRS_REJECTED) and, for the built-in worl
 """
 
 import hashlib
+import json
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -109,8 +110,8 @@ def run(config: Config, inputs: Inputs, out: Path, progress: Progress) -> dict[s
                         bad.append(_rejected(record, reason, detail))
                 tables.write(target, bad, PAIRS_REJECTED)
                 tables.write(rows, good, PAIRS)
-            accepted += tables.pq.read_metadata(rows).num_rows
-            refused += tables.pq.read_metadata(target).num_rows
+            accepted += tables.rows(rows)
+            refused += tables.rows(target)
             progress("captions", start + len(shard), len(records))
 
     _accept(config, out, accepted, refused)
@@ -134,6 +135,24 @@ def _read(config: Config, captions: Path) -> Iterator[Record]:
     return sources.csv_pairs(
         captions, image_column=config.image_column, caption_column=config.caption_column, encoding=config.encoding
     )
+
+
+def _world(config: Config, out: Path, progress: Progress) -> tuple[list[Record], dict[str, str]]:
+    """Draw the built-in world: its records, and the scene graph of every picture as JSON."""
+    from stages import scene_sets
+    from stages.scenes import CONCEPTS
+
+    world = config.world
+    if world.benchmark_rows:
+        scene_sets.write_benchmarks(out / "benchmarks", world.benchmark_rows, world.seed, world.size, progress)
+    records, scenes = [], {}
+    for drawn in scene_sets.write_pairs(
+        out, world.pictures, world.seed, CONCEPTS[world.concepts], world.captions, world.size, progress
+    ):
+        key = f"scenes:{world.concepts}:{drawn.path.stem}"
+        records += [Record(f"scene {drawn.name}", drawn.name, key, caption, None) for caption in drawn.captions]
+        scenes[drawn.name] = json.dumps(drawn.scene.to_json())
+    return records, scenes
 
 
 def _open(root: Path, name: str, *, max_pixels: int) -> Picture:
@@ -212,9 +231,8 @@ def _accept(config: Config, out: Path, accepted: int, refused: int) -> None:
         return
     with tables.connect({"rejected": out / "pairs_rejected"}) as sql:
         worst = sql.sql(
-            "select reason, count(*) as n, any_value(origin || ' ' || detail) from rejected group by 1 order by n desc"
-        ).fetchone()
-    assert worst is not None
+            "select reason, count(*), first(origin || ' ' || detail) from rejected group by 1 order by 2 desc limit 1"
+        ).fetchall()[0]
     raise UserError(
         "ingest",
         f"{refused} of {accepted + refused} rows refused, most for {worst[0]} ({worst[1]}, e.g. {worst[2]})",

@@ -1,0 +1,121 @@
+import multiprocessing
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+from pipeline import tables
+from pipeline.artifact import Artifact, Store, digest, listing_digest, now, path_digest
+from pipeline.errors import UserError
+from pipeline.schema import PAIRS_REJECTED
+
+ROW = {"origin": "a.csv:2", "image_uri": "a.png", "caption": "", "reason": "caption_empty", "detail": "no word"}
+
+
+def make(store: Store, fingerprint: str = "f" * 16) -> Artifact:
+    with store.build("pairs_rejected", fingerprint) as partial:
+        tables.write(tables.part(partial, 0), [ROW], PAIRS_REJECTED)
+        (partial / ".work").mkdir(exist_ok=True)
+        (partial / ".work" / "scratch").write_text("gone later")
+        (partial / "note.txt").write_text("kept")
+        return store.publish(partial, manifest=facts(fingerprint))
+
+
+def facts(fingerprint: str) -> dict:
+    return {
+        "kind": "pairs_rejected",
+        "stage": "ingest",
+        "stage_version": 1,
+        "fingerprint": fingerprint,
+        "config": {},
+        "inputs": {},
+        "outside": {},
+        "meta": {},
+        "started": now(),
+    }
+
+
+def test_published_artifact_is_found_whole_and_without_scratch(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    made = make(store)
+    found = store.find("pairs_rejected", "f" * 16)
+    assert found == made
+    assert found.manifest.rows == {"pairs_rejected": 1}
+    assert sorted(found.manifest.files) == ["note.txt", "part-00000.parquet"]
+    assert not (found.path / ".work").exists()
+
+
+@pytest.mark.parametrize("harm", ["delete", "truncate", "flip", "manifest"])
+def test_harmed_artifact_is_not_found(tmp_path: Path, harm: str) -> None:
+    store = Store(tmp_path)
+    part = tables.part(make(store).path, 0)
+    if harm == "delete":
+        part.unlink()
+    elif harm == "truncate":
+        part.write_bytes(part.read_bytes()[:-1])
+    elif harm == "flip":
+        raw = bytearray(part.read_bytes())
+        raw[len(raw) // 2] ^= 1
+        part.write_bytes(raw)
+    else:
+        (part.parent / "manifest.json").write_text('{"format": 1, "kind"')
+    assert store.find("pairs_rejected", "f" * 16) is None
+
+
+def test_digest_is_of_content_not_of_what_made_it(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    assert make(store, "a" * 16).digest == make(store, "b" * 16).digest
+
+
+def test_home_may_be_moved(tmp_path: Path) -> None:
+    store = Store(tmp_path / "here")
+    store.link("demo", make(store))
+    (tmp_path / "here").rename(tmp_path / "there")
+    assert Store(tmp_path / "there").linked("demo", "pairs_rejected") is not None
+
+
+def _hold(home: Path, ready: "multiprocessing.synchronize.Event") -> None:
+    with Store(home).build("pairs", "f" * 16) as partial:
+        (partial / "half").write_text("half")
+        ready.set()
+        signal.pause()
+
+
+def test_live_writer_is_named_and_dead_writer_is_forgotten(tmp_path: Path) -> None:
+    context = multiprocessing.get_context("spawn")
+    ready = context.Event()
+    writer = context.Process(target=_hold, args=(tmp_path, ready))
+    writer.start()
+    assert ready.wait(60)
+    with pytest.raises(UserError, match="another process is making pairs"), Store(tmp_path).build("pairs", "f" * 16):
+        pass
+    assert writer.pid
+    os.kill(writer.pid, signal.SIGKILL)
+    writer.join()
+    with Store(tmp_path).build("pairs", "f" * 16) as partial:
+        assert (partial / "half").read_text() == "half"
+
+
+def test_unwritable_home_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with (
+        pytest.raises(UserError, match=r"store: cannot write .*; fix: set DEGLA_HOME"),
+        Store(tmp_path / "file").build("pairs", "f"),
+    ):
+        pass
+
+
+@pytest.mark.parametrize("name", ["", "..", ".hidden", "a/b", "store", "a b", "../x"])
+def test_run_names_stay_below_the_home(tmp_path: Path, name: str) -> None:
+    with pytest.raises(UserError, match="cannot name a run"):
+        Store(tmp_path).run(name)
+
+
+def test_digests_see_what_they_should(tmp_path: Path) -> None:
+    assert digest({"b": 1, "a": [1, 2]}) == digest({"a": [1, 2], "b": 1}) != digest({"a": [2, 1], "b": 1})
+    (tmp_path / "x").write_text("one")
+    content, listing = path_digest(tmp_path), listing_digest(tmp_path)
+    (tmp_path / "x").write_text("two")
+    os.utime(tmp_path / "x", ns=(0, 0))
+    assert path_digest(tmp_path) != content and listing_digest(tmp_path) != listing

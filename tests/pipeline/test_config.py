@@ -1,0 +1,34 @@
+import pytest
+from pydantic import Field, ValidationError
+
+from pipeline.config import Config, placement
+
+
+class Inner(Config):
+    depth: int = 1
+    threads: int = placement(2, description="threads")
+
+
+class Outer(Config):
+    rate: float = Field(0.1, gt=0, description="share")
+    device: str = placement("cpu", description="where")
+    inner: Inner = Inner()
+    several: tuple[Inner, ...] = (Inner(),)
+
+
+def test_placement_stays_out_of_the_identity() -> None:
+    one = Outer()
+    two = Outer(device="cuda", inner=Inner(threads=9), several=(Inner(threads=5),))
+    assert one.identity() == two.identity() == {"rate": 0.1, "inner": {"depth": 1}, "several": [{"depth": 1}]}
+
+
+def test_every_other_field_is_in_the_identity() -> None:
+    assert Outer(rate=0.2).identity() != Outer().identity()
+    assert Outer(inner=Inner(depth=2)).identity() != Outer().identity()
+
+
+def test_unknown_keys_and_changes_are_refused() -> None:
+    with pytest.raises(ValidationError):
+        Outer(rtae=0.2)  # type: ignore[call-arg]
+    with pytest.raises(ValidationError):
+        Outer().rate = 0.5  # type: ignore[misc]

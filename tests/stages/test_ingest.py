@@ -1,0 +1,105 @@
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from pipeline import tables
+from pipeline.errors import UserError
+from pipeline.stage import silent
+from stages import ingest
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """Twelve good pictures, and one of each kind of trouble."""
+    images = tmp_path / "data" / "images"
+    images.mkdir(parents=True)
+    for i in range(12):
+        Image.new("RGB", (40, 30), (i * 20, 0, 0)).save(images / f"{i}.png")
+    (images / "broken.jpg").write_bytes(b"\xff\xd8\xff not a picture")
+    (images / "empty.png").write_bytes(b"")
+    rotated = Image.new("RGB", (40, 30))
+    exif = rotated.getexif()
+    exif[0x0112] = 6
+    rotated.save(images / "rotated.jpg", exif=exif)
+    rows = [f"{i}.png,A red  thing number {i}." for i in range(12)]
+    rows += ["rotated.jpg,A rotated thing.", "0.png,A red thing number 0.", "1.png,   ", f"2.png,{'word ' * 61}"]
+    rows += ["gone.png,Nobody is here.", "broken.jpg,Broken.", "empty.png,Empty.", "../../secret.png,Outside."]
+    (tmp_path / "data" / "captions.csv").write_text("\n".join(["image,caption", *rows]) + "\n")
+    return tmp_path / "data"
+
+
+def run(out: Path, **settings: Any) -> dict[str, Any]:
+    out.mkdir(parents=True, exist_ok=True)
+    return ingest.run(ingest.Config(**settings), {}, out, silent)
+
+
+def test_every_row_is_either_a_pair_or_a_reject_with_its_reason(root: Path, tmp_path: Path) -> None:
+    meta = run(tmp_path / "out", root=root)
+    assert (meta["accepted"], meta["rejected"]) == (13, 7)
+    rejected = {row["reason"]: row for row in tables.read(tmp_path / "out" / "pairs_rejected").to_pylist()}
+    assert set(rejected) == {
+        *("duplicate", "caption_empty", "caption_too_long"),
+        *("image_missing", "image_unreadable", "image_outside"),
+    }
+    assert rejected["image_missing"]["origin"] == "captions.csv:18"
+    pairs = {row["image_uri"]: row for row in tables.read(tmp_path / "out").to_pylist()}
+    assert pairs["0.png"]["caption"] == "A red thing number 0."
+    assert (pairs["rotated.jpg"]["width"], pairs["rotated.jpg"]["height"]) == (30, 40)
+
+
+def test_the_split_belongs_to_the_bytes_of_the_picture(root: Path, tmp_path: Path) -> None:
+    shutil.copy(root / "images" / "3.png", root / "images" / "copy.png")
+    with (root / "captions.csv").open("a") as handle:
+        handle.write("copy.png,The same picture under another name.\n")
+    run(tmp_path / "out", root=root, test_share=0.4, val_share=0.3)
+    split = {row["image_uri"]: row["split"] for row in tables.read(tmp_path / "out").to_pylist()}
+    assert split["copy.png"] == split["3.png"]
+    assert len(set(split.values())) > 1
+
+
+def test_a_killed_ingest_goes_on_with_the_same_bytes(root: Path, tmp_path: Path) -> None:
+    run(tmp_path / "whole", root=root, shard=4)
+    shutil.copytree(tmp_path / "whole", tmp_path / "killed")
+    tables.part(tmp_path / "killed", 2).unlink()
+    kept = tables.part(tmp_path / "killed", 0)
+    before = kept.stat().st_mtime_ns
+    run(tmp_path / "killed", root=root, shard=4)
+    assert kept.stat().st_mtime_ns == before
+    for path in (tmp_path / "whole").rglob("*.parquet"):
+        assert (tmp_path / "killed" / path.relative_to(tmp_path / "whole")).read_bytes() == path.read_bytes()
+
+
+def test_too_many_rejects_fail_and_say_why(root: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"ingest: 7 of 20 rows refused, most for .*; expected at most 10%; fix: "):
+        run(tmp_path / "out", root=root, max_reject_rate=0.1)
+
+
+def test_missing_places_are_named(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no folder given"):
+        ingest.outside(ingest.Config())
+    with pytest.raises(UserError, match=r"captions.csv is not there; .* ingest.captions"):
+        ingest.outside(ingest.Config(root=tmp_path))
+
+
+def test_outside_notices_a_changed_picture(root: Path) -> None:
+    config = ingest.Config(root=root)
+    before = ingest.outside(config)
+    Image.new("RGB", (41, 30)).save(root / "images" / "0.png")
+    assert ingest.outside(config)["images"] != before["images"]
+
+
+def test_the_built_in_world_brings_pictures_scenes_and_benchmarks(tmp_path: Path) -> None:
+    world = {"pictures": 12, "captions": 2, "benchmark_rows": 10}
+    meta = run(tmp_path / "out", source="scenes", world=world)
+    rows = tables.read(tmp_path / "out").to_pylist()
+    assert meta["image_root"] == "images" and 12 < len(rows) <= 24
+    assert all((tmp_path / "out" / "images" / row["image_uri"]).is_file() and row["scene"] for row in rows)
+    assert {path.name for path in (tmp_path / "out" / "benchmarks").iterdir()} >= {
+        "sugarcrepe",
+        "valse",
+        "aro",
+        "zeroshot",
+    }
