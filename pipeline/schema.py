@@ -28,6 +28,7 @@ PAIRS = _schema(
     ("image_key", pa.string(), "source:collection:id of the picture, e.g. coco:train2014:000000000009"),
     ("image_uri", pa.string(), "path of the picture, relative to the manifest's image_root"),
     ("image_sha256", pa.string(), "sha256 of the picture file"),
+    ("phash", pa.uint64(), "perceptual hash (DCT, 64 bits); copies of a picture differ in few bits"),
     ("width", pa.int32(), "pixels, after EXIF rotation"),
     ("height", pa.int32(), "pixels, after EXIF rotation"),
     ("caption", pa.string(), "the caption, whitespace normalised"),

@@ -3,21 +3,24 @@
 Writes dataset (DATASET) and leaks (LEAKS). Rows are ordered by pair_id, which is a hash: a fixed shuffle.
 """
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import duckdb
 import pyarrow as pa
 from pydantic import Field
 
 from pipeline import tables
+from pipeline.artifact import path_digest
 from pipeline.config import Config as BaseConfig
 from pipeline.config import placement
 from pipeline.errors import UserError
 from pipeline.schema import DATASET, LEAKS, NEGATIVE_TYPES
 from pipeline.stage import Inputs, Progress, Stage
 
+CHECKS = Path(__file__).resolve().parent.parent / "data" / "checks.sql"
 Tokenize = Callable[[list[str]], list[list[int]]]
 
 
@@ -31,10 +34,10 @@ class Config(BaseConfig):
 
 
 def outside(config: Config) -> dict[str, str]:
-    """Digest of the tokenizer."""
+    """Digests of the tokenizer and of the checks."""
     from pipeline.clip import tokenizer_digest
 
-    return {"tokenizer": tokenizer_digest(config.tokenizer)}
+    return {"tokenizer": tokenizer_digest(config.tokenizer), "checks": path_digest(CHECKS)}
 
 
 def run(config: Config, inputs: Inputs, out: Path, progress: Progress) -> dict[str, Any]:
@@ -49,9 +52,9 @@ def run(config: Config, inputs: Inputs, out: Path, progress: Progress) -> dict[s
     with tables.connect({"pairs": pairs.table("pairs"), "negatives": negatives.table("negatives")}) as sql:
         sql.execute("set memory_limit = $1", [config.memory])
         sql.execute("set temp_directory = $1", [str(out / ".work")])
-        _validate(sql)
         total = _assemble(sql, config.min_negatives)
-        rows = sql.execute("from assembled order by pair_id").to_arrow_reader(config.shard)
+        checks = validate(sql, read_checks())
+        rows = sql.sql("from dataset order by pair_id").to_arrow_reader(config.shard)
         for index, batch in enumerate(_rechunk(rows, config.shard)):
             path = tables.part(out, index)
             if not path.exists():
@@ -63,31 +66,44 @@ def run(config: Config, inputs: Inputs, out: Path, progress: Progress) -> dict[s
         raise UserError(
             "assemble", "no pair is left for training", "at least one", "lower assemble.min_negatives or see degla sql"
         )
-    return facts | {"tokenizer": tokenizer_digest(config.tokenizer), "image_root": pairs.meta["image_root"]}
-
-
-def _validate(sql: duckdb.DuckDBPyConnection) -> None:
-    """Contracts between the tables, as queries that return offending rows."""
-    checks = {
-        "pair_id occurs twice in pairs": "select pair_id from pairs group by 1 having count(*) > 1",
-        "negative of an unknown pair": "select pair_id from negatives anti join pairs using (pair_id)",
-        "two accepted negatives of one type": """select pair_id from negatives where status = 'accepted'
-                                                 group by pair_id, type having count(*) > 1""",
-        "accepted negative without text": """select pair_id from negatives
-                                             where status = 'accepted' and coalesce(trim(text), '') = ''""",
-        "accepted negative equal to its caption": """select pair_id from negatives join pairs using (pair_id)
-                                             where status = 'accepted' and lower(text) = lower(caption)""",
+    return facts | {
+        "checks": checks,
+        "tokenizer": tokenizer_digest(config.tokenizer),
+        "image_root": pairs.meta["image_root"],
     }
-    for what, query in checks.items():
-        offender = sql.execute(f"{query} order by all limit 1").fetchone()
-        if offender:
-            raise UserError("assemble", f"{what}: row {offender[0]}", "none", "degla run <run> --only generate --force")
+
+
+class Check(NamedTuple):
+    """One named query of data/checks.sql; it returns the rows that break the rule, their id first."""
+
+    severity: str
+    what: str
+    query: str
+
+
+def read_checks(path: Path = CHECKS) -> list[Check]:
+    """The checks of a file: each a `-- error: ...` or `-- warning: ...` line with the query below it."""
+    found = re.findall(r"^-- (error|warning): (.+)\n((?:(?!--).*\n?)+)", path.read_text(encoding="utf-8"), re.MULTILINE)
+    return [Check(severity, what.strip(), query.strip().rstrip(";")) for severity, what, query in found]
+
+
+def validate(sql: duckdb.DuckDBPyConnection, checks: list[Check]) -> dict[str, int]:
+    """Offending rows per check, over the views pairs, negatives and dataset. Raises UserError on the first error."""
+    counts = {}
+    for severity, what, query in checks:
+        found = sql.execute(f"select count(*), min(id::varchar) from ({query}) as offending(id)").fetchall()[0]  # noqa: S608
+        counts[what] = found[0]
+        if found[0] and severity == "error":
+            raise UserError(
+                "assemble", f"{what}: {found[0]} rows, e.g. {found[1]}", "none", "degla run RUN --from generate --force"
+            )
+    return counts
 
 
 def _assemble(sql: duckdb.DuckDBPyConnection, min_negatives: int) -> int:
     columns = ", ".join(f"max(text) filter (type = '{kind}') as {kind}" for kind in NEGATIVE_TYPES)
     sql.execute(
-        f"""create table assembled as
+        f"""create table dataset as
             select pair_id, image_key, image_uri, caption, {", ".join(NEGATIVE_TYPES)},
                    null::varchar[] as paraphrases, split, []::varchar[] as leaks
             from pairs left join (select pair_id, {columns}, count(*) as have
@@ -95,12 +111,12 @@ def _assemble(sql: duckdb.DuckDBPyConnection, min_negatives: int) -> int:
             where coalesce(have, 0) >= ?""",  # noqa: S608 - column names are our own constants
         [min_negatives],
     )
-    counted = sql.execute("select count(*) from assembled").fetchone()
+    counted = sql.execute("select count(*) from dataset").fetchone()
     assert counted is not None
     return int(counted[0])
 
 
-def _rechunk(reader: pa.RecordBatchReader, size: int) -> Any:
+def _rechunk(reader: pa.RecordBatchReader, size: int) -> Iterator[pa.Table]:
     """Tables of exactly `size` rows (the last may be shorter), whatever batch sizes the reader gives."""
     waiting: list[pa.RecordBatch] = []
     have = 0
@@ -129,16 +145,16 @@ def _with_tokens(table: pa.Table, tokenize: Tokenize) -> pa.Table:
 def _facts(sql: duckdb.DuckDBPyConnection) -> dict[str, Any]:
     have = " + ".join(f"({kind} is not null)::int" for kind in NEGATIVE_TYPES)
     return {
-        "splits": dict(sql.execute("select split::varchar, count(*) from assembled group by 1 order by 1").fetchall()),
+        "splits": dict(sql.execute("select split::varchar, count(*) from dataset group by 1 order by 1").fetchall()),
         "negatives": {
-            kind: sql.execute(f"select count({kind}) from assembled").fetchall()[0][0]  # noqa: S608
+            kind: sql.execute(f"select count({kind}) from dataset").fetchall()[0][0]  # noqa: S608
             for kind in NEGATIVE_TYPES
         },
         "negatives_per_pair": dict(
-            sql.execute(f"select ({have})::varchar, count(*) from assembled group by 1 order by 1").fetchall()  # noqa: S608
+            sql.execute(f"select ({have})::varchar, count(*) from dataset group by 1 order by 1").fetchall()  # noqa: S608
         ),
         "caption_words_mean": sql.execute(
-            "select round(avg(len(string_split(caption, ' '))), 2) from assembled"
+            "select round(avg(len(string_split(caption, ' '))), 2) from dataset"
         ).fetchall()[0][0],
     }
 

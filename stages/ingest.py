@@ -61,6 +61,7 @@ class Picture(NamedTuple):
     sha256: str = ""
     width: int = 0
     height: int = 0
+    phash: int = 0
     reason: str | None = None
     detail: str = ""
 
@@ -157,6 +158,7 @@ def _world(config: Config, out: Path, progress: Progress) -> tuple[list[Record],
 
 def _open(root: Path, name: str, *, max_pixels: int) -> Picture:
     """Open and decode one picture for its facts; whatever is wrong with it becomes a reason."""
+    from imagehash import phash
     from PIL import Image, ImageOps
 
     path = root / name
@@ -169,10 +171,11 @@ def _open(root: Path, name: str, *, max_pixels: int) -> Picture:
             if image.width * image.height > max_pixels:
                 return Picture(reason="image_too_large", detail=f"{image.width} x {image.height} pixels")
             image.load()
-            width, height = ImageOps.exif_transpose(image).size
+            upright = ImageOps.exif_transpose(image).convert("RGB")
+            hashed = int(str(phash(upright.reduce(max(1, min(upright.size) // 256)))), 16)
     except Exception as error:  # PIL raises almost anything on a hostile file; one bad picture must not stop a run
         return Picture(reason="image_unreadable", detail=f"{type(error).__name__}: {error}"[:200])
-    return Picture(artifact.file_sha256(path), width, height)
+    return Picture(artifact.file_sha256(path), upright.width, upright.height, hashed)
 
 
 def _fault(config: Config, record: Record, picture: Picture, fresh: bool) -> tuple[str | None, str]:
@@ -204,6 +207,7 @@ def _pair(config: Config, record: Record, picture: Picture, scene: str | None) -
         "image_key": record.image_key,
         "image_uri": record.image,
         "image_sha256": picture.sha256,
+        "phash": picture.phash,
         "width": picture.width,
         "height": picture.height,
         "caption": _caption(record),

@@ -1,0 +1,50 @@
+-- What must hold between pairs, negatives and dataset. Each query returns the offending rows, their id first.
+-- An error stops `assemble`; a warning is counted in the manifest. Views: pairs, negatives, dataset.
+
+-- error: pair_id occurs twice in pairs
+select pair_id from pairs group by pair_id having count(*) > 1;
+
+-- error: one picture has captions in two splits
+select image_key from pairs group by image_key having count(distinct split) > 1;
+
+-- error: copies of one picture are in two splits
+select image_sha256 from pairs group by image_sha256 having count(distinct split) > 1;
+
+-- error: caption is empty
+select pair_id from pairs where trim(caption) = '';
+
+-- error: negative of an unknown pair
+select pair_id from negatives anti join pairs using (pair_id);
+
+-- error: two accepted negatives of one type for one pair
+select pair_id from negatives where status = 'accepted' group by pair_id, type having count(*) > 1;
+
+-- error: accepted negative without text
+select pair_id from negatives where status = 'accepted' and coalesce(trim(text), '') = '';
+
+-- error: accepted negative equals its caption
+select pair_id from negatives join pairs using (pair_id)
+where status = 'accepted' and lower(trim(text)) = lower(trim(caption));
+
+-- error: accepted negative is another caption of the same picture
+select n.pair_id from negatives n join pairs p using (pair_id)
+join pairs o on o.image_key = p.image_key and lower(o.caption) = lower(n.text)
+where n.status = 'accepted';
+
+-- error: rejected negative without a reason
+select pair_id from negatives where status = 'rejected' and reason is null;
+
+-- error: pair_id occurs twice in dataset
+select pair_id from dataset group by pair_id having count(*) > 1;
+
+-- warning: pair without any accepted negative
+select pair_id from pairs anti join (select distinct pair_id from negatives where status = 'accepted') using (pair_id);
+
+-- warning: caption shared by different pictures
+select min(pair_id) from pairs group by lower(caption) having count(distinct image_key) > 1;
+
+-- warning: one picture under several names
+select min(image_key) from pairs group by image_sha256 having count(distinct image_key) > 1;
+
+-- warning: negative text shared by more than twenty pairs
+select min(pair_id) from negatives where status = 'accepted' group by text having count(*) > 20;

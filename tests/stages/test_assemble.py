@@ -1,0 +1,187 @@
+import hashlib
+import shutil
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pytest
+
+from pipeline import tables
+from pipeline.artifact import Artifact, Store, now
+from pipeline.errors import UserError
+from pipeline.schema import DATASET, NEGATIVES, PAIRS
+from pipeline.stage import Inputs, silent
+from stages import assemble
+
+
+def pair(number: int, caption: str, picture: int, split: str = "train") -> dict[str, Any]:
+    return {
+        "pair_id": hashlib.sha256(f"{number}".encode()).hexdigest()[:16],
+        "image_key": f"csv:c:{picture}.png",
+        "image_uri": f"{picture}.png",
+        "image_sha256": f"{picture:064x}",
+        "phash": picture,
+        "width": 8,
+        "height": 8,
+        "caption": caption,
+        "source": "csv",
+        "split": split,
+        "scene": None,
+    }
+
+
+def negative(of: dict[str, Any], kind: str, text: str | None, status: str = "accepted") -> dict[str, Any]:
+    return {
+        "pair_id": of["pair_id"],
+        "type": kind,
+        "text": text,
+        "status": status,
+        "reason": None if status == "accepted" else "identical",
+        "attempt": 0,
+        "raw_reply": text,
+        "finish_reason": "stop",
+        "prompt_tokens": 1,
+        "reply_tokens": 1,
+        "model": "replay",
+        "prompt_digest": "p",
+    }
+
+
+PAIRS_ROWS = [
+    pair(1, "A red cup is on a blue table.", 1),
+    pair(2, "A blue table holds a red cup.", 1),
+    pair(3, "A dog chases a small cat.", 2),
+    pair(4, "A bird.", 3, "test"),
+]
+NEGATIVE_ROWS = [
+    negative(PAIRS_ROWS[0], "swap_adjectives", "A blue cup is on a red table."),
+    negative(PAIRS_ROWS[0], "replace_nouns", "A red cup is on a blue chair."),
+    negative(PAIRS_ROWS[2], "swap_nouns", "A cat chases a small dog."),
+    negative(PAIRS_ROWS[3], "swap_nouns", "A bird.", "rejected"),
+]
+
+
+def artifact(home: Path, kind: str, rows: list[dict[str, Any]], schema: Any) -> Artifact:
+    store = Store(home)
+    fingerprint = hashlib.sha256(repr(rows).encode()).hexdigest()[:16]
+    with store.build(kind, fingerprint) as partial:
+        tables.write(tables.part(partial, 0), rows, schema)
+        facts: dict[str, Any] = {"config": {}, "inputs": {}, "outside": {}}
+        facts |= {"kind": kind, "stage": "test", "stage_version": 1, "fingerprint": fingerprint, "started": now()}
+        return store.publish(partial, manifest=facts | {"meta": {"image_root": "images"}})
+
+
+def inputs(home: Path, pairs: list[dict[str, Any]], negatives: list[dict[str, Any]]) -> Inputs:
+    return {
+        "pairs": artifact(home, "pairs", pairs, PAIRS),
+        "negatives": artifact(home, "negatives", negatives, NEGATIVES),
+    }
+
+
+def run(out: Path, given: Inputs, **settings: Any) -> dict[str, Any]:
+    out.mkdir(exist_ok=True)
+    return assemble.run(assemble.Config(**settings), given, out, silent)
+
+
+def test_one_row_per_pair_with_a_null_where_a_negative_is_missing(tmp_path: Path) -> None:
+    meta = run(tmp_path / "out", inputs(tmp_path, PAIRS_ROWS, NEGATIVE_ROWS))
+    table = tables.read(tmp_path / "out")
+    assert table.schema.names == DATASET.names
+    rows = {row["caption"]: row for row in table.to_pylist()}
+    assert len(rows) == 4
+    first = rows["A red cup is on a blue table."]
+    assert first["swap_adjectives"] == "A blue cup is on a red table."
+    assert first["reshuffle_order"] is None and first["reshuffle_order_tokens"] is None
+    assert rows["A bird."]["swap_nouns"] is None
+    assert meta["splits"] == {"test": 1, "train": 3}
+    assert meta["negatives"]["swap_nouns"] == 1
+    assert [row["pair_id"] for row in table.to_pylist()] == sorted(row["pair_id"] for row in PAIRS_ROWS)
+
+
+def test_tokens_are_clips_own_at_their_own_length(tmp_path: Path) -> None:
+    run(tmp_path / "out", inputs(tmp_path, PAIRS_ROWS, NEGATIVE_ROWS))
+    row = next(row for row in tables.read(tmp_path / "out").to_pylist() if row["caption"] == "A bird.")
+    # <start> a bird . <end> in CLIP's published vocabulary
+    assert row["caption_tokens"] == [49406, 320, 3329, 269, 49407]
+
+
+def test_pairs_with_too_few_negatives_are_left_out_on_request(tmp_path: Path) -> None:
+    run(tmp_path / "out", inputs(tmp_path, PAIRS_ROWS, NEGATIVE_ROWS), min_negatives=2)
+    assert [row["caption"] for row in tables.read(tmp_path / "out").to_pylist()] == ["A red cup is on a blue table."]
+
+
+def test_nothing_left_for_training_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no pair is left for training"):
+        run(tmp_path / "out", inputs(tmp_path, PAIRS_ROWS, NEGATIVE_ROWS), min_negatives=5)
+
+
+def test_a_killed_assemble_goes_on_with_the_same_bytes(tmp_path: Path) -> None:
+    given = inputs(tmp_path, PAIRS_ROWS, NEGATIVE_ROWS)
+    run(tmp_path / "whole", given, shard=1)
+    assert len(tables.files(tmp_path / "whole")) == 4
+    shutil.copytree(tmp_path / "whole", tmp_path / "killed")
+    tables.part(tmp_path / "killed", 3).unlink()
+    run(tmp_path / "killed", given, shard=1)
+    for path in tables.files(tmp_path / "whole"):
+        assert (tmp_path / "killed" / path.name).read_bytes() == path.read_bytes()
+
+
+TRIPS: dict[str, tuple[list[dict[str, Any]], list[dict[str, Any]], list[dict[str, Any]]]] = {
+    "pair_id occurs twice in pairs": ([PAIRS_ROWS[0], PAIRS_ROWS[0]], [], []),
+    "one picture has captions in two splits": ([PAIRS_ROWS[0], PAIRS_ROWS[1] | {"split": "val"}], [], []),
+    "copies of one picture are in two splits": ([PAIRS_ROWS[0], PAIRS_ROWS[3] | {"image_sha256": f"{1:064x}"}], [], []),
+    "caption is empty": ([PAIRS_ROWS[0] | {"caption": " "}], [], []),
+    "negative of an unknown pair": ([PAIRS_ROWS[1]], NEGATIVE_ROWS[:1], []),
+    "two accepted negatives of one type for one pair": (PAIRS_ROWS, [NEGATIVE_ROWS[0], NEGATIVE_ROWS[0]], []),
+    "accepted negative without text": (PAIRS_ROWS, [NEGATIVE_ROWS[0] | {"text": ""}], []),
+    "accepted negative equals its caption": (
+        PAIRS_ROWS,
+        [negative(PAIRS_ROWS[0], "swap_nouns", "A RED cup is on a blue table.")],
+        [],
+    ),
+    "accepted negative is another caption of the same picture": (
+        PAIRS_ROWS,
+        [negative(PAIRS_ROWS[0], "swap_nouns", "A blue table holds a red cup.")],
+        [],
+    ),
+    "rejected negative without a reason": (PAIRS_ROWS, [NEGATIVE_ROWS[3] | {"reason": None}], []),
+    "pair_id occurs twice in dataset": (PAIRS_ROWS, [], [{"pair_id": "a"}, {"pair_id": "a"}]),
+    "pair without any accepted negative": (PAIRS_ROWS, NEGATIVE_ROWS, []),
+    "caption shared by different pictures": ([PAIRS_ROWS[0], pair(9, "A red cup is on a blue table.", 9)], [], []),
+    "one picture under several names": ([PAIRS_ROWS[0], PAIRS_ROWS[2] | {"image_sha256": f"{1:064x}"}], [], []),
+    "negative text shared by more than twenty pairs": (
+        several := [pair(100 + i, f"Thing {i}.", 100 + i) for i in range(21)],
+        [negative(row, "replace_nouns", "A cow.") for row in several],
+        [],
+    ),
+}
+
+
+@pytest.mark.parametrize("check", assemble.read_checks(), ids=lambda check: check.what)
+def test_every_check_has_a_table_that_trips_it_and_one_that_does_not(tmp_path: Path, check: assemble.Check) -> None:
+    def offenders(pairs: list[Any], negatives: list[Any], dataset: list[Any]) -> int:
+        folder = tmp_path / str(len(list(tmp_path.iterdir())))
+        tables.write(tables.part(folder / "p", 0), pairs, PAIRS)
+        tables.write(tables.part(folder / "n", 0), negatives, NEGATIVES)
+        empty = dict.fromkeys(DATASET.names)
+        complete = {
+            "image_key": "",
+            "image_uri": "",
+            "caption": "",
+            "split": "train",
+            "leaks": [],
+            "caption_tokens": [],
+        }
+        tables.write(tables.part(folder / "d", 0), [empty | complete | row for row in dataset], DATASET)
+        with tables.connect({"pairs": folder / "p", "negatives": folder / "n", "dataset": folder / "d"}) as sql:
+            return assemble.validate(sql, [check._replace(severity="warning")])[check.what]
+
+    assert offenders(*TRIPS[check.what]) > 0
+    full = [negative(PAIRS_ROWS[i], "swap_nouns", f"Something else {i}.") for i in range(4)]
+    assert offenders(PAIRS_ROWS, full, [{"pair_id": "a"}]) == 0
+
+
+def test_an_error_stops_and_names_a_row() -> None:
+    check = assemble.Check("error", "caption is empty", "select 'row-7' as pair_id")
+    with duckdb.connect() as sql, pytest.raises(UserError, match=r"assemble: caption is empty: 1 rows, e\.g\. row-7"):
+        assemble.validate(sql, [check])
