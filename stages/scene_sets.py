@@ -31,7 +31,7 @@ from stages.scene_language import (
 from stages.scenes import NARROW, SHAPES, SIZES, WIDE, Concepts, Kind, Scene, draw, make_scene
 
 if TYPE_CHECKING:
-    from PIL.Image import Image
+    from PIL.Image import Image as Picture
 
 Row = dict[str, Any]
 
@@ -65,14 +65,15 @@ def write_pairs(
         scene = make_scene(key, concepts)
         name = f"{concepts.name}-{seed}-{i:07d}.png"
         path = folder / "images" / name
-        if not path.exists():
-            _save(draw(scene, size), path)
+        _paint(scene, size, path)
         yield ScenePair(name, path, tuple(captions(scene, concepts, f"{key}/captions", captions_per_image)), scene)
         progress("pictures", i + 1, n)
 
 
 def write_benchmarks(folder: Path, n: int = 200, seed: int = 0, size: int = 64, progress: Progress = silent) -> None:
     """Write sugarcrepe/, valse/, aro/ and zeroshot/ into the folder; the same arguments give the same bytes.
+
+    Pictures already there are not drawn again, so a killed call can be repeated; other arguments need another folder.
 
     n: rows per subset (VG-Relation and VG-Attribution keep at least the 25 rows per group that their macro rules ask
     for; a zero-shot class has n / 5 pictures). Every negative that is a sentence of the language is false of its scene.
@@ -84,11 +85,16 @@ def write_benchmarks(folder: Path, n: int = 200, seed: int = 0, size: int = 64, 
     progress("benchmarks", len(steps), len(steps))
 
 
-def _save(image: Image, path: Path) -> None:
-    """Write the picture under another name first: a kill leaves a whole picture or none."""
+def _paint(scene: Scene, size: int, path: Path) -> None:
+    """Draw a picture that is not there yet, under another name first: a kill leaves a whole picture or none."""
+    if not path.exists():
+        _save(draw(scene, size), path)
+
+
+def _save(picture: Picture, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_suffix(".part")
-    image.save(part, format="PNG", compress_level=3)
+    picture.save(part, format="PNG", compress_level=3)
     part.replace(path)
 
 
@@ -185,7 +191,7 @@ def _write_sugarcrepe(folder: Path, n: int, seed: int, size: int) -> None:
                 rows[str(len(rows))] = {"filename": name, "caption": write(facts), "negative_caption": negative}
         _save_json(rows, folder / "sugarcrepe" / f"{subset}.json")
     for name, scene in used.items():
-        _save(draw(scene, size), folder / "sugarcrepe" / "images" / name)
+        _paint(scene, size, folder / "sugarcrepe" / "images" / name)
 
 
 def _endless() -> Iterator[int]:
@@ -296,7 +302,7 @@ def _write_valse(folder: Path, n: int, seed: int, size: int) -> None:
                 **row,
                 "mturk": {"foil": 0, "caption": 3, "other": 0} if valid else {"foil": 1, "caption": 1, "other": 1},
             }
-            _save(draw(scene, size), folder / "valse" / "images" / name)
+            _paint(scene, size, folder / "valse" / "images" / name)
         _save_json(rows, folder / "valse" / f"{subset}.json")
 
 
@@ -335,10 +341,12 @@ def _boxed(root: Path, name: str, scene: Scene, key: str, size: int) -> Row:
     from PIL import Image
 
     right = random.Random(key).random() < 0.5
-    wide = Image.new("RGB", (2 * size, size))
-    wide.paste(draw(scene, size), (size if right else 0, 0))
-    wide.paste(draw(make_scene(f"{key}/beside", NARROW), size), (0 if right else size, 0))
-    _save(wide, root / "images" / name)
+    path = root / "images" / name
+    if not path.exists():
+        wide = Image.new("RGB", (2 * size, size))
+        wide.paste(draw(scene, size), (size if right else 0, 0))
+        wide.paste(draw(make_scene(f"{key}/beside", NARROW), size), (0 if right else size, 0))
+        _save(wide, path)
     return {"bbox_x": size if right else 0, "bbox_y": 0, "bbox_w": size, "bbox_h": size}
 
 
@@ -414,7 +422,7 @@ def _order_rows(root: Path, n: int, seed: int, size: int) -> list[Row]:
         if all(foils):
             name = f"order_{len(rows):05d}.png"
             rows.append({"image_path": name, "caption_options": [caption, *foils]})
-            _save(draw(scene, size), root / "images" / name)
+            _paint(scene, size, root / "images" / name)
     return rows
 
 
@@ -490,7 +498,7 @@ def _write_zeroshot(folder: Path, n: int, seed: int, size: int) -> None:
                     shape, colour = classes[label]
                     texture = rng.choice([t for t in concepts.textures if (shape, t) != ("ring", "hollow")])
                     thing = Kind(shape, colour or rng.choice(concepts.colours), texture, rng.choice(SIZES))
-                    _save(draw(make_scene(key, concepts, [thing]), size), root / "images" / label / f"{i:04d}.png")
+                    _paint(make_scene(key, concepts, [thing]), size, root / "images" / label / f"{i:04d}.png")
             _save_json(
                 {"classnames": sorted(classes), "templates": _TEMPLATES, "metric": "top1"}, root / "classes.json"
             )

@@ -248,6 +248,8 @@ def test_sugarcrepe_has_the_real_shape_and_matched_surfaces(sets: Path) -> None:
             assert list(row) == ["filename", "caption", "negative_caption"]
             assert Image.open(sets / "sugarcrepe" / "images" / row["filename"]).size == (64, 64)
             caption, negative = row["caption"], row["negative_caption"]
+            scene = make_scene(f"test/sugarcrepe/3/{int(row['filename'][:-4])}", NARROW)
+            assert holds(parse(caption), scene) and not holds(parse(negative), scene)
             assert caption != negative and negative[0].isupper() and negative.endswith(".") and parse(negative)
             lost, gained = (
                 sum(c.values())
@@ -270,6 +272,9 @@ def test_valse_rows_carry_votes_and_some_are_ruled_out(sets: Path) -> None:
         valid = [row for row in rows.values() if row["mturk"]["caption"] >= 2]
         assert len(valid) == 20 < len(rows)
         for row in rows.values():
+            if subset in ("existence", "relations", "foil-it"):
+                scene = make_scene(f"test/valse/3/{subset}/{row['dataset_idx']}", WIDE)
+                assert holds(parse(row["caption"]), scene) and not holds(parse(row["foil"]), scene)
             assert {"dataset", "original_split", "image_file", "linguistic_phenomena", "caption", "foil"} <= set(row)
             assert {"classes", "classes_foil", "mturk"} <= set(row)
             assert row["caption"] != row["foil"] and parse(row["caption"]) and parse(row["foil"])
