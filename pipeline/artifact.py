@@ -99,10 +99,10 @@ def path_digest(path: Path) -> str:
     return digest({str(name): file_sha256(path / name) for name in _files(path)})
 
 
-def listing_digest(folder: Path) -> str:
-    """Digest of names, sizes and modification times below a folder: for picture folders too large to read twice."""
-    stats = {str(name): (folder / name).stat() for name in _files(folder)}
-    return digest({name: [stat.st_size, stat.st_mtime_ns] for name, stat in stats.items()})
+def listing_digest(path: Path) -> str:
+    """Digest of names, sizes and modification times, of a file or below a folder too large to read twice."""
+    found = {str(name): (path / name).stat() for name in _files(path)} if path.is_dir() else {path.name: path.stat()}
+    return digest({name: [stat.st_size, stat.st_mtime_ns] for name, stat in found.items()})
 
 
 def _files(folder: Path) -> list[Path]:

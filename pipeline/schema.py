@@ -45,6 +45,11 @@ PAIRS_REJECTED = _schema(
     ("detail", pa.string(), "what was found"),
 )
 
+PAIRS_NEGATIVES = _schema(
+    ("pair_id", pa.string(), "the pair it came with"),
+    ("text", pa.string(), "a negative caption that the source brought"),
+)
+
 NEGATIVES = _schema(
     ("pair_id", pa.string(), "the pair it is a negative of"),
     ("type", _ENUM, "one of the five negative types"),
@@ -113,6 +118,7 @@ SCORES = _schema(
 TABLES: dict[str, pa.Schema] = {
     "pairs": PAIRS,
     "pairs_rejected": PAIRS_REJECTED,
+    "pairs_negatives": PAIRS_NEGATIVES,
     "negatives": NEGATIVES,
     "dataset": DATASET,
     "leaks": LEAKS,

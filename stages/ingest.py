@@ -1,11 +1,10 @@
 """ingest: pictures with captions from any source become the `pairs` table; what cannot be used is kept with a reason.
 
-Writes pairs (PAIRS), pairs_rejected (PAIRS_REJECTED) and, for the built-in world, images/ and benchmarks/.
+Writes pairs (PAIRS), pairs_rejected (PAIRS_REJECTED), pairs_negatives where the source brings negatives and, for the built-in world, images/ and benchmarks/.
 """
 
 import hashlib
 import json
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -17,10 +16,10 @@ from pipeline import artifact, tables
 from pipeline.config import Config as BaseConfig
 from pipeline.config import placement
 from pipeline.errors import UserError
-from pipeline.schema import PAIRS, PAIRS_REJECTED
+from pipeline.schema import PAIRS, PAIRS_NEGATIVES, PAIRS_REJECTED
 from pipeline.stage import Inputs, Progress, Stage
 from stages import sources
-from stages.sources import Record
+from stages.sources import Format, Record
 
 
 class World(BaseConfig):
@@ -37,13 +36,11 @@ class World(BaseConfig):
 class Config(BaseConfig):
     """Where pairs come from and which are usable."""
 
-    source: Literal["scenes", "csv", "coco"] = Field("csv", description="kind of source")
+    source: Literal[
+        "scenes", "csv", "coco", "karpathy", "negclip_tsv", "degla_json", "webdataset", "parquet", "folder"
+    ] = Field("csv", description="kind of source; scenes = the built-in world")
     root: Path | None = Field(None, description="folder of the captions file and the pictures")
-    captions: str = Field("captions.csv", description="captions file, relative to root")
-    images: str = Field("images", description="picture folder, relative to root")
-    image_column: str = Field("image", description="CSV column holding the picture's path below the picture folder")
-    caption_column: str = Field("caption", description="CSV column holding the caption")
-    encoding: str = Field("utf-8-sig", description="text encoding of the captions file")
+    format: Format = Field(Format(), description="layout of the source")
     max_words: int = Field(60, ge=1, description="longest caption kept, words (CLIP reads 77 tokens)")
     max_pixels: int = Field(100_000_000, ge=1, description="largest picture opened, pixels")
     max_reject_rate: float = Field(0.5, ge=0, le=1, description="share of rows refused above which ingest fails")
@@ -70,8 +67,10 @@ def outside(config: Config) -> dict[str, str]:
     """Digests of the captions file (content) and the picture folder (names, sizes, times)."""
     if config.source == "scenes":
         return {}
-    captions, images = _places(config)
-    return {"captions": artifact.path_digest(captions), "images": artifact.listing_digest(images)}
+    files, images = sources.places(config.source, config.root, config.format)
+    content = artifact.path_digest if images else artifact.listing_digest  # shards hold pictures: too large to hash
+    digests = {f"captions {path.name}": content(path) for path in files}
+    return digests | ({"images": artifact.listing_digest(images)} if images else {})
 
 
 def run(config: Config, inputs: Inputs, out: Path, progress: Progress) -> dict[str, Any]:
@@ -83,10 +82,12 @@ def run(config: Config, inputs: Inputs, out: Path, progress: Progress) -> dict[s
         records, scenes = _world(config, out, progress)
         image_root, collection = out / "images", "images"
     else:
-        captions, image_root = _places(config)
-        records, scenes, collection = list(_read(config, captions)), {}, str(image_root)
+        assert config.root is not None
+        folder = sources.places(config.source, config.root, config.format)[1]
+        records, scenes = list(sources.read(config.source, config.root, config.format, out / "images")), {}
+        image_root, collection = (folder, str(folder)) if folder else (out / "images", "images")
     if not records:
-        raise UserError("ingest", "the captions file holds no row", "at least one", "check ingest.captions")
+        raise UserError("ingest", "the captions file holds no row", "at least one", "check ingest.format.captions")
 
     seen: set[str] = set()
     pictures: dict[str, Picture] = {}
@@ -94,22 +95,27 @@ def run(config: Config, inputs: Inputs, out: Path, progress: Progress) -> dict[s
     with ThreadPoolExecutor(config.workers) as pool:
         for index, start in enumerate(range(0, len(records), config.shard)):
             shard = records[start : start + config.shard]
-            rows, target = tables.part(out, index), tables.part(out / "pairs_rejected", index)
+            rows, target, given = (
+                tables.part(out / name, index) for name in (".", "pairs_rejected", "pairs_negatives")
+            )
             fresh = [_pair_id(record) not in seen and not seen.add(_pair_id(record)) for record in shard]  # type: ignore[func-returns-value]
             if not (rows.exists() and target.exists()):
                 unopened = list(dict.fromkeys(record.image for record in shard if record.image not in pictures))
                 pictures |= zip(
                     unopened, pool.map(partial(_open, image_root, max_pixels=config.max_pixels), unopened), strict=True
                 )
-                good, bad = [], []
+                good, bad, brought = [], [], []
                 for record, is_fresh in zip(shard, fresh, strict=True):
                     picture = pictures[record.image]
                     reason, detail = _fault(config, record, picture, is_fresh)
                     if reason is None:
                         good.append(_pair(config, record, picture, scenes.get(record.image)))
+                        brought += [{"pair_id": _pair_id(record), "text": text} for text in record.negatives]
                     else:
                         bad.append(_rejected(record, reason, detail))
                 tables.write(target, bad, PAIRS_REJECTED)
+                if brought:
+                    tables.write(given, brought, PAIRS_NEGATIVES)
                 tables.write(rows, good, PAIRS)
             accepted += tables.rows(rows)
             refused += tables.rows(target)
@@ -117,25 +123,6 @@ def run(config: Config, inputs: Inputs, out: Path, progress: Progress) -> dict[s
 
     _accept(config, out, accepted, refused)
     return {"image_root": collection, "source": config.source, "accepted": accepted, "rejected": refused}
-
-
-def _places(config: Config) -> tuple[Path, Path]:
-    if config.root is None:
-        raise UserError("ingest", "no folder given", "where captions and pictures are", "--set ingest.root=<folder>")
-    root = config.root.expanduser().resolve()
-    captions, images = root / config.captions, root / config.images
-    for path, is_there, field in ((captions, captions.is_file(), "captions"), (images, images.is_dir(), "images")):
-        if not is_there:
-            raise UserError("ingest", f"{path} is not there", "an existing path", f"set ingest.root or ingest.{field}")
-    return captions, images
-
-
-def _read(config: Config, captions: Path) -> Iterator[Record]:
-    if config.source == "coco":
-        return sources.coco_pairs(captions, encoding=config.encoding)
-    return sources.csv_pairs(
-        captions, image_column=config.image_column, caption_column=config.caption_column, encoding=config.encoding
-    )
 
 
 def _world(config: Config, out: Path, progress: Progress) -> tuple[list[Record], dict[str, str]]:

@@ -80,7 +80,7 @@ def test_too_many_rejects_fail_and_say_why(root: Path, tmp_path: Path) -> None:
 def test_missing_places_are_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no folder given"):
         ingest.outside(ingest.Config())
-    with pytest.raises(UserError, match=r"captions.csv is not there; .* ingest.captions"):
+    with pytest.raises(UserError, match=r"captions.csv is not there; .* ingest.format.captions"):
         ingest.outside(ingest.Config(root=tmp_path))
 
 
