@@ -1,6 +1,7 @@
 """ingest: pictures with captions from any source become the `pairs` table; what cannot be used is kept with a reason.
 
-Writes pairs (PAIRS), pairs_rejected (PAIRS_REJECTED), pairs_negatives where the source brings negatives and, for the built-in world, images/ and benchmarks/.
+Writes pairs (PAIRS), pairs_rejected (PAIRS_REJECTED), pairs_negatives (PAIRS_NEGATIVES) where the source brings
+negatives, images/ where it packs pictures, and benchmarks/ for the built-in world.
 """
 
 import hashlib
@@ -95,9 +96,7 @@ def run(config: Config, inputs: Inputs, out: Path, progress: Progress) -> dict[s
     with ThreadPoolExecutor(config.workers) as pool:
         for index, start in enumerate(range(0, len(records), config.shard)):
             shard = records[start : start + config.shard]
-            rows, target, given = (
-                tables.part(out / name, index) for name in (".", "pairs_rejected", "pairs_negatives")
-            )
+            rows, target = tables.part(out, index), tables.part(out / "pairs_rejected", index)
             fresh = [_pair_id(record) not in seen and not seen.add(_pair_id(record)) for record in shard]  # type: ignore[func-returns-value]
             if not (rows.exists() and target.exists()):
                 unopened = list(dict.fromkeys(record.image for record in shard if record.image not in pictures))
@@ -115,7 +114,7 @@ def run(config: Config, inputs: Inputs, out: Path, progress: Progress) -> dict[s
                         bad.append(_rejected(record, reason, detail))
                 tables.write(target, bad, PAIRS_REJECTED)
                 if brought:
-                    tables.write(given, brought, PAIRS_NEGATIVES)
+                    tables.write(tables.part(out / "pairs_negatives", index), brought, PAIRS_NEGATIVES)
                 tables.write(rows, good, PAIRS)
             accepted += tables.rows(rows)
             refused += tables.rows(target)

@@ -141,7 +141,7 @@ def test_tar_shards_unpack_only_below_their_own_folder(tmp_path: Path) -> None:
             shard.addfile(member, io.BytesIO(content))
     layout = sources.Format(captions="*.tar")
     records = list(sources.read("webdataset", tmp_path, layout, tmp_path / "deep" / "unpacked"))
-    assert [record.caption for record in records][0] == "caption a"
+    assert records[0].caption == "caption a"
     written = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*.jpg")}
     assert all(name.startswith("deep/unpacked/00000/") for name in written) and "deep/unpacked/00000/a.jpg" in written
 
