@@ -6,14 +6,14 @@ Writes dataset (DATASET) and leaks (LEAKS). Rows are ordered by pair_id, which i
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import duckdb
 import pyarrow as pa
 from pydantic import Field
 
 from pipeline import tables
-from pipeline.artifact import path_digest
+from pipeline.artifact import Artifact, listing_digest, path_digest
 from pipeline.config import Config as BaseConfig
 from pipeline.config import placement
 from pipeline.errors import UserError
@@ -29,6 +29,14 @@ class Config(BaseConfig):
 
     tokenizer: str = Field("ViT-B-32", description="open_clip model, or local folder, whose tokenizer is used")
     min_negatives: int = Field(0, ge=0, le=5, description="pairs with fewer accepted negatives are left out")
+    leaks: Literal["off", "flag", "drop"] = Field(
+        "flag", description="pairs that overlap with a benchmark: not looked for, flagged, or left out of training"
+    )
+    leaks_from: Path | None = Field(
+        None, description="folder of benchmarks to look for; null = the built-in world's own, where there are any"
+    )
+    leak_benchmarks: tuple[str, ...] = Field(("sugarcrepe", "valse", "aro"), description="which of them")
+    vg_map: Path | None = Field(None, description="Visual Genome's image_data.json, to know its COCO pictures")
     shard: int = placement(65_536, ge=1, description="rows per part")
     memory: str = placement("2GB", description="memory DuckDB may use before it spills to disk")
 
@@ -37,7 +45,13 @@ def outside(config: Config) -> dict[str, str]:
     """Digests of the tokenizer and of the checks."""
     from pipeline.clip import tokenizer_digest
 
-    return {"tokenizer": tokenizer_digest(config.tokenizer), "checks": path_digest(CHECKS)}
+    digests = {"tokenizer": tokenizer_digest(config.tokenizer), "checks": path_digest(CHECKS)}
+    for name, path in (("leaks_from", config.leaks_from), ("vg_map", config.vg_map)):
+        if path is not None and config.leaks != "off":
+            if not path.exists():
+                raise UserError("assemble", f"{path} is not there", "an existing path", f"set assemble.{name}")
+            digests[name] = listing_digest(path)
+    return digests
 
 
 def run(config: Config, inputs: Inputs, out: Path, progress: Progress) -> dict[str, Any]:
@@ -52,8 +66,10 @@ def run(config: Config, inputs: Inputs, out: Path, progress: Progress) -> dict[s
     with tables.connect({"pairs": pairs.table("pairs"), "negatives": negatives.table("negatives")}) as sql:
         sql.execute("set memory_limit = $1", [config.memory])
         sql.execute("set temp_directory = $1", [str(out / ".work")])
-        total = _assemble(sql, config.min_negatives)
+        _assemble(sql, config.min_negatives)
+        leaks = _leaks(sql, config, pairs)
         checks = validate(sql, read_checks())
+        total = _one(sql, "select count(*) from dataset")
         rows = sql.sql("from dataset order by pair_id").to_arrow_reader(config.shard)
         for index, batch in enumerate(_rechunk(rows, config.shard)):
             path = tables.part(out, index)
@@ -61,13 +77,14 @@ def run(config: Config, inputs: Inputs, out: Path, progress: Progress) -> dict[s
                 tables.write(path, _with_tokens(batch, tokenize), DATASET)
             progress("pairs", min((index + 1) * config.shard, total), total)
         facts = _facts(sql)
-    tables.write(tables.part(out / "leaks", 0), [], LEAKS)
+        tables.write(tables.part(out / "leaks", 0), sql.sql("from leaks").to_arrow_table(), LEAKS)
     if not facts["splits"].get("train"):
         raise UserError(
             "assemble", "no pair is left for training", "at least one", "lower assemble.min_negatives or see degla sql"
         )
     return facts | {
         "checks": checks,
+        "leaks": leaks,
         "tokenizer": tokenizer_digest(config.tokenizer),
         "image_root": pairs.meta["image_root"],
     }
@@ -100,7 +117,7 @@ def validate(sql: duckdb.DuckDBPyConnection, checks: list[Check]) -> dict[str, i
     return counts
 
 
-def _assemble(sql: duckdb.DuckDBPyConnection, min_negatives: int) -> int:
+def _assemble(sql: duckdb.DuckDBPyConnection, min_negatives: int) -> None:
     columns = ", ".join(f"max(text) filter (type = '{kind}') as {kind}" for kind in NEGATIVE_TYPES)
     sql.execute(
         f"""create table dataset as
@@ -111,9 +128,34 @@ def _assemble(sql: duckdb.DuckDBPyConnection, min_negatives: int) -> int:
             where coalesce(have, 0) >= ?""",  # noqa: S608 - column names are our own constants
         [min_negatives],
     )
-    counted = sql.execute("select count(*) from dataset").fetchone()
-    assert counted is not None
-    return int(counted[0])
+
+
+def _leaks(sql: duckdb.DuckDBPyConnection, config: Config, pairs: Artifact) -> dict[str, dict[str, int]]:
+    """Fill the table `leaks`, flag or drop the pairs in it; pairs per benchmark and rule."""
+    from stages import decontaminate
+
+    built_in = pairs.path / "benchmarks"
+    root = config.leaks_from or (built_in if built_in.is_dir() else None)
+    names = list(config.leak_benchmarks) if root and config.leaks != "off" else []
+    rows = decontaminate.benchmark_rows(root or built_in, names)
+    decontaminate.find_leaks(sql, rows, decontaminate.read_vg_map(config.vg_map))
+    sql.execute(
+        """update dataset set leaks = found.names
+           from (select pair_id, list_sort(list(distinct benchmark)) as names from leaks group by 1) as found
+           where found.pair_id = dataset.pair_id"""
+    )
+    if config.leaks == "drop":
+        sql.execute("delete from dataset where split = 'train' and len(leaks) > 0")
+    counts: dict[str, dict[str, int]] = {}
+    for benchmark, rule, count in sql.execute(
+        "select benchmark, rule, count(distinct pair_id) from leaks group by all order by all"
+    ).fetchall():
+        counts.setdefault(benchmark, {})[rule] = count
+    return counts
+
+
+def _one(sql: duckdb.DuckDBPyConnection, query: str) -> int:
+    return int(sql.execute(query).fetchall()[0][0])
 
 
 def _rechunk(reader: pa.RecordBatchReader, size: int) -> Iterator[pa.Table]:

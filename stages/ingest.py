@@ -9,7 +9,7 @@ import json
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 from pydantic import Field
 
@@ -20,6 +20,7 @@ from pipeline.errors import UserError
 from pipeline.schema import PAIRS, PAIRS_NEGATIVES, PAIRS_REJECTED
 from pipeline.stage import Inputs, Progress, Stage
 from stages import sources
+from stages.pictures import Facts, examine
 from stages.sources import Format, Record
 
 
@@ -53,17 +54,6 @@ class Config(BaseConfig):
     workers: int = placement(2, ge=1, description="threads that open pictures")
 
 
-class Picture(NamedTuple):
-    """What opening a picture told: its facts, or why it cannot be used."""
-
-    sha256: str = ""
-    width: int = 0
-    height: int = 0
-    phash: int = 0
-    reason: str | None = None
-    detail: str = ""
-
-
 def outside(config: Config) -> dict[str, str]:
     """Digests of the captions file (content) and the picture folder (names, sizes, times)."""
     if config.source == "scenes":
@@ -90,23 +80,23 @@ def run(config: Config, inputs: Inputs, out: Path, progress: Progress) -> dict[s
     if not records:
         raise UserError("ingest", "the captions file holds no row", "at least one", "check ingest.format.captions")
 
-    seen: set[str] = set()
-    pictures: dict[str, Picture] = {}
+    first: dict[str, int] = {}
+    for number, record in enumerate(records):
+        first.setdefault(_pair_id(record), number)
+    examined = partial(examine, image_root, max_pixels=config.max_pixels)
+    pictures: dict[str, Facts] = {}
     accepted = refused = 0
     with ThreadPoolExecutor(config.workers) as pool:
         for index, start in enumerate(range(0, len(records), config.shard)):
             shard = records[start : start + config.shard]
             rows, target = tables.part(out, index), tables.part(out / "pairs_rejected", index)
-            fresh = [_pair_id(record) not in seen and not seen.add(_pair_id(record)) for record in shard]  # type: ignore[func-returns-value]
             if not (rows.exists() and target.exists()):
                 unopened = list(dict.fromkeys(record.image for record in shard if record.image not in pictures))
-                pictures |= zip(
-                    unopened, pool.map(partial(_open, image_root, max_pixels=config.max_pixels), unopened), strict=True
-                )
+                pictures |= zip(unopened, pool.map(examined, unopened), strict=True)
                 good, bad, brought = [], [], []
-                for record, is_fresh in zip(shard, fresh, strict=True):
+                for number, record in enumerate(shard, start):
                     picture = pictures[record.image]
-                    reason, detail = _fault(config, record, picture, is_fresh)
+                    reason, detail = _fault(config, record, picture, first[_pair_id(record)] == number)
                     if reason is None:
                         good.append(_pair(config, record, picture, scenes.get(record.image)))
                         brought += [{"pair_id": _pair_id(record), "text": text} for text in record.negatives]
@@ -142,29 +132,7 @@ def _world(config: Config, out: Path, progress: Progress) -> tuple[list[Record],
     return records, scenes
 
 
-def _open(root: Path, name: str, *, max_pixels: int) -> Picture:
-    """Open and decode one picture for its facts; whatever is wrong with it becomes a reason."""
-    from imagehash import phash
-    from PIL import Image, ImageOps
-
-    path = root / name
-    if not name or not path.resolve().is_relative_to(root.resolve()):
-        return Picture(reason="image_outside", detail=f"{name!r} is not below the picture folder")
-    if not path.is_file():
-        return Picture(reason="image_missing", detail=f"no file {name}")
-    try:
-        with Image.open(path) as image:
-            if image.width * image.height > max_pixels:
-                return Picture(reason="image_too_large", detail=f"{image.width} x {image.height} pixels")
-            image.load()
-            upright = ImageOps.exif_transpose(image).convert("RGB")
-            hashed = int(str(phash(upright.reduce(max(1, min(upright.size) // 256)))), 16)
-    except Exception as error:  # PIL raises almost anything on a hostile file; one bad picture must not stop a run
-        return Picture(reason="image_unreadable", detail=f"{type(error).__name__}: {error}"[:200])
-    return Picture(artifact.file_sha256(path), upright.width, upright.height, hashed)
-
-
-def _fault(config: Config, record: Record, picture: Picture, fresh: bool) -> tuple[str | None, str]:
+def _fault(config: Config, record: Record, picture: Facts, fresh: bool) -> tuple[str | None, str]:
     words = len(record.caption.split())
     if words == 0:
         return "caption_empty", "no word"
@@ -187,7 +155,7 @@ def _pair_id(record: Record) -> str:
     return hashlib.sha256(f"{record.image_key}\0{_caption(record)}".encode(errors="replace")).hexdigest()[:16]
 
 
-def _pair(config: Config, record: Record, picture: Picture, scene: str | None) -> dict[str, Any]:
+def _pair(config: Config, record: Record, picture: Facts, scene: str | None) -> dict[str, Any]:
     return {
         "pair_id": _pair_id(record),
         "image_key": record.image_key,

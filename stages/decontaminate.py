@@ -1,0 +1,140 @@
+"""Which training pairs overlap with a benchmark: by picture number, by caption, by look, by a foil's wording.
+
+Rules, as they appear in the `leaks` table:
+    image_id         the same COCO picture, whatever the year in its name (2014 and 2017 share numbers); Visual Genome
+                     pictures count through the VG -> COCO map when the user supplies one
+    caption_hash     the caption equals one of the row's texts, case and punctuation aside
+    perceptual_hash  the pictures' hashes differ in at most `NEAR` of 64 bits
+    foil_ngram       an accepted negative shares `NGRAM` words in a row with one of the row's wrong texts
+"""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import duckdb
+import pyarrow as pa
+
+from pipeline.errors import UserError
+from pipeline.schema import NEGATIVE_TYPES
+from stages import benchmarks
+from stages.pictures import examine
+
+NEAR = 3
+NGRAM = 8
+
+MACROS = rf"""
+create or replace macro coco_number(name) as try_cast(regexp_extract(name, '(\d{{12}})(\.\w+)?$', 1) as bigint);
+create or replace macro vg_number(name) as try_cast(regexp_extract(name, '^(?:v7w_)?(\d{{1,7}})\.\w+$', 1) as bigint);
+create or replace macro quarter(hash, band) as (hash >> (16 * band)) & 65535;
+create or replace macro plain(text) as trim(regexp_replace(lower(text), '[^\p{{L}}\p{{N}}]+', ' ', 'g'));
+create or replace macro ngrams(text) as list_transform(
+    range(0, greatest(1, len(string_split(plain(text), ' ')) - {NGRAM - 1})),
+    lambda i: array_to_string(string_split(plain(text), ' ')[i + 1 : i + {NGRAM}], ' '));
+"""
+
+
+def benchmark_rows(root: Path, names: list[str]) -> pa.Table:
+    """All rows of the benchmarks below a root: benchmark, subset, row_id, file (of the picture), path, texts.
+
+    The first text is the right one where the benchmark is pairwise. Zero-shot sets have pictures and no texts. Raises
+    UserError as the benchmarks' loaders do.
+    """
+
+    def rows() -> Iterator[dict[str, object]]:
+        for name in names:
+            if not (root / name).is_dir():
+                raise UserError(
+                    "assemble", f"there is no {name} in {root}", "the benchmark's own files", "mend assemble.leaks_from"
+                )
+            for subset in benchmarks.LOADERS[name](root / name):
+                for row in subset.rows:
+                    path = row.picture.path if row.picture else None
+                    yield {
+                        "benchmark": name,
+                        "subset": subset.name,
+                        "row_id": row.row_id,
+                        "file": path.name if path else None,
+                        "path": str(path) if path else None,
+                        "texts": list(row.texts),
+                    }
+
+    text = pa.string()
+    fields = [(name, text) for name in ("benchmark", "subset", "row_id", "file", "path")]
+    return pa.Table.from_pylist(list(rows()), schema=pa.schema([*fields, ("texts", pa.list_(text))]))
+
+
+def read_vg_map(path: Path | None) -> pa.Table:
+    """Visual Genome number -> COCO number, from image_data.json of Visual Genome ([{image_id, coco_id}, ...])."""
+    schema = pa.schema([("vg", pa.int64()), ("coco", pa.int64())])
+    if path is None:
+        return schema.empty_table()
+    try:
+        found = [row for row in json.loads(path.read_bytes()) if row["coco_id"] is not None]
+        return pa.Table.from_pylist([{"vg": row["image_id"], "coco": row["coco_id"]} for row in found], schema=schema)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(
+            "assemble",
+            f"{path} is no VG to COCO map ({error!r})",
+            "a list of {image_id, coco_id}",
+            "set assemble.vg_map",
+        ) from None
+
+
+def find_leaks(sql: duckdb.DuckDBPyConnection, rows: pa.Table, vg_map: pa.Table) -> None:
+    """Create the table `leaks` beside the tables `pairs` and `dataset` of this connection."""
+    sql.execute(MACROS)
+    sql.register("benchmark_rows", rows)
+    sql.register("vg_map", vg_map)
+    sql.register("looks", _looks(rows))
+    types = ", ".join(NEGATIVE_TYPES)
+    sql.execute(
+        f"""
+        create table leaks as
+        with train as (
+            select pair_id, dataset.caption, phash,
+                   case when image_key like 'coco:%' then coco_number(image_key) end as coco
+            from dataset join (select pair_id, phash from pairs) using (pair_id)
+        ), rows as (
+            select *, coalesce(coco_number(file), (select min(coco) from vg_map where vg = vg_number(file))) as coco
+            from benchmark_rows
+        ), texts as (
+            select benchmark, subset, row_id, plain(unnest(texts)) as text from rows
+        ), negatives as (
+            select pair_id, unnest([{types}]) as text from dataset
+        ), ngrams as (
+            select distinct pair_id, unnest(ngrams(text)) as words from negatives where text is not null
+        ), foils as (
+            select distinct benchmark, subset, row_id, unnest(ngrams(text)) as words
+            from (select benchmark, subset, row_id, unnest(texts[2:]) as text from rows)
+        ), look as (
+            select pair_id, phash, unnest([0, 1, 2, 3]) as band from train
+        ), looks_banded as (
+            select *, unnest([0, 1, 2, 3]) as band from looks
+        )
+        select pair_id, benchmark, subset, row_id, 'image_id' as rule from train join rows using (coco)
+        union
+        select pair_id, benchmark, subset, row_id, 'caption_hash' from train join texts on plain(caption) = text
+        union
+        select pair_id, benchmark, subset, row_id, 'perceptual_hash' from look join looks_banded as other
+            on look.band = other.band and quarter(look.phash, look.band) = quarter(other.phash, other.band)
+            and bit_count(xor(look.phash, other.phash)) <= {NEAR}
+        union
+        select pair_id, benchmark, subset, row_id, 'foil_ngram' from ngrams join foils using (words)
+        order by all
+        """  # noqa: S608 - column names and numbers are our own constants
+    )
+
+
+def _looks(rows: pa.Table) -> pa.Table:
+    """Perceptual hashes of those benchmark pictures that are on disk."""
+    fields = [(name, pa.string()) for name in ("benchmark", "subset", "row_id")]
+    hashes: dict[str, int | None] = {}
+    for path in rows["path"].unique().drop_null().to_pylist():
+        facts = examine(Path(path).parent, Path(path).name) if Path(path).is_file() else None
+        hashes[path] = facts.phash if facts and facts.reason is None else None
+    found = [row | {"phash": hashes[row["path"]]} for row in rows.to_pylist() if hashes.get(row["path"]) is not None]
+    return pa.Table.from_pylist(
+        [{name: row[name] for name in ("benchmark", "subset", "row_id", "phash")} for row in found],
+        schema=pa.schema([*fields, ("phash", pa.uint64())]),
+    )
