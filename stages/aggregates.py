@@ -1,0 +1,374 @@
+"""Which means are reported, under which names, and what each says: every one a re-read of the scores table.
+
+"Average" alone means three or four different things on the same benchmark (one published run is 74.1, 75.4, 76.6 or
+76.1 on VALSE by rule alone), so a mean has a name here or it does not exist.
+
+Shapes: M models · N rows · C cells.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from stages import statistics
+
+Selector = tuple[str, str, str | None]
+"""benchmark, subset, group; group None = all rows of the subset."""
+
+Cells = tuple[tuple[tuple[Selector, ...], float], ...]
+"""The rows of each cell, and its weight."""
+
+Present = Mapping[tuple[str, str], Iterable[str]]
+"""(benchmark, subset) -> the groups its rows are in."""
+
+PHENOMENA = {
+    "existence": "existence",
+    "plurals": "plurality",
+    "relations": "relations",
+    "foil-it": "foil-it",
+    **dict.fromkeys(("counting-hard", "counting-small-quant", "counting-adversarial"), "counting"),
+    **dict.fromkeys(("action-replacement", "actant-swap"), "actions"),
+    **dict.fromkeys(("coreference-standard", "coreference-hard"), "coreference"),
+}
+"""VALSE's eleven files by linguistic phenomenon."""
+
+RANKS = {"correct": 1, "at5": 5, "at10": 10}
+"""Measures: the right option beats all wrong ones, or all but 4, or all but 9."""
+
+
+@dataclass(frozen=True)
+class Aggregate:
+    """A named mean: sum over cells of weight · mean of the cell's rows.
+
+    Attributes:
+        name: what it is called everywhere.
+        says: the rule in words.
+        cells: the rows of each cell, and its weight.
+        measure: what is averaged, a key of `RANKS`.
+        chance: what guessing scores, or None where that depends on the rows.
+        headline: composition or retention when it answers that question as a whole.
+        subset: the subset it is the score of, when it is the one score of one subset.
+    """
+
+    name: str
+    says: str
+    cells: Cells
+    measure: str = "correct"
+    chance: float | None = None
+    headline: str | None = None
+    subset: str | None = None
+
+
+def definitions(present: Present) -> list[Aggregate]:
+    """The aggregates that these subsets (benchmark, subset) -> groups allow, in the order of a report."""
+    benchmarks: dict[str, list[str]] = {}
+    for benchmark, subset in present:
+        benchmarks.setdefault(benchmark, []).append(subset)
+    made = {name: _MAKERS.get(name, _pairwise)(name, sorted(subsets), present) for name, subsets in benchmarks.items()}
+    parts = {name: _heads(made[name]) for name in ("sugarcrepe", "valse", "aro") if name in made}
+    found = [item for items in made.values() for item in items]
+    if parts:
+        says = f"plain mean of {' + '.join(parts)} (SugarCrepe, VALSE: mean of their files; ARO: mean of its sets)"
+        cells = _nested(list(parts.values()))
+        found.insert(0, Aggregate("composition", says, cells, headline="composition"))
+    return found
+
+
+def _heads(made: list[Aggregate]) -> list[Cells]:
+    """The one score of each subset."""
+    return [item.cells for item in made if item.subset]
+
+
+def _nested(parts: Sequence[Sequence[Cells]]) -> Cells:
+    """Mean of the parts, each the mean of its means."""
+    return tuple((rows, weight / len(part) / len(parts)) for part in parts for cells in part for rows, weight in cells)
+
+
+def _mean(name: str, says: str, cells: Iterable[Iterable[Selector]], **rest: Any) -> Aggregate:
+    """Plain mean over cells."""
+    listed = [tuple(rows) for rows in cells]
+    return Aggregate(name, says, tuple((rows, 1 / len(listed)) for rows in listed), **rest)
+
+
+def _each(benchmark: str, names: Iterable[str], chance: float) -> list[Aggregate]:
+    return [
+        _mean(f"{benchmark}.{name}", "accuracy", [[(benchmark, name, None)]], chance=chance, subset=name)
+        for name in names
+    ]
+
+
+def _pairwise(benchmark: str, names: list[str], present: Present) -> list[Aggregate]:
+    every: list[Selector] = [(benchmark, name, None) for name in names]
+    return [
+        _mean(f"{benchmark}.mean", "plain mean of the subsets", [[row] for row in every], chance=0.5),
+        _mean(f"{benchmark}.micro", "accuracy over all rows", [every], chance=0.5),
+        *_each(benchmark, names, 0.5),
+    ]
+
+
+def _sugarcrepe(benchmark: str, names: list[str], present: Present) -> list[Aggregate]:
+    groups: dict[str, list[Selector]] = {}
+    for name in names:
+        groups.setdefault(name.partition("_")[0], []).append((benchmark, name, None))
+    every = [row for rows in groups.values() for row in rows]
+    made = [
+        _mean(f"{benchmark}.macro{len(names)}", "plain mean of the subsets", [[row] for row in every]),
+        _mean(f"{benchmark}.group_micro", "mean over replace, swap, add of their micro (FSC-CLIP)", groups.values()),
+        _mean(f"{benchmark}.micro", "accuracy over all rows", [every]),
+    ]
+    for group, rows in groups.items():
+        made.append(_mean(f"{benchmark}.{group}", f"plain mean of {group}_* (DeGLA, CE-CLIP)", [[row] for row in rows]))
+    return [*(replace(item, chance=0.5) for item in made), *_each(benchmark, names, 0.5)]
+
+
+def _valse(benchmark: str, names: list[str], present: Present) -> list[Aggregate]:
+    every: dict[str, Selector] = {name: (benchmark, name, None) for name in names}
+    one: dict[str, Cells] = {name: (((row,), 1.0),) for name, row in every.items()}
+    files = _nested([list(one.values())])
+    made = [Aggregate(f"{benchmark}.mean_files", f"plain mean of the {len(names)} files", files)]
+    if set(names) == set(PHENOMENA):
+        phenomena = dict.fromkeys(PHENOMENA.values())
+        seven = _nested([[one[name] for name in names if PHENOMENA[name] == each] for each in phenomena])
+        counting = [one[name] for name in names if PHENOMENA[name] == "counting"]
+        nine = _nested([counting, *([one[name]] for name in names if PHENOMENA[name] != "counting")])
+        made += [
+            Aggregate(f"{benchmark}.mean11", "plain mean of the 11 files (DeGLA, CE-CLIP)", files),
+            Aggregate(f"{benchmark}.mean9", "mean of 9 columns, the counting files as one (CE-CLIP+)", nine),
+            Aggregate(f"{benchmark}.mean7", "mean of 7 phenomena, files averaged inside (FSC-CLIP, CS-CLIP)", seven),
+        ]
+    made.append(_mean(f"{benchmark}.micro", "accuracy over all valid rows (READ-CLIP)", [every.values()]))
+    return [*(replace(item, chance=0.5) for item in made), *_each(benchmark, names, 0.5)]
+
+
+def _aro(benchmark: str, names: list[str], present: Present) -> list[Aggregate]:
+    made = []
+    units = {"vg_relation": "relations, symmetric ones left out", "vg_attribution": "attribute pairs of >= 25 rows"}
+    for name in names:
+        every = [[(benchmark, name, None)]]
+        groups = sorted(present[benchmark, name])
+        if name not in units:
+            made += _each(benchmark, [name], 0.2)
+        elif groups:
+            cells = [[(benchmark, name, group)] for group in groups]
+            says = f"mean over {len(groups)} {units[name]}"
+            made.append(_mean(f"{benchmark}.{name}.macro", says, cells, chance=0.5, subset=name))
+            made.append(_mean(f"{benchmark}.{name}.micro", "accuracy over all rows", every, chance=0.5))
+        else:
+            made.append(_mean(f"{benchmark}.{name}.micro", "accuracy over all rows", every, chance=0.5, subset=name))
+    if len(names) == 4:
+        says = "mean of the two macros and the two order sets"
+        made.insert(0, Aggregate(f"{benchmark}.mean4", says, _nested([_heads(made)])))
+    return made
+
+
+def _zeroshot(benchmark: str, names: list[str], present: Present) -> list[Aggregate]:
+    every = [[(benchmark, name, None)] for name in names]
+    says = f"plain mean of top-1 over {len(names)} sets"
+    made = [_mean(f"{benchmark}.mean", says, every, headline="retention")]
+    for name in names:
+        rows, classes = [[(benchmark, name, None)]], sorted(present[benchmark, name])
+        cells, chance = [[(benchmark, name, label)] for label in classes], 1 / len(classes)
+        made.append(_mean(f"{benchmark}.{name}.top1", "top-1 accuracy", rows, chance=chance, subset=name))
+        made.append(_mean(f"{benchmark}.{name}.mean_per_class", "top-1, mean over classes", cells, chance=chance))
+        if len(classes) > 5:
+            made.append(_mean(f"{benchmark}.{name}.top5", "top-5 accuracy", rows, measure="at5", chance=5 * chance))
+    return made
+
+
+def _retrieval(benchmark: str, names: list[str], present: Present) -> list[Aggregate]:
+    every = [[(benchmark, name, None)] for name in names]
+    made = [_mean(f"{benchmark}.mean_r1", "plain mean of R@1 in both directions", every, headline="retention")]
+    for name in names:
+        for measure, k in RANKS.items():
+            rest: dict[str, Any] = {"measure": measure} if k > 1 else {"subset": name}
+            says = f"R@{k}: a right one among the first {k}"
+            made.append(_mean(f"{benchmark}.{name}_r{k}", says, [[(benchmark, name, None)]], **rest))
+    return made
+
+
+_MAKERS = {"sugarcrepe": _sugarcrepe, "valse": _valse, "aro": _aro, "zeroshot": _zeroshot, "retrieval": _retrieval}
+
+
+# -- reading the scores table ------------------------------------------------------------------------------------------
+
+
+def outcomes(similarities: pa.ListArray, correct_N: np.ndarray, measure: str) -> np.ndarray:
+    """1, 0 or NaN per row under a measure; wider ranks are read from the similarities, right option first."""
+    if measure == "correct":
+        return correct_N
+    rank = RANKS[measure]
+    read = [
+        np.nan if values is None else float(len(values) <= rank or values[0] > values[rank])
+        for values in similarities.to_pylist()
+    ]
+    return np.asarray(read)
+
+
+def aggregate(
+    scores: pa.Table, *, before: str = "before", after: str = "after", resamples: int = 2000, seed: int = 0
+) -> dict[str, dict[str, Any]]:
+    """Every aggregate of a scores table with intervals, and the paired difference when both models are in it.
+
+    Returns name -> {benchmark, subset, says, measure, chance, headline, n (rows every model scored), of, pictures,
+    <model>: {value, low, high, ties: the value if ties were wrong or right}, difference: {value, low, high, p, p_holm,
+    won, lost, mcnemar_p, detectable}, clean: the values without leaked rows}. Values are shares in 0..1; None = nothing
+    scored. `p` is the paired permutation by picture; `p_holm` adjusts it over the subsets of one benchmark.
+    """
+    models = [name for name in (before, after) if name in set(scores["model"].unique().to_pylist())]
+    models = models or sorted(scores["model"].unique().to_pylist())
+    data = _columns(scores, models)
+    present: dict[tuple[str, str], set[str]] = {}
+    for key, group in zip(data.keys, data.groups, strict=True):
+        present.setdefault(key, set()).update([group] if group else [])
+    rows_of = _index(data)
+    measures = {"correct": np.stack([data.correct[m] for m in models])}
+    result = {}
+    for definition in definitions(present):
+        if definition.measure not in measures:
+            measures[definition.measure] = np.stack(
+                [outcomes(data.similarities[m], data.correct[m], definition.measure) for m in models]
+            )
+        result[definition.name] = _estimate(
+            definition, data, rows_of, measures[definition.measure], models, resamples, seed
+        )
+    _adjust(result)
+    return result
+
+
+@dataclass(frozen=True)
+class _Data:
+    keys: list[tuple[str, str]]
+    groups: list[str | None]
+    picture: np.ndarray
+    leaked: np.ndarray
+    correct: dict[str, np.ndarray]
+    tie: dict[str, np.ndarray]
+    similarities: dict[str, pa.ListArray]
+
+
+def _columns(scores: pa.Table, models: list[str]) -> _Data:
+    """The rows of each model side by side. Raises ValueError when two models were not asked the same questions."""
+    import pyarrow.compute as pc
+
+    parts = {m: scores.filter(pc.equal(scores["model"].cast(pa.string()), m)) for m in models}
+    first = parts[models[0]]
+    names = ("benchmark", "subset", "row_id", "protocol")
+    for m in models[1:]:
+        if any(first[name].to_pylist() != parts[m][name].to_pylist() for name in names):
+            raise ValueError(f"{models[0]} and {m} have different rows or protocols and cannot be compared")
+    _, picture_N = np.unique(np.asarray(first["image_key"].to_pylist(), dtype=object).astype(str), return_inverse=True)
+    return _Data(
+        keys=list(zip(first["benchmark"].to_pylist(), first["subset"].to_pylist(), strict=True)),
+        groups=first["group"].to_pylist(),
+        picture=picture_N.astype(np.int64),
+        leaked=np.asarray(first["leaked"].to_pylist(), dtype=bool),
+        correct={m: np.asarray(part["correct"], dtype=np.float64) for m, part in parts.items()},
+        tie={m: np.asarray(part["tie"].to_pylist(), dtype=bool) for m, part in parts.items()},
+        similarities={m: part["similarities"].combine_chunks() for m, part in parts.items()},
+    )
+
+
+def _index(data: _Data) -> dict[Selector, np.ndarray]:
+    rows: dict[Selector, list[int]] = {}
+    for index, (key, group) in enumerate(zip(data.keys, data.groups, strict=True)):
+        rows.setdefault((*key, None), []).append(index)
+        if group:
+            rows.setdefault((*key, group), []).append(index)
+    return {selector: np.asarray(found, dtype=np.int64) for selector, found in rows.items()}
+
+
+def _estimate(
+    definition: Aggregate,
+    data: _Data,
+    rows_of: dict[Selector, np.ndarray],
+    outcome_MN: np.ndarray,
+    models: list[str],
+    resamples: int,
+    seed: int,
+) -> dict[str, Any]:
+    chosen = [np.concatenate([rows_of[selector] for selector in rows]) for rows, _ in definition.cells]
+    row_n = np.concatenate(chosen)
+    cell_n = np.repeat(np.arange(len(chosen)), [len(rows) for rows in chosen])
+    weight_C = np.asarray([weight for _, weight in definition.cells])
+    _, picture_n = np.unique(data.picture[row_n], return_inverse=True)
+    outcome_Mn = outcome_MN[:, row_n]
+    outcome_Mn = np.where(np.isfinite(outcome_Mn).all(0), outcome_Mn, np.nan)
+    scored = np.isfinite(outcome_Mn[0])
+    value_M = statistics.mean_of_cells(outcome_Mn, cell_n, weight_C)
+    drawn_RM = statistics.bootstrap(outcome_Mn, picture_n, cell_n, weight_C, resamples=resamples, seed=seed)
+    facts: dict[str, Any] = {
+        "benchmark": definition.name.partition(".")[0],
+        "subset": definition.subset,
+        "says": definition.says,
+        "measure": definition.measure,
+        "chance": definition.chance,
+        "headline": definition.headline,
+        "n": int(scored.sum()),
+        "of": len(row_n),
+        "pictures": len(np.unique(picture_n[scored])),
+    }
+    for m, model in enumerate(models):
+        low, high = statistics.interval(drawn_RM[:, m])
+        if value_M[m] in (0, 1):
+            low, high = statistics.interval_at_bound(float(value_M[m]), facts["pictures"])
+        facts[model] = {"value": _number(value_M[m]), "low": _number(low), "high": _number(high)}
+        tie_n = data.tie[model][row_n] & scored
+        if definition.measure == "correct" and tie_n.any():
+            both = np.stack([np.where(tie_n, 0.0, outcome_Mn[m]), np.where(tie_n, 1.0, outcome_Mn[m])])
+            wrong, right = statistics.mean_of_cells(both, cell_n, weight_C)
+            facts[model]["ties"] = {"n": int(tie_n.sum()), "wrong": _number(wrong), "right": _number(right)}
+    if len(models) == 2:
+        facts["difference"] = _difference(outcome_Mn, value_M, drawn_RM, picture_n, cell_n, weight_C, seed)
+    leaked_n = data.leaked[row_n]
+    if leaked_n.any():
+        clean_M = statistics.mean_of_cells(np.where(leaked_n, np.nan, outcome_Mn), cell_n, weight_C)
+        facts["clean"] = {"n": int((scored & ~leaked_n).sum())} | {
+            model: _number(clean_M[m]) for m, model in enumerate(models)
+        }
+    return facts
+
+
+def _difference(
+    outcome_Mn: np.ndarray,
+    value_M: np.ndarray,
+    drawn_RM: np.ndarray,
+    picture_n: np.ndarray,
+    cell_n: np.ndarray,
+    weight_C: np.ndarray,
+    seed: int,
+) -> dict[str, Any]:
+    low, high = statistics.interval(drawn_RM[:, 1] - drawn_RM[:, 0])
+    error = float(np.nanstd(drawn_RM[:, 1] - drawn_RM[:, 0])) if np.isfinite(drawn_RM).any() else float("nan")
+    before_n, after_n = outcome_Mn
+    won, lost = int(np.sum(after_n > before_n)), int(np.sum(after_n < before_n))
+    p = statistics.paired_permutation(before_n, after_n, picture_n, cell_n, weight_C, seed=seed)
+    return {
+        "value": _number(value_M[1] - value_M[0]),
+        "low": _number(low),
+        "high": _number(high),
+        "p": _number(p),
+        "won": won,
+        "lost": lost,
+        "mcnemar_p": _number(statistics.mcnemar(won, lost)),
+        "detectable": _number(statistics.minimum_detectable_difference(error or float("nan"))),
+    }
+
+
+def _adjust(result: dict[str, dict[str, Any]]) -> None:
+    """Holm over the subsets of each benchmark, in place."""
+    families: dict[str, list[dict[str, Any]]] = {}
+    for name, facts in result.items():
+        if facts["subset"] and "difference" in facts:
+            families.setdefault(name.partition(".")[0], []).append(facts["difference"])
+    for family in families.values():
+        adjusted = statistics.holm([np.nan if one["p"] is None else one["p"] for one in family])
+        for one, value in zip(family, adjusted, strict=True):
+            one["p_holm"] = _number(value)
+
+
+def _number(value: float) -> float | None:
+    """JSON has no NaN: nothing scored is null. Nine digits, so that equal inputs give equal text everywhere."""
+    return round(float(value), 9) if np.isfinite(value) else None

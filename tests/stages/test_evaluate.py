@@ -1,0 +1,337 @@
+import dataclasses
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pytest
+
+from pipeline import tables
+from pipeline.errors import UserError
+from pipeline.schema import SCORES
+from pipeline.stage import silent
+from stages import benchmarks, evaluate
+from stages.aggregates import PHENOMENA, aggregate, definitions
+from stages.benchmarks import Picture, Row, Subset
+from stages.evaluate import Config, Scorer, evaluate_model, score
+from tests.stages.small_road import SmallRoad, build, model_folder, write_benchmarks
+
+
+@pytest.fixture(scope="module")
+def road(tmp_path_factory: pytest.TempPathFactory) -> SmallRoad:
+    return build(tmp_path_factory.mktemp("home"))
+
+
+def run(road: SmallRoad, out: Path, **config: Any) -> tuple[pa.Table, dict[str, Any]]:
+    out.mkdir(exist_ok=True)
+    meta = evaluate.run(Config(resamples=200, **config), road.artifacts, out, silent)
+    return tables.read(out), meta
+
+
+# -- the stage ---------------------------------------------------------------------------------------------------------
+
+
+def test_the_stage_scores_both_models_on_everything_there_is(road: SmallRoad, tmp_path: Path) -> None:
+    scores, meta = run(road, tmp_path)
+    assert scores.schema.equals(SCORES)
+    assert set(scores["benchmark"].unique().to_pylist()) == {*benchmarks.LOADERS, *benchmarks.FROM_DATASET}
+    assert pc.value_counts(scores["model"].cast(pa.string())).to_pylist()[0]["counts"] * 2 == len(scores)
+    assert meta["notes"] == []
+    assert json.loads(json.dumps(meta, allow_nan=False)) == meta
+    for name in ("composition", "sugarcrepe.macro2", "valse.mean_files", "aro.vg_relation.macro", "aro.coco_order"):
+        assert 0 <= meta["aggregates"][name]["before"]["low"] <= meta["aggregates"][name]["before"]["value"]
+    assert {"zeroshot.mean", "zeroshot.circles.top1", "retrieval.i2t_r1", "heldout.swap_nouns"} < set(
+        meta["aggregates"]
+    )
+    assert meta["models"]["after"]["activation"] == "gelu"
+
+
+def test_every_aggregate_is_a_reread_of_the_scores(road: SmallRoad, tmp_path: Path) -> None:
+    scores, meta = run(road, tmp_path)
+    assert aggregate(scores, resamples=200) == meta["aggregates"]
+    with tables.connect({"scores": tmp_path}) as sql:
+        macro, right_first = sql.execute(
+            """select (select avg(a) from (select avg(correct) a from scores
+                       where model = 'after' and benchmark = 'sugarcrepe' group by subset)),
+                      (select bool_and((correct = 1) = (similarities[1] > list_max(similarities[2:])))
+                       from scores where protocol not like '%tie=right%')"""
+        ).fetchone()  # type: ignore[misc]
+    assert meta["aggregates"]["sugarcrepe.macro2"]["after"]["value"] == pytest.approx(macro)
+    assert right_first
+
+
+def test_a_leaked_row_is_flagged_and_left_out_of_the_clean_score(road: SmallRoad, tmp_path: Path) -> None:
+    scores, meta = run(road, tmp_path, benchmarks=("sugarcrepe",))
+    flagged = scores.filter(scores["leaked"])
+    assert set(zip(flagged["subset"].to_pylist(), flagged["row_id"].to_pylist(), strict=True)) == {("swap_att", "0")}
+    assert meta["aggregates"]["sugarcrepe.swap_att"]["clean"]["n"] == 3
+    assert "clean" not in meta["aggregates"]["sugarcrepe.add_obj"]
+
+
+def test_a_finished_part_and_finished_embeddings_are_reused(road: SmallRoad, tmp_path: Path, monkeypatch: Any) -> None:
+    first, meta = run(road, tmp_path)
+    tables.part(tmp_path, 1).unlink()
+    (tmp_path / ".work/after.json").unlink()
+    loaded = []
+    load = evaluate.Scorer.clip.fget  # type: ignore[attr-defined]
+    monkeypatch.setattr(
+        evaluate.Scorer, "clip", property(lambda self: (loaded.append(self.named["model"]), load(self))[1])
+    )
+    written = {path: path.stat().st_mtime_ns for path in (tmp_path / ".work").rglob("*.npy")}
+    again, meta_again = run(road, tmp_path)
+    assert again.equals(first) and meta_again == meta
+    assert not any("tower" in name for name in loaded), "the starting model was finished and needs no loading"
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / ".work").rglob("*.npy")} == written
+
+
+def test_missing_pictures_are_not_scored_and_counted(road: SmallRoad, tmp_path: Path) -> None:
+    root = tmp_path / "root"
+    write_benchmarks(root)
+    (root / "sugarcrepe/images/1.png").unlink()
+    (root / "zeroshot/circles/images/0_red/1.png").unlink()
+    scores, meta = run(road, tmp_path / "out", root=root, official=False)
+    lacking = scores.filter(pc.is_nan(scores["correct"]))
+    assert lacking["similarities"].null_count == len(lacking) == 4  # two subsets, two models
+    found = meta["aggregates"]["sugarcrepe.micro"]
+    assert (found["n"], found["of"]) == (6, 8)
+
+
+def test_one_encoding_per_distinct_picture_and_text(road: SmallRoad, tmp_path: Path) -> None:
+    run(road, tmp_path)
+    subsets, _ = evaluate._subsets(Config(), road.artifacts)
+    pictures = {row.picture for s in subsets for row in s.rows if row.picture} | {
+        p for s in subsets for p in s.pictures
+    }
+    texts = {t for s in subsets for row in s.rows for t in row.texts} | {
+        t for s in subsets for ts in s.prompts for t in ts
+    }
+    for name, distinct in (("pictures", pictures), ("texts", texts)):
+        encoded = np.load(tmp_path / ".work/before" / f"{name}-00000.npy")
+        assert len(encoded) == len(distinct)
+
+
+# -- scoring -----------------------------------------------------------------------------------------------------------
+
+
+class Told:
+    """A scorer that is told each embedding: the real scoring on known vectors."""
+
+    def __init__(self, vectors: dict[Any, list[float]]) -> None:
+        self.vectors = vectors
+
+    def _of(self, items: Any) -> tuple[dict[Any, int], np.ndarray]:
+        at = {item: index for index, item in enumerate(dict.fromkeys(items))}
+        return at, np.asarray([self.vectors[item] for item in at] or [[0.0]], dtype=np.float32)
+
+    pictures = texts = _of
+
+
+def pictures(n: int) -> list[Picture]:
+    return [Picture(Path(f"{index}.png")) for index in range(n)]
+
+
+def pairs_of(n: int, **rest: Any) -> Subset:
+    rows = tuple(Row(str(i), f"{i}", picture, (f"true {i}", f"false {i}")) for i, picture in enumerate(pictures(n)))
+    return Subset(
+        **({"benchmark": "sugarcrepe", "name": "swap_att", "rule": "choice", "tie": "wrong", "digest": "d"} | rest),
+        rows=rows,
+    )
+
+
+def told(subset: Subset, cosines: list[tuple[float, float]]) -> dict[Any, list[float]]:
+    """Unit vectors whose cosine with (1, 0) is as given; NaN = the picture is missing."""
+    vectors: dict[Any, list[float]] = {}
+    for row, (true, false) in zip(subset.rows, cosines, strict=True):
+        vectors[row.picture] = [1.0, 0.0] if true == true else [float("nan")] * 2
+        for text, cosine in zip(row.texts, (true, false), strict=True):
+            vectors[text] = [cosine, float(np.sqrt(1 - cosine**2))] if cosine == cosine else [1.0, 0.0]
+    return vectors
+
+
+def accuracy(subset: Subset, cosines: list[tuple[float, float]]) -> dict[str, Any]:
+    rows = score(Told(told(subset, cosines)), [subset], "model", set())  # type: ignore[arg-type]
+    return aggregate(pa.Table.from_pylist(rows, schema=SCORES), resamples=100)["sugarcrepe.micro"]
+
+
+NAN = (float("nan"), float("nan"))
+
+
+@pytest.mark.parametrize(
+    ("cosines", "n", "value"),
+    [
+        ([(0.9, 0.1)] * 4, 4, 1.0),
+        ([(0.1, 0.9)] * 4, 4, 0.0),
+        ([NAN] * 4, 0, None),
+        ([(0.9, 0.1), NAN, (0.2, 0.3), NAN], 2, 0.5),
+    ],
+    ids=["perfect", "inverted", "nothing", "half"],
+)
+def test_known_scorers(cosines: list[tuple[float, float]], n: int, value: float | None) -> None:
+    found = accuracy(pairs_of(4), cosines)
+    assert (found["n"], found["of"], found["model"]["value"]) == (n, 4, value)
+
+
+def test_swapped_captions_give_one_minus_accuracy_minus_ties() -> None:
+    rng = np.random.default_rng(0)
+    cosines = [tuple(pair) for pair in rng.choice([0.1, 0.3, 0.5, 0.7], (60, 2)).tolist()]
+    there = accuracy(pairs_of(60), cosines)["model"]
+    back = accuracy(pairs_of(60), [(false, true) for true, false in cosines])["model"]
+    ties = there["ties"]["n"] / 60
+    assert ties > 0
+    assert back["value"] == pytest.approx(1 - there["value"] - ties)
+    assert there["ties"] == {"n": 60 * ties, "wrong": there["value"], "right": pytest.approx(there["value"] + ties)}
+
+
+def test_the_tie_rule_is_the_benchmarks_own() -> None:
+    tied = [(0.5, 0.5)] * 3
+    assert accuracy(pairs_of(3), tied)["model"]["value"] == 0
+    assert accuracy(pairs_of(3, tie="right"), tied)["model"]["value"] == 1
+
+
+def test_texts_with_the_same_tokens_tie_exactly(road: SmallRoad, tmp_path: Path) -> None:
+    """CLIP's tokenizer folds case and spaces: such an option is the caption itself, in whatever batch it comes."""
+    path = road.artifacts["pairs"].path / "images/0.png"
+    texts = ("a red circle", "A  red CIRCLE", "a blue and very long text about a circle and a square and a star")
+    subset = Subset("aro", "coco_order", "choice", "right", "d", (Row("0", "0", Picture(path), texts),))
+    scorer = Scorer(
+        {"model": str(model_folder(tmp_path / "tower")), "pretrained": None, "seed": 0}, Config(batch=1), None, silent
+    )
+    (row,) = score(scorer, [subset], "m", set())
+    assert row["similarities"][0] == row["similarities"][1] != row["similarities"][2]
+    assert row["tie"] is (row["similarities"][0] > row["similarities"][2])
+
+
+def test_retrieval_ranks_by_hand() -> None:
+    """Three pictures on a line, two captions of the first: ranks counted by hand; a missing picture is no option."""
+    p = pictures(4)
+    vectors: dict[Any, list[float]] = {
+        p[0]: [1.0, 0.0], p[1]: [0.8, 0.6], p[2]: [0.0, 1.0], p[3]: [float("nan")] * 2,
+        "a": [1.0, 0.0], "b": [0.6, 0.8], "c": [0.8, 0.6], "d": [0.0, 1.0],
+    }  # fmt: skip
+    own = {"a": 0, "b": 0, "c": 1, "d": 3}
+    to_text = tuple(
+        Row(str(i), str(i), p[i], (), tuple(j for j, t in enumerate(own) if own[t] == i)) for i in (0, 1, 3)
+    )
+    to_image = tuple(Row(t, t, None, (t,), (i,)) for t, i in own.items())
+    prompts = tuple((t,) for t in own)
+    rows = score(
+        Told(vectors),  # type: ignore[arg-type]
+        [
+            Subset("retrieval", "i2t", "image_to_text", "wrong", "d", to_text, prompts),
+            Subset("retrieval", "t2i", "text_to_image", "wrong", "d", to_image, (), tuple(p)),
+        ],
+        "model",
+        set(),
+    )
+    correct = {(row["subset"], row["row_id"]): row["correct"] for row in rows}
+    assert (correct["i2t", "0"], correct["i2t", "1"]) == (1, 1)
+    assert np.isnan(correct["i2t", "3"]) and np.isnan(correct["t2i", "d"])
+    assert (correct["t2i", "a"], correct["t2i", "b"], correct["t2i", "c"]) == (1, 0, 1)
+    (b,) = (row for row in rows if row["row_id"] == "b")
+    assert b["similarities"] == pytest.approx([0.6, 0.96, 0.8])  # its own picture, then the two others there are
+
+
+def test_wider_ranks_are_read_from_the_similarities() -> None:
+    rows = [
+        {"model": "m", "benchmark": "retrieval", "subset": "i2t", "row_id": str(i), "image_key": str(i), "group": None,
+         "similarities": [0.5, *([0.9] * better), *([0.1] * (10 - better))], "correct": float(better == 0),
+         "tie": False, "leaked": False, "protocol": "p"}
+        for i, better in enumerate([0, 1, 4, 5, 9, 10])
+    ]  # fmt: skip
+    found = aggregate(pa.Table.from_pylist(rows, schema=SCORES), resamples=100)
+    values = {name: found[f"retrieval.i2t_{name}"]["m"]["value"] for name in ("r1", "r5", "r10")}
+    assert values == pytest.approx({"r1": 1 / 6, "r5": 3 / 6, "r10": 5 / 6})
+
+
+def test_models_asked_different_questions_are_not_compared(road: SmallRoad, tmp_path: Path) -> None:
+    scores, _ = run(road, tmp_path, benchmarks=("sugarcrepe",))
+    shorter = scores.slice(0, len(scores) - 1)
+    with pytest.raises(ValueError, match="different rows"):
+        aggregate(shorter, resamples=100)
+
+
+# -- names of means ----------------------------------------------------------------------------------------------------
+
+
+def test_valse_means_by_every_published_rule() -> None:
+    """One score per file; the four rules as the papers state them, by hand."""
+    rng = np.random.default_rng(0)
+    n = {name: int(rng.integers(5, 40)) for name in PHENOMENA}
+    right = {name: int(rng.integers(0, n[name])) for name in PHENOMENA}
+    rows = [
+        {"model": "m", "benchmark": "valse", "subset": name, "row_id": str(i), "image_key": f"{name}{i}", "group": None,
+         "similarities": [1.0, 0.0], "correct": float(i < right[name]), "tie": False, "leaked": False, "protocol": "p"}
+        for name in PHENOMENA for i in range(n[name])
+    ]  # fmt: skip
+    found = aggregate(pa.Table.from_pylist(rows, schema=SCORES), resamples=100)
+    acc = {name: right[name] / n[name] for name in PHENOMENA}
+    by: dict[str, list[float]] = {}
+    for name, phenomenon in PHENOMENA.items():
+        by.setdefault(phenomenon, []).append(acc[name])
+    counting = float(np.mean(by["counting"]))
+    nine = [counting, *(acc[name] for name, one in PHENOMENA.items() if one != "counting")]
+    expected = {
+        "mean11": np.mean(list(acc.values())), "mean_files": np.mean(list(acc.values())), "mean9": np.mean(nine),
+        "mean7": np.mean([np.mean(values) for values in by.values()]), "micro": sum(right.values()) / sum(n.values()),
+    }  # fmt: skip
+    assert len(by) == 7 and len(nine) == 9
+    for rule, value in expected.items():
+        assert found[f"valse.{rule}"]["m"]["value"] == pytest.approx(value), rule
+
+
+def test_composition_weighs_benchmarks_alike_and_weights_sum_to_one() -> None:
+    present = {
+        **{("sugarcrepe", name): [] for name in ("add_att", "swap_att", "replace_att")},
+        **{("valse", name): [] for name in ("existence", "plurals")},
+        ("aro", "vg_relation"): ["above", "below"],
+        ("aro", "coco_order"): [],
+        ("zeroshot", "circles"): ["red", "blue"],
+    }
+    made = definitions(present)
+    for item in made:
+        assert sum(weight for _, weight in item.cells) == pytest.approx(1), item.name
+    share: dict[str, float] = {}
+    for rows, weight in made[0].cells:
+        share[rows[0][0]] = share.get(rows[0][0], 0) + weight
+    assert made[0].name == "composition" and share == pytest.approx(
+        dict.fromkeys(("sugarcrepe", "valse", "aro"), 1 / 3)
+    )
+    assert len({item.name for item in made}) == len(made)
+
+
+# -- mistakes ----------------------------------------------------------------------------------------------------------
+
+
+def test_unknown_benchmark_and_absent_root_fail_before_any_work(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no benchmark 'sugar'"):
+        evaluate.outside(Config(benchmarks=("sugar",)))
+    with pytest.raises(UserError, match="there is no folder"):
+        evaluate.outside(Config(root=tmp_path / "nowhere"))
+
+
+def test_outside_sees_changed_files_and_pictures(tmp_path: Path) -> None:
+    write_benchmarks(tmp_path)
+    config = Config(root=tmp_path, benchmarks=("sugarcrepe",))
+    first = evaluate.outside(config)
+    (tmp_path / "sugarcrepe/images/0.png").unlink()
+    assert evaluate.outside(config) != first
+
+
+def test_nothing_to_measure_is_said(road: SmallRoad, tmp_path: Path) -> None:
+    no_split = dataclasses.replace(road.artifacts["pairs"], path=tmp_path / "elsewhere")
+    inputs = {**road.artifacts, "pairs": no_split}
+    with pytest.raises(UserError, match="there is no valse"):
+        evaluate.run(Config(benchmarks=("valse",)), inputs, tmp_path, silent)
+
+
+def test_any_model_is_evaluated_without_a_run(road: SmallRoad, tmp_path: Path) -> None:
+    root = tmp_path / "root"
+    shutil.copytree(road.artifacts["pairs"].path / "benchmarks", root)
+    student = str(road.artifacts["model"].path / "student")
+    scores, found = evaluate_model(student, root=root, names=["sugarcrepe", "aro"], official=False, resamples=100)
+    _, meta = run(road, tmp_path / "out", benchmarks=("sugarcrepe", "aro"))
+    assert found["composition"]["model"]["value"] == meta["aggregates"]["composition"]["after"]["value"]
+    assert set(scores["benchmark"].unique().to_pylist()) == {"sugarcrepe", "aro"}
