@@ -217,11 +217,16 @@ def parse(caption: str) -> Facts | None:
     if wording is None or not all(_grammatical(phrase) for phrase in phrases):
         return None
     facts = Facts(wording, tuple(phrases), tuple(relations), tuple(predicates))
-    for i in range(len(phrases)):
+    return facts if _consistent(facts) else None
+
+
+def _consistent(facts: Facts) -> bool:
+    """Whether no thing is given two colours, two textures or two sizes."""
+    for i in range(len(facts.phrases)):
         categories = [CATEGORY[word] for word in facts.adjectives(i)]
         if len(set(categories)) < len(categories):
-            return None
-    return facts
+            return False
+    return True
 
 
 def _grammatical(phrase: Phrase) -> bool:
@@ -372,12 +377,8 @@ def rewrites(facts: Facts, kind: str, concepts: Concepts) -> list[Facts]:
             "swap_adjectives": _adjectives_swapped,
         }
         made = keep_words[kind](facts)
-    kept = {}
-    for other in made:
-        # The parse refuses what contradicts itself, such as a swap that gives one thing two colours.
-        if other.meaning() != facts.meaning() and parse(write(other)) is not None:
-            kept[write(other)] = other
-    return list(kept.values())
+    meaning = facts.meaning()
+    return list(dict.fromkeys(other for other in made if _consistent(other) and other.meaning() != meaning))
 
 
 def content_words(caption: str) -> Counter[str]:
@@ -386,18 +387,14 @@ def content_words(caption: str) -> Counter[str]:
 
 
 def _reshuffled(facts: Facts) -> Iterator[Facts]:
-    words = content_words(write(facts))
+    words, said = content_words(write(facts)), content_words(facts.wording.text)
     for wording in WORDINGS:
-        if (wording.size, len(wording.links), wording.number) != (
-            facts.wording.size,
-            len(facts.wording.links),
-            facts.wording.number,
-        ) or len(wording.predicates) != len(facts.predicates):
-            continue
-        for phrases in permutations(facts.phrases):
-            other = Facts(wording, phrases, facts.relations, facts.predicates)
-            if content_words(write(other)) == words:
-                yield other
+        # Equal words need equal fixed words and slots; the rest depends on how "a" and plurals fall.
+        if wording.number == facts.wording.number and content_words(wording.text) == said:
+            for phrases in permutations(facts.phrases):
+                other = replace(facts, wording=wording, phrases=phrases)
+                if content_words(write(other)) == words:
+                    yield other
 
 
 def _nouns_swapped(facts: Facts) -> Iterator[Facts]:
