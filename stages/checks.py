@@ -1,0 +1,437 @@
+"""Is a reply a usable hard negative? Named rules, each with a reason slug, and the surface made equal to the caption's.
+
+    judge("swap_nouns", "a dog chases a cat", "A cat chases a dog.", ...) -> accepted, "a cat chases a dog"
+
+A rule is a function `rule(case) -> bool` that is True when it refuses the candidate; its name is the reason slug.
+`EVERY` holds for all types, `BY_TYPE` adds what a type promises. Rules look at words only: a candidate that passes is
+well-formed, of its type, and not known to be true; nothing here sees the picture.
+"""
+
+import re
+from collections import Counter
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+from difflib import SequenceMatcher
+from functools import cached_property
+from itertools import pairwise
+
+from stages.words import ARTICLES, PLACES, QUANTIFIERS, Word, is_known, lexicon, parse, word_set
+
+NOT_APPLICABLE = "not applicable"
+MAX_REPLACED = 4
+"""Content words a replace type may change: "an orange and white cat" -> "a brown and black dog" is three."""
+
+MAX_LOOSE = 1
+"""Content words that a reshuffle or swap may drop, and may add, to stay grammatical."""
+
+_CHATTER = re.compile(
+    r"^(sure|certainly|of course|okay|ok|here is|here's|here are|note|output|answer|result|negative|caption|assistant|"
+    r"user|system|rewritten|original|sorry|i'm sorry|i am sorry|i cannot|i can't|as an ai|unfortunately)"
+    r"\b(?=[\s,:!.-]|$)"
+    r"|\b(as an ai|language model|i cannot|i can't|cannot be|rewrit\w+|hard negative|the caption|swapp\w+|"
+    r"no adjectives?|no nouns?|not possible|n/a)\b",
+    re.IGNORECASE,
+)
+_MARKUP = frozenset("*_#<>[]{}|\\~^=`•→\u2028\u2029")
+_CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
+_AGREEMENT = word_set(
+    """a an the some this that these those his her hers its their theirs him them he she it they is are was were be been
+    being has have do does and with of to there who which"""
+)
+_SYMMETRIC = ("and", "or", ",", "beside", "near", "alongside", "&")
+_SILENT_H = ("hour", "honest", "honor", "honour", "heir")
+_CONSONANT_VOWEL = ("uni", "use", "usu", "euro", "one", "once", "ufo", "utensil", "unicorn")
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What became of one reply.
+
+    Attributes:
+        status: accepted, rejected or not_applicable.
+        reason: slug of the rule that refused it, else None.
+        text: the candidate with its surface made equal to the caption's; None when there is none.
+    """
+
+    status: str
+    reason: str | None
+    text: str | None
+
+
+@dataclass(frozen=True)
+class Case:
+    """One candidate beside its caption, parsed once for all rules."""
+
+    caption: str
+    text: str
+
+    @cached_property
+    def before(self) -> tuple[Word, ...]:
+        """Words of the caption, punctuation left out."""
+        return tuple(word for word in parse(self.caption) if word.is_word)
+
+    @cached_property
+    def after(self) -> tuple[Word, ...]:
+        """Words of the candidate, punctuation left out."""
+        return tuple(word for word in parse(self.text) if word.is_word)
+
+    @cached_property
+    def edits(self) -> list[tuple[list[Word], list[Word]]]:
+        """What was cut and what was put in its place, per changed span, compared by base form; agreement left out."""
+        one, other = [word.lemma for word in self.before], [word.lemma for word in self.after]
+        codes = SequenceMatcher(None, one, other, autojunk=False).get_opcodes()
+        spans = [(list(self.before[a:b]), list(self.after[c:d])) for code, a, b, c, d in codes if code != "equal"]
+        return [(old, new) for old, new in spans if any(word.lower not in _AGREEMENT for word in old + new)]
+
+    @cached_property
+    def lost(self) -> list[Word]:
+        """Content words of the caption that the candidate lacks, counted."""
+        return _missing(self.before, self.after)
+
+    @cached_property
+    def gained(self) -> list[Word]:
+        """Content words of the candidate that the caption lacks, counted."""
+        return _missing(self.after, self.before)
+
+
+Rule = Callable[[Case], bool]
+
+
+def judge(
+    kind: str, caption: str, reply: str | None, siblings: Collection[str] = (), *, finish_reason: str | None = "stop"
+) -> Verdict:
+    """Decide about one reply for one caption.
+
+    Args:
+        kind: the negative type.
+        caption: the true caption.
+        reply: what the generator answered, None when it failed.
+        siblings: all captions of the same picture.
+        finish_reason: why the generator stopped; "length" means the reply was cut.
+    """
+    if finish_reason == "error":
+        return Verdict("rejected", "error", None)
+    reply = (reply or "").strip()
+    if normal(reply) == NOT_APPLICABLE:
+        return Verdict("not_applicable", None, None)
+    if finish_reason == "length":
+        return Verdict("rejected", "cut", reply or None)
+    if not reply:
+        return Verdict("rejected", "empty", None)
+    for rule in RAW:
+        if rule(Case(caption, reply)):
+            return Verdict("rejected", rule.__name__, reply)
+    text = match_surface(caption, reply)
+    case = Case(caption, text)
+    for rule in (*EVERY, *BY_TYPE[kind]):
+        if rule(case):
+            return Verdict("rejected", rule.__name__, text)
+    if normal(text) in {normal(sibling) for sibling in siblings}:
+        return Verdict("rejected", "other_caption", text)
+    return Verdict("accepted", None, text)
+
+
+def normal(text: str) -> str:
+    """Lower case, words only, single spaces: equal texts differ in nothing a reader would notice."""
+    return " ".join(word.lower for word in parse(text) if word.is_word)
+
+
+# -- rules on the reply as it came -------------------------------------------------------------------------------------
+
+
+def multi_line(case: Case) -> bool:
+    """More than one line."""
+    return "\n" in case.text or "\r" in case.text
+
+
+def markup(case: Case) -> bool:
+    """Control characters, or markup signs the caption does not have."""
+    return bool(_CONTROL.search(case.text)) or bool(_MARKUP & (set(case.text) - set(case.caption)))
+
+
+def chatter(case: Case) -> bool:
+    """Talk about the task ("Sure, here is ...", a refusal) that the caption does not have."""
+    return bool(_CHATTER.search(case.text)) and not _CHATTER.search(case.caption)
+
+
+def script(case: Case) -> bool:
+    """Letters outside the Latin script, unless the caption has them."""
+    return any(letter.isalpha() and ord(letter) > 0x24F for letter in set(case.text) - set(case.caption))
+
+
+# -- rules for every type ----------------------------------------------------------------------------------------------
+
+
+def identical(case: Case) -> bool:
+    """The caption itself, but for case, punctuation, spacing, articles and endings."""
+    return [w.lemma for w in case.before if w.lower not in ARTICLES and w.lemma != "be"] == [
+        w.lemma for w in case.after if w.lower not in ARTICLES and w.lemma != "be"
+    ]
+
+
+def length(case: Case) -> bool:
+    """Fewer than 0.6 or more than 1.5 times the caption's words (three words are always allowed)."""
+    before, after = len(case.before), len(case.after)
+    return after < min(0.6 * before, before - 3) or after > max(1.5 * before, before + 3)
+
+
+def punctuation(case: Case) -> bool:
+    """Quotes, brackets, exclamation or question marks, colons that the caption does not have."""
+    return bool(set('"“”()!?;:…') & (set(case.text) - set(case.caption)))
+
+
+def language(case: Case) -> bool:
+    """Two or more new words, and most of them, are unknown to the lexicon: another language, or no words at all."""
+    known = {word.lower for word in case.before}
+    new = [word.lower for word in case.after if word.lower not in known and word.lower[0].isalpha()]
+    unknown = [word for word in new if not is_known(word)]
+    return len(unknown) >= 2 and 2 * len(unknown) > len(new)
+
+
+def repeated(case: Case) -> bool:
+    """The same word twice in a row where the caption has no such thing."""
+
+    def doubles(words: tuple[Word, ...]) -> int:
+        return sum(one.lower == two.lower for one, two in pairwise(words))
+
+    return doubles(case.after) > doubles(case.before)
+
+
+def same_meaning(case: Case) -> bool:
+    """The parts of an "A and B", "A, B and C" or "A next to B" in another order, or a place moved to the front.
+
+    These stay true of the picture. Parts are compared without articles, between any common beginning and end.
+    """
+    one, other = _sentence(case.caption), _sentence(case.text)
+    if Counter(one) != Counter(other) or one == other:
+        return False
+    return _reordered_parts(one, other) or _moved_place(one, other)
+
+
+# -- rules for reshuffle and swaps -------------------------------------------------------------------------------------
+
+
+def other_words(case: Case) -> bool:
+    """Not the caption's own words: more than one content word lost or gained (endings and grammar words may change)."""
+    return len(case.lost) > MAX_LOOSE or len(case.gained) > MAX_LOOSE
+
+
+def nothing_moved(case: Case) -> bool:
+    """The content words stand in the same order as in the caption."""
+    return _content(case.before) == _content(case.after)
+
+
+def no_noun_moved(case: Case) -> bool:
+    """No noun changed its place among the other content words."""
+    return not any(word.may_be_noun for word in _moved(case))
+
+
+def no_adjective_moved(case: Case) -> bool:
+    """No describing word (adjective, number, quantifier, participle, noun before a noun) now describes another word."""
+    return _described(case.before) == _described(case.after)
+
+
+# -- rules for the replace types ---------------------------------------------------------------------------------------
+
+
+def nothing_replaced(case: Case) -> bool:
+    """No content word was put in place of another."""
+    return not case.gained
+
+
+def much_replaced(case: Case) -> bool:
+    """More than one span of words changed, or more than MAX_REPLACED content words in it."""
+    core = _core(case.edits)
+    return core is None or max(map(len, core)) > 2 * MAX_REPLACED or _count(core[0], core[1]) > MAX_REPLACED
+
+
+def no_noun_replaced(case: Case) -> bool:
+    """The replaced words, or what replaced them, hold no noun."""
+    core = _core(case.edits) or ([], [])
+    return not all(any(word.may_be_noun for word in words) for words in core)
+
+
+def no_adjective_replaced(case: Case) -> bool:
+    """Neither the replaced words nor what replaced them describe anything (adjective, number, participle, ...)."""
+    old, new = _core(case.edits) or ([], [])
+    return not any(word.may_modify or _attributive(words, i) for words in (old, new) for i, word in enumerate(words))
+
+
+def still_true(case: Case) -> bool:
+    """Each new content word is a synonym, a kind or a member of the kind of a word it replaced, says the lexicon."""
+    known = lexicon()
+    return bool(case.gained) and all(
+        any(known.same_or_wider(old.lemma, new.lemma) for old in case.lost) for new in case.gained
+    )
+
+
+RAW: tuple[Rule, ...] = (multi_line, markup, chatter, script)
+EVERY: tuple[Rule, ...] = (identical, length, punctuation, language, repeated, same_meaning)
+BY_TYPE: dict[str, tuple[Rule, ...]] = {
+    "reshuffle_order": (other_words, nothing_moved),
+    "swap_nouns": (other_words, nothing_moved, no_noun_moved),
+    "swap_adjectives": (other_words, nothing_moved, no_adjective_moved),
+    "replace_nouns": (nothing_replaced, much_replaced, no_noun_replaced, still_true),
+    "replace_adjectives": (nothing_replaced, much_replaced, no_adjective_replaced, still_true),
+}
+
+
+# -- surface -----------------------------------------------------------------------------------------------------------
+
+
+def match_surface(caption: str, text: str) -> str:
+    """Give a candidate the caption's surface: case, final punctuation, spacing, "a"/"an", no wrapping quotes.
+
+    A classifier that sees text alone must not tell a negative by a full stop. Meaning and words stay as they are.
+    """
+    text = " ".join(text.split())
+    caption = " ".join(caption.split())
+    if len(text) > 2 and text[0] in "\"'“‘" and text[-1] in "\"'”’" and caption[:1] not in "\"'“‘":
+        text = text[1:-1].strip()
+    end = re.search(r"\s*[.!?…]*$", caption)
+    text = re.sub(r"[\s.!?,;:…]+$", "", text) + (end.group() if end else "")
+    text = re.sub(r"\s+([.,;:!?])", r"\1", text)
+    if re.search(r"\w [.,;:!?](\s|$)", caption):
+        text = re.sub(r"(?<=\w)([.,;:!?])(?=\s|$)", r" \1", text)
+    return _match_articles(caption, _match_case(caption, text))
+
+
+def _match_case(caption: str, text: str) -> str:
+    letters = [letter for letter in caption if letter.isalpha()]
+    if letters and all(letter.isupper() for letter in letters) and len(letters) > 3:
+        return text.upper()
+    as_written = {word.lower: word.text for word in parse(caption)[1:]}
+    first = parse(caption)[0].text if caption else ""
+    pieces, position = [], 0
+    for index, word in enumerate(parse(text)):
+        start = text.index(word.text, position)
+        pieces.append(text[position:start])
+        shown = word.text
+        if word.is_word and shown != "I":
+            shown = as_written.get(word.lower, shown.lower() if word.lower == first.lower() else shown)
+            if index and shown[:1].isupper() and word.lower not in as_written and shown[1:].islower():
+                shown = shown if not is_known(shown.lower()) else shown.lower()
+            if index == 0 and first[:1].isupper():
+                shown = shown[:1].upper() + shown[1:]
+            elif index == 0 and word.lower not in as_written:
+                shown = shown[:1].lower() + shown[1:] if shown[1:].islower() or len(shown) == 1 else shown
+        pieces.append(shown)
+        position = start + len(word.text)
+    return "".join(pieces) + text[position:]
+
+
+def _match_articles(caption: str, text: str) -> str:
+    if any(_article_wrong(one, two) for one, two in pairwise(parse(caption))):
+        return text
+
+    def mended(match: re.Match[str]) -> str:
+        article, gap, word = match.groups()
+        right = "an" if _sounds_vowel(word) else "a"
+        if len(word) == 1 or word.isupper():
+            return match.group()
+        return (right if article.islower() else right.capitalize()) + gap + word
+
+    return re.sub(r"\b([Aa]n?)(\s+)([^\W\d_][\w'’-]*)", mended, text)
+
+
+def _article_wrong(one: Word, two: Word) -> bool:
+    return one.lower in ("a", "an") and two.is_word and (one.lower == "an") != _sounds_vowel(two.lower)
+
+
+def _sounds_vowel(word: str) -> bool:
+    word = word.lower()
+    if word.startswith(_SILENT_H):
+        return True
+    return (word[:1] in "aeiou" and not word.startswith(_CONSONANT_VOWEL)) or word in ("8", "11", "18")
+
+
+# -- helpers -----------------------------------------------------------------------------------------------------------
+
+
+def _missing(words: tuple[Word, ...], others: tuple[Word, ...]) -> list[Word]:
+    left = Counter(word.lemma for word in others)
+    missing = []
+    for word in words:
+        if left[word.lemma]:
+            left[word.lemma] -= 1
+        elif word.is_content and word.lower not in _AGREEMENT and word.lower not in QUANTIFIERS:
+            missing.append(word)
+    return missing
+
+
+def _content(words: tuple[Word, ...]) -> list[str]:
+    return [word.lemma for word in words if word.lower not in _AGREEMENT]
+
+
+def _moved(case: Case) -> list[Word]:
+    """Content words on either side of a changed span that are in the other text too: they moved."""
+    before, after = _content(case.before), _content(case.after)
+    codes = SequenceMatcher(None, before, after, autojunk=False).get_opcodes()
+    moved = {lemma for code, a, b, c, d in codes if code != "equal" for lemma in before[a:b] + after[c:d]}
+    both = set(before) & set(after)
+    return [word for word in case.before if word.lemma in moved & both]
+
+
+def _attributive(words: list[Word] | tuple[Word, ...], index: int) -> bool:
+    following = words[index + 1] if index + 1 < len(words) else None
+    return bool(following and words[index].may_be_noun and following.may_be_noun)
+
+
+def _described(words: tuple[Word, ...]) -> Counter[tuple[str, str]]:
+    """(describing word, next noun) pairs; a participle after its noun counts with the noun before it."""
+    pairs: Counter[tuple[str, str]] = Counter()
+    for index, word in enumerate(words):
+        if not (word.may_modify or _attributive(words, index)):
+            continue
+        head = next((other for other in words[index + 1 : index + 4] if other.may_be_noun), None)
+        pairs[word.lemma, head.lemma if head else ""] += 1
+    return pairs
+
+
+def _core(edits: list[tuple[list[Word], list[Word]]]) -> tuple[list[Word], list[Word]] | None:
+    """The one replaced span, None when there are several. Spans that carry no content word do not count."""
+    real = [(old, new) for old, new in edits if any(word.is_content for word in old + new)]
+    if not real:
+        return None
+    return real[0] if len(real) == 1 else None
+
+
+def _count(old: list[Word], new: list[Word]) -> int:
+    return max(sum(word.is_content for word in old), sum(word.is_content for word in new))
+
+
+def _sentence(text: str) -> list[str]:
+    joined = " ".join(word.lower for word in parse(text) if word.is_word or word.text in ",&")
+    for phrase in ("next to", "close to", "together with", "along with"):
+        joined = joined.replace(phrase, "beside")
+    return [word for word in joined.split() if word not in ARTICLES]
+
+
+def _parts(words: list[str]) -> Counter[tuple[str, ...]]:
+    parts: list[list[str]] = [[]]
+    for word in words:
+        if word in _SYMMETRIC:
+            parts.append([])
+        else:
+            parts[-1].append(word)
+    return Counter(tuple(part) for part in parts if part)
+
+
+def _reordered_parts(one: list[str], other: list[str]) -> bool:
+    if not any(word in _SYMMETRIC for word in one):
+        return False
+    start = next((i for i, (a, b) in enumerate(zip(one, other, strict=True)) if a != b), len(one))
+    end = next((i for i, (a, b) in enumerate(zip(reversed(one), reversed(other), strict=True)) if a != b), len(one))
+    return any(
+        _parts(one[i : len(one) - j]) == _parts(other[i : len(other) - j])
+        for i in range(start + 1)
+        for j in range(end + 1)
+        if i + j < len(one)
+    )
+
+
+def _moved_place(one: list[str], other: list[str]) -> bool:
+    one, other = [w for w in one if w != ","], [w for w in other if w != ","]
+    return any(
+        one[i] in PLACES and other == one[i:] + one[:i] for i in range(1, len(one)) if one[i] == other[0]
+    ) or any(other[i] in PLACES and one == other[i:] + other[:i] for i in range(1, len(other)) if other[i] == one[0])

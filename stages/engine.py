@@ -1,0 +1,377 @@
+"""vLLM's offline engine in a process of its own, so that its memory, threads and log are its own, and end with it.
+
+The parent (`Engine`) never imports vLLM. The child (`serve`) leads its own process group, which also holds the engine
+core that vLLM starts; a watch on a pipe kills the whole group the moment the parent dies, however it dies. Prompts of
+one call share a long prefix: it is rendered and tokenised once, the engine computes it once (prefix caching), and only
+the caption's few tokens differ.
+"""
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+from pipeline.errors import UserError
+from stages.language_model import LINE, Ask, Reply, Ticker
+from stages.prompts import Message
+
+MAX_MODEL_LEN = 8192
+"""Tokens; the 50-example prompts take about 2,500."""
+
+_CAUSE = re.compile(r"(?:\b[A-Za-z_.]*(?:Error|Exception|Exit)\b): +(\S.*)")
+_DULL = ("engine core initialization failed", "enginecore", "see root cause", "see stack trace")
+
+
+class Engine:
+    """The parent's side: starts the engine, sends asks, and makes sure that it is gone afterwards."""
+
+    def __init__(
+        self,
+        model: str,
+        *,
+        revision: str | None,
+        temperature: float,
+        top_p: float,
+        seed: int,
+        settings: dict[str, Any],
+        log: Path,
+    ) -> None:
+        """Start the engine and wait until it is ready.
+
+        Args:
+            model: a local folder, or a name on the model hub.
+            revision: of the hub's model.
+            settings: further keyword arguments of `vllm.LLM`.
+            log: file for everything the engine prints.
+
+        Raises UserError, with the first useful line of the cause, when vLLM is not installed, the model cannot be
+        loaded, or the engine does not start.
+        """
+        self._log, self._model, self._facts = log, model, {}
+        is_local = Path(model).is_dir()
+        log.parent.mkdir(parents=True, exist_ok=True)
+        mine, its = socket.socketpair()
+        watch, self._lifeline = os.pipe()
+        with its, log.open("wb") as output:
+            self._process = subprocess.Popen(
+                [sys.executable, "-c", "from stages.engine import serve; serve()", str(its.fileno()), str(watch)],
+                pass_fds=(its.fileno(), watch),
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+                env=_environment(offline=is_local),
+            )
+        os.close(watch)
+        self._pipe = Connection(mine.detach())
+        try:
+            self._pipe.send(
+                {
+                    "model": model,
+                    "revision": None if is_local else revision,
+                    "sampling": {"temperature": temperature, "top_p": top_p},
+                    "seed": seed,
+                    "settings": settings,
+                }
+            )
+            self._facts = self._receive(lambda _: None)
+        except BaseException:
+            self.close()
+            raise
+
+    def reply(self, kind: str, prefix: list[Message], asks: Sequence[Ask], tick: Ticker) -> list[Reply]:
+        """Replies in the order of the asks. Raises UserError when the engine dies."""
+        self._send((prefix, list(asks)))
+        replies, facts = self._receive(tick)
+        for name, count in facts.items():
+            self._facts[name] = self._facts.get(name, 0) + count
+        return list(replies)
+
+    def facts(self) -> dict[str, Any]:
+        """Versions, device, start-up seconds; prompt tokens, those found in the prefix cache, engine seconds."""
+        return dict(self._facts)
+
+    def close(self) -> None:
+        """Stop the engine, wait for it, and see that no process of its group is left."""
+        if self._lifeline < 0:
+            return
+        try:
+            self._pipe.send(None)
+            self._process.wait(timeout=20)
+        except (OSError, ValueError, subprocess.TimeoutExpired):
+            pass
+        self._pipe.close()
+        os.close(self._lifeline)
+        self._lifeline = -1
+        group = self._process.pid
+        for deadline, kill in ((5.0, signal.SIGTERM), (10.0, signal.SIGKILL), (10.0, signal.SIGKILL)):
+            if _gone(group, 0.0):
+                break
+            try:
+                os.killpg(group, kill)
+            except (ProcessLookupError, PermissionError):
+                break
+            self._process.poll()
+            if _gone(group, deadline):
+                break
+        self._process.wait(timeout=20)
+
+    def _send(self, message: object) -> None:
+        try:
+            self._pipe.send(message)
+        except OSError:
+            raise self._broken("the engine is gone") from None
+
+    def _receive(self, tick: Ticker) -> Any:
+        while True:
+            try:
+                what, value = self._pipe.recv()
+            except (EOFError, OSError):
+                raise self._broken("the engine died") from None
+            if what == "tick":
+                tick(value)
+            elif what == "failed":
+                raise self._broken(value)
+            else:
+                return value
+
+    def _broken(self, what: str) -> UserError:
+        return UserError(
+            "generate",
+            f"vLLM with model {self._model!r}: {cause(self._log) or what}",
+            "an engine that starts and stays",
+            f"generate.model, generate.engine, or degla doctor; the engine's log is {self._log}",
+        )
+
+
+def cause(log: Path) -> str | None:
+    """The first useful error line of an engine's log: the message of the first exception that is not a mere echo."""
+    for line in log.read_text(errors="replace").splitlines():
+        found = _CAUSE.search(line)
+        if found and not any(dull in line.lower() for dull in _DULL):
+            return found.group(1).strip()[:300]
+    return None
+
+
+def _environment(*, offline: bool) -> dict[str, str]:
+    root = str(Path(__file__).parents[1])
+    ours = {
+        "PYTHONPATH": os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH")))),
+        "VLLM_CPU_KVCACHE_SPACE": os.environ.get("VLLM_CPU_KVCACHE_SPACE", "1"),
+        "VLLM_NO_USAGE_STATS": "1",
+        "DO_NOT_TRACK": "1",
+        "TOKENIZERS_PARALLELISM": "false",
+        "PYTHONUNBUFFERED": "1",
+    }
+    return {**os.environ, **ours, **({"HF_HUB_OFFLINE": "1"} if offline else {})}
+
+
+def _gone(group: int, patience: float) -> bool:
+    """True once no live process of the group is left (zombies hold no memory and do not count)."""
+    deadline = time.monotonic() + patience
+    while _alive(group):
+        if time.monotonic() >= deadline:
+            return False
+        time.sleep(0.1)
+    return True
+
+
+def _alive(group: int) -> bool:
+    if not Path("/proc/self/stat").exists():
+        try:
+            os.killpg(group, 0)
+        except OSError:
+            return False
+        return True
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            state, _, its_group = stat.read_text().rpartition(")")[2].split()[:3]
+        except (OSError, ValueError):
+            continue
+        if int(its_group) == group and state not in "ZX":
+            return True
+    return False
+
+
+# -- the child ---------------------------------------------------------------------------------------------------------
+
+
+def serve() -> None:
+    """The child's main loop: load, then answer until told to stop. Started by `Engine` only."""
+    pipe, watch = Connection(int(sys.argv[1])), int(sys.argv[2])
+    threading.Thread(target=_die_with_parent, args=(watch,), daemon=True).start()
+    try:
+        model = _Loaded(pipe, **pipe.recv())
+        pipe.send(("done", model.facts))
+        while (message := pipe.recv()) is not None:
+            pipe.send(("done", model.reply(*message)))
+    except Exception as error:
+        import traceback
+
+        traceback.print_exc()
+        pipe.send(("failed", f"{type(error).__name__}: {error}".splitlines()[0]))
+        sys.exit(1)
+    model.llm.llm_engine.engine_core.shutdown()
+
+
+def _die_with_parent(watch: int) -> None:
+    os.read(watch, 1)
+    os.killpg(os.getpgrp(), signal.SIGKILL)
+
+
+class _Loaded:
+    """The engine, inside the child."""
+
+    def __init__(
+        self,
+        pipe: Connection,
+        *,
+        model: str,
+        revision: str | None,
+        sampling: dict[str, Any],
+        seed: int,
+        settings: dict[str, Any],
+    ) -> None:
+        import vllm
+        from transformers import AutoConfig
+        from vllm.platforms import current_platform
+
+        start = time.monotonic()
+        on_cpu = current_platform.is_cpu()
+        longest = getattr(
+            AutoConfig.from_pretrained(model, revision=revision), "max_position_embeddings", MAX_MODEL_LEN
+        )
+        defaults = {
+            "dtype": "float32" if on_cpu else "auto",
+            "enforce_eager": on_cpu,
+            "enable_prefix_caching": True,
+            "max_model_len": min(longest, MAX_MODEL_LEN),
+            "seed": seed % 2**31,
+        }
+        self.llm = vllm.LLM(model=model, revision=revision, **{**defaults, **settings})
+        self._tokenizer = self.llm.get_tokenizer()
+        self._special = [token for token in self._tokenizer.all_special_tokens if token]
+        self._longest = int(self.llm.llm_engine.model_config.max_model_len)
+        self._sampling = {
+            **sampling,
+            "skip_special_tokens": True,
+            "structured_outputs": vllm.sampling_params.StructuredOutputsParams(regex=LINE),
+        }
+        self._pipe = pipe
+        self.facts = {
+            "vllm": vllm.__version__,
+            "device": current_platform.get_device_name() if not on_cpu else "cpu",
+            "dtype": str(self.llm.llm_engine.model_config.dtype).removeprefix("torch."),
+            "start_seconds": round(time.monotonic() - start, 1),
+        }
+
+    def reply(self, prefix: list[Message], asks: list[Ask]) -> tuple[list[Reply], dict[str, float]]:
+        """Replies in order, and what they took."""
+        start = time.monotonic()
+        prompts = self._prompts(prefix, [ask.caption for ask in asks])
+        replies: list[Reply | None] = [None] * len(asks)
+        sound = []
+        for index, (ask, ids) in enumerate(zip(asks, prompts, strict=True)):
+            if any(token in ask.caption for token in self._special):
+                replies[index] = Reply.failed("the caption holds a special token of the model")
+            elif len(ids) + ask.max_tokens > self._longest:
+                replies[index] = Reply.failed(
+                    f"prompt of {len(ids)} tokens and {ask.max_tokens} for the reply exceed {self._longest}"
+                )
+            else:
+                sound.append(index)
+        prompt_tokens = cached_tokens = 0
+        for index, output in zip(sound, self._generate([(prompts[i], asks[i]) for i in sound]), strict=True):
+            done = output.outputs[0]
+            replies[index] = Reply(
+                done.text, str(done.finish_reason), len(output.prompt_token_ids), len(done.token_ids)
+            )
+            prompt_tokens += len(output.prompt_token_ids)
+            cached_tokens += output.num_cached_tokens or 0
+        facts = {
+            "prompt_tokens": prompt_tokens,
+            "cached_tokens": cached_tokens,
+            "engine_seconds": round(time.monotonic() - start, 3),
+        }
+        return [reply for reply in replies if reply is not None], facts
+
+    def _generate(self, work: list[tuple[list[int], Ask]]) -> list[Any]:
+        from vllm import SamplingParams, TokensPrompt
+
+        if not work:
+            return []
+        outputs: list[Any] = self.llm.generate(
+            [TokensPrompt(prompt_token_ids=ids) for ids, _ in work],
+            [SamplingParams(max_tokens=ask.max_tokens, seed=ask.seed, **self._sampling) for _, ask in work],
+            use_tqdm=lambda *args, **kwargs: _Ticks(self._pipe, *args, **kwargs),
+        )
+        return outputs
+
+    def _prompts(self, prefix: list[Message], captions: list[str]) -> list[list[int]]:
+        """Token ids of every whole chat.
+
+        The shared prefix is cut off where the last user turn begins, which is a special token in every chat template
+        that has them, so cutting there changes no token; the first caption proves it, else each chat is done whole.
+        """
+
+        def render(caption: str) -> str:
+            chat = [*prefix, {"role": "user", "content": caption}]
+            return str(self._tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True))
+
+        def encode(texts: list[str]) -> list[list[int]]:
+            return list(self._tokenizer(texts, add_special_tokens=False)["input_ids"])
+
+        if not captions:
+            return []
+        try:
+            common = str(self._tokenizer.apply_chat_template(prefix, tokenize=False, add_generation_prompt=False))
+            whole = render(captions[0])
+            if whole.startswith(common) and captions[0].strip() in whole[len(common) :]:
+                head, tail = whole[len(common) :].split(captions[0].strip(), 1)
+                shared = encode([common])[0]
+                cut = [shared + ids for ids in encode([head + caption.strip() + tail for caption in captions])]
+                if cut[0] == encode([whole])[0]:
+                    return cut
+        except Exception as error:  # a template may refuse a chat that ends with the assistant
+            print(f"prefix not cut: {error}")
+        return encode([render(caption) for caption in captions])
+
+
+class _Ticks:
+    """Stands in for tqdm: passes counts on to the parent, at most four times a second."""
+
+    def __init__(self, pipe: Connection, iterable: Any = None, *, total: int = 0, desc: str = "", **_: Any) -> None:
+        self._pipe, self._iterable, self.total, self._counts = pipe, iterable, total, desc == "Processed prompts"
+        self.n, self._sent, self._start, self._last, self.postfix = 0, 0, time.monotonic(), time.monotonic(), ""
+
+    def __iter__(self) -> Any:
+        return iter(self._iterable)
+
+    @property
+    def format_dict(self) -> dict[str, float]:
+        """What vLLM reads to compute its speed."""
+        return {"elapsed": max(time.monotonic() - self._start, 1e-6)}
+
+    def update(self, count: int = 1) -> None:
+        """Count."""
+        self.n += count
+        if self._counts and time.monotonic() - self._last > 0.25:
+            self.refresh()
+
+    def refresh(self) -> None:
+        """Pass on what was counted."""
+        if self._counts and self.n > self._sent:
+            self._pipe.send(("tick", self.n - self._sent))
+            self._sent, self._last = self.n, time.monotonic()
+
+    def close(self) -> None:
+        """Pass on the rest."""
+        self.refresh()

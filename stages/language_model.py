@@ -1,0 +1,268 @@
+"""Language models that rewrite captions, behind one protocol: asks in, replies out, in order.
+
+    vllm     offline engine in a process of its own (`stages/engine.py`)
+    openai   any OpenAI-compatible server
+    replay   canned replies from a Parquet or JSONL file
+
+The fourth, `rules`, needs no model and lives in `stages/rules.py`. A fault of one ask is an error in its own reply;
+only what makes every ask fail (no engine, no server) raises.
+"""
+
+import json
+import os
+import random
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from pipeline.errors import UserError
+from stages.prompts import Message
+
+LINE = r"[^\x00-\x1f\x7f*_#<>{}\[\]|\\~^=`]+"
+"""What a reply may look like: one line without control characters and markup. Fixed, so it is compiled once."""
+
+RETRIED = frozenset((408, 409, 425, 429, 500, 502, 503, 504))
+
+Ticker = Callable[[int], None]
+"""Called now and then with the number of replies that just came in."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """One caption to rewrite.
+
+    Attributes:
+        caption: the caption.
+        attempt: 0 = first try, 1 = repair.
+        seed: of the sampling; fixed by caption, type and attempt.
+        max_tokens: the reply's cap.
+        avoid: other captions of the same pictures; only the rules generator looks at them.
+    """
+
+    caption: str
+    attempt: int
+    seed: int
+    max_tokens: int
+    avoid: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """What came back for one ask: a text, or an error.
+
+    Attributes:
+        text: the reply as it came; None with an error.
+        finish_reason: stop, length, or error.
+        prompt_tokens: tokens of the prompt, None where nobody counts.
+        reply_tokens: tokens of the reply, likewise.
+        error: one line, None when there is a text.
+    """
+
+    text: str | None
+    finish_reason: str
+    prompt_tokens: int | None = None
+    reply_tokens: int | None = None
+    error: str | None = None
+
+    @classmethod
+    def failed(cls, error: str) -> "Reply":
+        """The reply of an ask that brought no text."""
+        return cls(None, "error", None, None, " ".join(error.split())[:300])
+
+
+class LanguageModel(Protocol):
+    """Anything that answers asks."""
+
+    def reply(self, kind: str, prefix: list[Message], asks: Sequence[Ask], tick: Ticker) -> list[Reply]:
+        """Replies in the order of the asks, all of one negative type and one prompt prefix."""
+
+    def facts(self) -> dict[str, Any]:
+        """What ran: version, hardware, figures of the engine."""
+
+    def close(self) -> None:
+        """Release everything: processes, memory, connections."""
+
+
+class Replay:
+    """Answers from a file with columns type, caption, reply, and optionally attempt (0), finish_reason ("stop"),
+    prompt_tokens, reply_tokens. An ask the file does not hold fails, alone. Needs no prompts.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """Raises UserError when the file cannot be read or a column is missing."""
+        self._replies: dict[tuple[str, str, int], Reply] = {}
+        for index, row in enumerate(_rows(path)):
+            try:
+                key = row["type"], row["caption"], row.get("attempt") or 0
+                self._replies[key] = Reply(
+                    row["reply"], row.get("finish_reason") or "stop", row.get("prompt_tokens"), row.get("reply_tokens")
+                )
+            except KeyError as error:
+                raise UserError(
+                    "generate", f"{path} row {index}: no {error}", "columns type, caption, reply", "generate.model"
+                ) from None
+
+    def reply(self, kind: str, prefix: list[Message], asks: Sequence[Ask], tick: Ticker) -> list[Reply]:
+        """Look each ask up; a repair without a line of its own finds nothing."""
+        missing = Reply.failed("the replay file has no reply to this")
+        return [self._replies.get((kind, ask.caption, ask.attempt), missing) for ask in asks]
+
+    def facts(self) -> dict[str, Any]:
+        """How many replies the file holds."""
+        return {"replies": len(self._replies)}
+
+    def close(self) -> None:
+        """Nothing to release."""
+
+
+def _rows(path: Path) -> list[dict[str, Any]]:
+    try:
+        if path.suffix == ".parquet":
+            import pyarrow.parquet as pq
+
+            rows: list[dict[str, Any]] = pq.read_table(path).to_pylist()
+            return rows
+        with path.open(encoding="utf-8") as handle:
+            return [json.loads(line) for line in handle if line.strip()]
+    except (OSError, ValueError) as error:
+        raise UserError(
+            "generate", f"{path}: {error}", "a Parquet or JSONL file of replies", "generate.model"
+        ) from None
+
+
+class Server:
+    """An OpenAI-compatible chat server.
+
+    Up to `concurrency` requests at once. 408, 409, 425, 429, 5xx, time-outs and broken connections are tried again, up
+    to `tries` times with jittered exponential waits (a `Retry-After` is honoured); then, and on any other answer that
+    is no reply (another status, garbage, half a JSON), the ask fails alone. The key is read from `OPENAI_API_KEY`.
+    """
+
+    def __init__(
+        self,
+        base_url: str,
+        model: str,
+        *,
+        temperature: float,
+        top_p: float,
+        concurrency: int,
+        timeout: float,
+        tries: int = 5,
+        wait: float = 0.5,
+        structured: bool = True,
+    ) -> None:
+        """Raises UserError when the server cannot be reached, refuses the key, or does not serve the model."""
+        import httpx
+
+        key = os.environ.get("OPENAI_API_KEY")
+        headers = {"Authorization": f"Bearer {key}"} if key else {}
+        limits = httpx.Limits(max_connections=concurrency, max_keepalive_connections=concurrency)
+        self._client = httpx.Client(base_url=base_url.rstrip("/"), headers=headers, timeout=timeout, limits=limits)
+        self._model, self._tries, self._wait = model, tries, wait
+        self._sampling: dict[str, Any] = {"temperature": temperature, "top_p": top_p, "stop": ["\n"]}
+        if structured:
+            self._sampling["structured_outputs"] = {"regex": LINE}
+        self._pool = ThreadPoolExecutor(concurrency, thread_name_prefix="ask")
+        try:
+            self._check(base_url)
+        except BaseException:
+            self.close()
+            raise
+
+    def _check(self, base_url: str) -> None:
+        import httpx
+
+        def refuse(what: str, expected: str, fix: str) -> UserError:
+            return UserError("generate", f"{base_url}: {what}", expected, fix)
+
+        error: Exception | None = None
+        for attempt in range(self._tries):
+            try:
+                answer = self._client.get("/models")
+            except (httpx.HTTPError, httpx.InvalidURL) as broken:
+                error = broken
+            else:
+                if answer.status_code not in RETRIED:
+                    break
+                error = RuntimeError(f"status {answer.status_code}")
+            self._pause(attempt, None)
+        else:
+            raise refuse(
+                f"server does not answer ({error})", "an OpenAI-compatible server", "start it, or generate.base_url"
+            )
+        if answer.status_code in (401, 403):
+            raise refuse(f"status {answer.status_code}", "a valid key", "set OPENAI_API_KEY in the environment")
+        try:
+            served = [entry["id"] for entry in answer.json()["data"]]
+        except (ValueError, KeyError, TypeError):
+            return
+        if answer.is_success and self._model not in served:
+            raise refuse(f"does not serve {self._model!r}", f"one of {', '.join(served[:5])}", "generate.model")
+
+    def reply(self, kind: str, prefix: list[Message], asks: Sequence[Ask], tick: Ticker) -> list[Reply]:
+        """Ask the server, many at a time; replies in the order of the asks."""
+
+        def one(ask: Ask) -> Reply:
+            found = self._ask(prefix, ask)
+            tick(1)
+            return found
+
+        return list(self._pool.map(one, asks))
+
+    def _ask(self, prefix: list[Message], ask: Ask) -> Reply:
+        import httpx
+
+        body = {
+            "model": self._model,
+            "messages": [*prefix, {"role": "user", "content": ask.caption}],
+            "max_tokens": ask.max_tokens,
+            "seed": ask.seed,
+            **self._sampling,
+        }
+        error = ""
+        for attempt in range(self._tries):
+            after = None
+            try:
+                answer = self._client.post("/chat/completions", json=body)
+                if answer.is_success:
+                    return _read_completion(answer.json())
+                error = f"status {answer.status_code}: {answer.text[:200]}"
+                if answer.status_code not in RETRIED:
+                    break
+                after = answer.headers.get("retry-after")
+            except (httpx.TimeoutException, httpx.TransportError) as broken:
+                error = f"{type(broken).__name__}: {broken}"
+            except ValueError as broken:
+                error = f"no valid answer: {broken}"
+                break
+            if attempt + 1 < self._tries:
+                self._pause(attempt, after)
+        return Reply.failed(error)
+
+    def _pause(self, attempt: int, after: str | None) -> None:
+        wait = min(self._wait * 2**attempt, 30) * random.uniform(0.5, 1.5)
+        time.sleep(min(float(after), 60.0) if after and after.replace(".", "", 1).isdigit() else wait)
+
+    def facts(self) -> dict[str, Any]:
+        """Nothing is known of a server."""
+        return {}
+
+    def close(self) -> None:
+        """Close the connections; waits for requests under way."""
+        self._pool.shutdown(wait=True, cancel_futures=True)
+        self._client.close()
+
+
+def _read_completion(answer: Any) -> Reply:
+    try:
+        choice = answer["choices"][0]
+        text, reason = choice["message"]["content"], choice.get("finish_reason") or "stop"
+        usage = answer.get("usage") or {}
+        if not isinstance(text, str):
+            raise ValueError("content is no text")
+    except (KeyError, IndexError, TypeError, AttributeError) as error:
+        raise ValueError(f"{type(error).__name__} {error}") from None
+    return Reply(text, str(reason), usage.get("prompt_tokens"), usage.get("completion_tokens"))

@@ -1,0 +1,143 @@
+"""Replies are data paid for: kept beside the store, per what produced them, whatever becomes of the artifacts.
+
+    $DEGLA_HOME/replies/<type>/<digest>/
+        about.json                      model, sampling and prompt that the digest stands for
+        <first>-<last>.<content>.parquet     replies, sorted by caption_key and attempt
+
+Files are never changed, only added, each whole or absent. A file's name tells which caption keys it may hold, so a
+look-up opens few files however many there are. Changing a check re-uses every reply; changing one type's prompt leads
+to another digest for that type alone; a new caption is simply not there yet.
+"""
+
+import fcntl
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from pipeline import tables
+from pipeline.artifact import digest
+from stages.language_model import Ask, Reply
+
+_STATES = pa.dictionary(pa.int32(), pa.string())
+
+REPLIES = pa.schema(
+    [
+        pa.field("caption_key", pa.string(), nullable=False),
+        pa.field("attempt", pa.int8(), nullable=False),
+        pa.field("caption", pa.string(), nullable=False),
+        pa.field("text", pa.string()),
+        pa.field("finish_reason", _STATES, nullable=False),
+        pa.field("prompt_tokens", pa.int32()),
+        pa.field("reply_tokens", pa.int32()),
+        pa.field("error", pa.string()),
+        pa.field("seconds", pa.float32(), nullable=False, metadata={"description": "share of its batch's wall time"}),
+    ]
+)
+
+
+class Kept(NamedTuple):
+    """A reply with the seconds it took."""
+
+    reply: Reply
+    seconds: float
+
+
+def caption_key(caption: str) -> str:
+    """Identity of a caption: the first 16 hex digits of its sha256."""
+    return hashlib.sha256(caption.encode()).hexdigest()[:16]
+
+
+@dataclass(frozen=True)
+class Replies:
+    """The replies of one type from one source (model, sampling, prompt).
+
+    Attributes:
+        folder: where they are kept for good.
+        faults: where failed asks are kept while one artifact is being made: they are not paid for, and asked again
+            when the stage is started again after it gave up.
+    """
+
+    folder: Path
+    faults: Path
+
+    @classmethod
+    def of(cls, home: Path, kind: str, source: dict[str, Any], faults: Path) -> "Replies":
+        """The replies below `home`; writes `about.json` when they are new."""
+        identity = digest(source)
+        found = cls(home / kind / identity, faults / kind)
+        about = found.folder / "about.json"
+        if not about.exists():
+            found.folder.mkdir(parents=True, exist_ok=True)
+            unfinished = about.with_name(f".about.{os.getpid()}.tmp")
+            unfinished.write_text(json.dumps(source, indent=1, ensure_ascii=False))
+            tables.finish(unfinished, about)
+        return found
+
+    def find(self, first: str, last: str) -> dict[tuple[str, int], Kept]:
+        """All replies and faults to captions with first <= key <= last, by (caption key, attempt)."""
+        found: dict[tuple[str, int], Kept] = {}
+        for path in (*_overlapping(self.faults, first, last), *_overlapping(self.folder, first, last)):
+            table = pq.read_table(path, schema=REPLIES)
+            key = table["caption_key"]
+            for row in table.filter(pc.and_(pc.greater_equal(key, first), pc.less_equal(key, last))).to_pylist():
+                reply = Reply(
+                    row["text"], row["finish_reason"], row["prompt_tokens"], row["reply_tokens"], row["error"]
+                )
+                found[row["caption_key"], row["attempt"]] = Kept(reply, row["seconds"])
+        return found
+
+    def add(self, asks: list[Ask], replies: list[Reply], seconds: float) -> None:
+        """Keep what came back for one batch, in at most two files: replies, and faults."""
+        share = seconds / max(len(asks), 1)
+        rows = [
+            {
+                "caption_key": caption_key(ask.caption),
+                "attempt": ask.attempt,
+                "caption": ask.caption,
+                "text": reply.text,
+                "finish_reason": reply.finish_reason,
+                "prompt_tokens": reply.prompt_tokens,
+                "reply_tokens": reply.reply_tokens,
+                "error": reply.error,
+                "seconds": share,
+            }
+            for ask, reply in zip(asks, replies, strict=True)
+        ]
+        rows.sort(key=lambda row: (row["caption_key"], row["attempt"]))
+        for folder, is_fault in ((self.folder, False), (self.faults, True)):
+            if chosen := [row for row in rows if (row["error"] is not None) == is_fault]:
+                content = digest(chosen)
+                name = f"{chosen[0]['caption_key']}-{chosen[-1]['caption_key']}.{content}.parquet"
+                tables.write(folder / name, chosen, REPLIES)
+
+    @contextmanager
+    def claim(self, name: str) -> Iterator[bool]:
+        """True when this process may work on the named shard, False when another one does. Dies with its owner."""
+        path = self.folder / ".claims" / name
+        path.parent.mkdir(exist_ok=True)
+        with path.open("w") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                yield False
+            else:
+                yield True
+
+
+def _overlapping(folder: Path, first: str, last: str) -> list[Path]:
+    """Files that may hold keys of the range; in order of name, so that the same file always wins."""
+    found = []
+    for path in sorted(folder.glob("*.parquet"), reverse=True) if folder.is_dir() else ():
+        lowest, _, highest = path.name.split(".", 1)[0].partition("-")
+        if not path.name.startswith(".") and lowest <= last and highest >= first:
+            found.append(path)
+    return found

@@ -1,0 +1,109 @@
+"""The captions of a pairs table in shards fixed by content, read one at a time, so that memory does not grow with them.
+
+A caption belongs to the shard whose range of caption keys holds its own; the ranges cut the key space into equal
+parts. Each distinct caption stands once, with every pair that has it and the other captions of that pair's picture.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import groupby
+from pathlib import Path
+from typing import NamedTuple
+
+import duckdb
+import pyarrow.parquet as pq
+
+from pipeline import tables
+
+_KEY_BITS = 64
+
+
+class Pair(NamedTuple):
+    """A pair that has the caption: its id, and all captions of its picture, the caption itself among them."""
+
+    pair_id: str
+    siblings: list[str]
+
+
+class Entry(NamedTuple):
+    """A distinct caption: its key, its text, its pairs."""
+
+    key: str
+    caption: str
+    pairs: list[Pair]
+
+
+@dataclass(frozen=True)
+class Shards:
+    """Shards 0..count-1 of one plan file.
+
+    Attributes:
+        plan: Parquet file of caption_key, caption, pair_id, siblings, sorted by caption_key and pair_id.
+        count: how many shards, a power of two.
+        captions: distinct captions in all.
+    """
+
+    plan: Path
+    count: int
+    captions: int
+
+    def bounds(self, index: int) -> tuple[str, str]:
+        """First and last caption key that may belong to a shard."""
+        width = 2**_KEY_BITS // self.count
+        return f"{index * width:016x}", f"{(index + 1) * width - 1:016x}"
+
+    def read(self, index: int) -> list[Entry]:
+        """The captions of one shard, by key."""
+        first, last = self.bounds(index)
+        rows = pq.read_table(
+            self.plan, filters=[("caption_key", ">=", first), ("caption_key", "<=", last)], use_threads=False
+        ).to_pylist()
+        return [
+            Entry(key, pairs[0]["caption"], [Pair(row["pair_id"], row["siblings"]) for row in pairs])
+            for key, group in groupby(rows, key=lambda row: row["caption_key"])
+            if (pairs := list(group))
+        ]
+
+    def sample(self, limit: int) -> Iterator[str]:
+        """Up to `limit` distinct captions, a random sample since keys are hashes."""
+        taken = 0
+        for batch in pq.ParquetFile(self.plan).iter_batches(batch_size=4096, columns=["caption_key", "caption"]):
+            previous = ""
+            for row in batch.to_pylist():
+                if row["caption_key"] != previous and taken < limit:
+                    taken, previous = taken + 1, row["caption_key"]
+                    yield row["caption"]
+            if taken >= limit:
+                return
+
+
+def make(pairs: Path, plan: Path, size: int, memory: str = "512MB") -> Shards:
+    """Write the plan of a pairs table and cut it into shards of about `size` captions, never more than twice that."""
+    plan.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = plan.with_name(f".{plan.name}.tmp")
+    with duckdb.connect() as sql:
+        sql.execute(f"set memory_limit = '{memory}'")
+        sql.execute("set temp_directory = $folder", {"folder": str(plan.parent / "spill")})
+        sql.execute("set threads = 2")
+        pieces = str(pairs / "*.parquet").replace("'", "''")
+        target = str(unfinished).replace("'", "''")
+        sql.execute(
+            f"""
+            copy (
+                with pictures as (
+                    select image_key, list(distinct caption order by caption) as siblings
+                    from read_parquet('{pieces}') group by image_key
+                )
+                select left(sha256(caption), 16) as caption_key, caption, pair_id, siblings
+                from read_parquet('{pieces}') join pictures using (image_key)
+                order by caption_key, pair_id
+            ) to '{target}' (format parquet, compression zstd, row_group_size 8192)
+            """  # noqa: S608
+        )
+        counted = sql.execute(f"select count(distinct caption_key) from read_parquet('{target}')").fetchone()  # noqa: S608
+    tables.finish(unfinished, plan)
+    captions = int(counted[0]) if counted else 0
+    count = 1
+    while captions > size * count:
+        count *= 2
+    return Shards(plan, count, captions)

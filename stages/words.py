@@ -1,0 +1,225 @@
+"""Words of a caption: tokens, parts of speech, base forms, and what the lexicon knows of them.
+
+Shared by the checks and by the rules generator. The tagger is TextBlob's PatternTagger, whose lexicon ships with the
+package and works offline; `data/lexicon/english.yaml` adds the words captions are made of.
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache, lru_cache
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+LEXICON = Path(__file__).parents[1] / "data" / "lexicon" / "english.yaml"
+
+TOKEN = re.compile(r"\d+(?:[.,:]\d+)*|[^\W\d_]+(?:['’-][^\W\d_]+)*|[^\w\s]|_")
+
+
+def word_set(words: str) -> frozenset[str]:
+    """The words of a blank-separated list."""
+    return frozenset(words.split())
+
+
+FUNCTION = word_set(
+    """a an the this that these those some any each every his her hers its their theirs my your our he she it they them
+    him himself herself itself themselves one's i you we us me who whom whose which there here is are was were be been
+    being am has have had having do does did and or but nor as while so than then of to too also not no n't"""
+)
+ARTICLES = word_set("a an the some")
+PLACES = word_set(
+    """in on at by near beside behind under over above below beneath across against along around between inside outside
+    into onto through toward towards with without from during before after off upon within among amid next"""
+)
+QUANTIFIERS = word_set(
+    """several many few multiple various numerous another other one single all both no lots couple bunch group pair
+    dozen some"""
+)
+IRREGULAR = {
+    "men": "man", "women": "woman", "children": "child", "feet": "foot", "teeth": "tooth", "mice": "mouse",
+    "geese": "goose", "oxen": "ox", "knives": "knife", "leaves": "leaf", "wolves": "wolf", "shelves": "shelf",
+    "loaves": "loaf", "calves": "calf", "halves": "half", "scarves": "scarf", "lives": "life", "wives": "wife",
+    "policemen": "policeman", "firemen": "fireman", "fishermen": "fisherman", "snowmen": "snowman", "an": "a",
+    "buses": "bus", "dresses": "dress", "glasses": "glasses", "pants": "pants", "jeans": "jeans", "shorts": "shorts",
+    "potatoes": "potato", "tomatoes": "tomato", "goes": "go", "does": "do", "has": "have", "gas": "gas",
+    "tennis": "tennis", "grass": "grass", "canvas": "canvas", "christmas": "christmas", "movies": "movie",
+    "cookies": "cookie", "ties": "tie", "lies": "lie", "pies": "pie", "skis": "ski", "shoes": "shoe", "hoes": "hoe",
+    "toes": "toe", "canoes": "canoe", "bushes": "bush", "always": "always", "iris": "iris", "asparagus": "asparagus",
+    "axes": "axe", "horses": "horse", "houses": "house", "noses": "nose", "roses": "rose", "vases": "vase",
+    "oranges": "orange", "cases": "case", "bases": "base", "races": "race", "faces": "face", "places": "place",
+    "shuttlecocks": "shuttlecock", "is": "be", "are": "be", "was": "be", "were": "be", "trousers": "trousers",
+    "sunglasses": "sunglasses", "species": "species", "series": "series", "lens": "lens",
+}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Word:
+    """One token of a caption.
+
+    Attributes:
+        text: as written.
+        lower: in lower case.
+        lemma: base form (singular, no third-person s), lower case.
+        tag: Penn tag, or the token itself for punctuation.
+    """
+
+    text: str
+    lower: str
+    lemma: str
+    tag: str
+
+    @property
+    def is_word(self) -> bool:
+        """False for punctuation."""
+        return self.text[0].isalnum()
+
+    @property
+    def is_noun(self) -> bool:
+        """Tagged a noun, or a noun of the lexicon not used as an adjective here."""
+        return self.tag.startswith("NN")
+
+    @property
+    def is_adjective(self) -> bool:
+        """Tagged an adjective."""
+        return self.tag.startswith("JJ")
+
+    @property
+    def may_be_noun(self) -> bool:
+        """Some reading of the word is a noun."""
+        return self.is_noun or self.lemma in lexicon().nouns or self.lemma in lexicon().kind_of
+
+    @property
+    def may_modify(self) -> bool:
+        """Some reading of the word says which or what kind of thing: adjective, number, participle, quantifier."""
+        return (
+            self.tag[:2] in ("JJ", "CD")
+            or self.tag in ("VBN", "VBG", "VBD", "RB", "PDT")
+            or self.lemma in lexicon().adjectives
+            or self.lower in QUANTIFIERS
+            or self.lower.endswith(("ed", "ing", "y", "en", "less", "ful", "ish"))
+            or "-" in self.lower
+        )
+
+    @property
+    def is_content(self) -> bool:
+        """Neither punctuation nor a grammatical word."""
+        return self.is_word and self.lower not in FUNCTION
+
+
+@dataclass(frozen=True)
+class Lexicon:
+    """The data file, indexed. All words are base forms."""
+
+    synonyms: Mapping[str, frozenset[str]]
+    kind_of: Mapping[str, frozenset[str]]
+    members: Mapping[str, tuple[str, ...]]
+    nouns: frozenset[str]
+    adjectives: frozenset[str]
+
+    def same_or_wider(self, one: str, other: str) -> bool:
+        """True when one word is a synonym, a kind or a member of a kind of the other, as far as the lexicon knows."""
+        one_all, other_all = self._names(one), self._names(other)
+        return bool(
+            one_all & other_all
+            or any(self._kinds(name) & other_all for name in one_all)
+            or any(self._kinds(name) & one_all for name in other_all)
+        )
+
+    def siblings(self, word: str) -> frozenset[str]:
+        """Words that share a kind with this one (other colours, other animals), itself and its synonyms left out."""
+        near = {member for kind in self.kind_of.get(word, ()) for member in self.members[kind]}
+        return frozenset(member for member in near if not self.same_or_wider(word, member))
+
+    def _names(self, word: str) -> frozenset[str]:
+        return self.synonyms.get(word, frozenset()) | {word}
+
+    def _kinds(self, word: str) -> frozenset[str]:
+        direct = self.kind_of.get(word, frozenset())
+        return direct.union(*(self._kinds(kind) for kind in direct)) if direct else direct
+
+
+@cache
+def lexicon() -> Lexicon:
+    """The lexicon file, read once."""
+    data: dict[str, Any] = yaml.safe_load(LEXICON.read_text())
+    synonyms: dict[str, set[str]] = {}
+    for line in data["synonyms"]:
+        for word in line:
+            synonyms.setdefault(word, set()).update(line)
+    kind_of: dict[str, set[str]] = {}
+    for kind, members in data["kinds"].items():
+        for word in members:
+            kind_of.setdefault(word, set()).add(kind)
+    return Lexicon(
+        synonyms={word: frozenset(group) for word, group in synonyms.items()},
+        kind_of={word: frozenset(kinds) for word, kinds in kind_of.items()},
+        members={kind: tuple(members) for kind, members in data["kinds"].items()},
+        nouns=frozenset(data["nouns"]),
+        adjectives=frozenset(data["adjectives"]),
+    )
+
+
+@lru_cache(maxsize=65536)
+def lemma(word: str) -> str:
+    """Base form of a lower-case word by rule: "boxes" -> "box", "women" -> "woman", "rides" -> "ride"."""
+    if word in IRREGULAR:
+        return IRREGULAR[word]
+    if word.endswith("ies") and len(word) > 4:
+        return word[:-3] + "y"
+    if word.endswith(("ches", "shes", "xes", "sses", "zes")):
+        return word[:-2]
+    if word.endswith("s") and len(word) > 3 and not word.endswith(("ss", "us", "'s")):
+        return word[:-1]
+    return word
+
+
+@lru_cache(maxsize=4096)
+def parse(text: str) -> tuple[Word, ...]:
+    """Tokens of a text with their part of speech and base form."""
+    tokens = TOKEN.findall(text)
+    lowered = [token.lower() for token in tokens]
+    tags = _tags(lowered)
+    words = []
+    for index, (token, lower, tag) in enumerate(zip(tokens, lowered, tags, strict=True)):
+        base = lemma(lower)
+        following = tags[index + 1] if index + 1 < len(tags) else ""
+        words.append(Word(token, lower, base, _settle(base, lower, tag, following, lowered[:index])))
+    return tuple(words)
+
+
+def _settle(base: str, lower: str, tag: str, following: str, before: list[str]) -> str:
+    """Correct the tagger with the lexicon: a word that is both is an adjective before a noun or adjective."""
+    known = lexicon()
+    if not lower[0].isalnum() or lower in FUNCTION:
+        return tag
+    both = base in known.nouns
+    if lower in known.adjectives and not tag.startswith(("JJ", "CD")):
+        return "JJ" if not both or following[:2] in ("NN", "JJ") else "NN"
+    if both and tag.startswith(("VB", "JJ", "RB", "MD")):
+        previous = before[-1] if before else ""
+        nominal = previous in ARTICLES or previous in ("his", "her", "their", "its", "of", "") or previous in PLACES
+        return "NN" if nominal and following[:2] not in ("NN", "JJ") else tag
+    return tag
+
+
+def _tags(lowered: list[str]) -> list[str]:
+    return [tag for _, tag in _tagger().find_tags(lowered)]
+
+
+@cache
+def _tagger() -> Any:
+    from textblob.en import parser
+
+    return parser
+
+
+@lru_cache(maxsize=65536)
+def is_known(word: str) -> bool:
+    """True when the tagger's lexicon or ours holds the lower-case word or its base form."""
+    forms = {word, lemma(word), *word.split("-")}
+    stems = {word[:-3], word[:-3] + "e", word[:-2], word[:-1], word[:-4]} if len(word) > 5 else set()
+    tagger = _tagger().lexicon
+    mine = lexicon()
+    return any(form in tagger or form in mine.kind_of or form in mine.synonyms for form in forms | stems)
