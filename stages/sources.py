@@ -160,7 +160,9 @@ def tar_shards(paths: list[Path], layout: Format, unpacked: Path) -> Iterator[Re
             name = f"{path.stem}/{_plain(key)}.{picture or 'jpg'}"
             if picture:
                 _unpack(unpacked / name, parts[picture])
-            yield Record(f"{path.name}:{key}", name, f"tar:{path.stem}:{key}", caption)
+            key_in_source = str(facts.get("image_key") or f"tar:{path.stem}:{key}")
+            negatives = tuple(map(str, facts.get("negatives") or ()))
+            yield Record(f"{path.name}:{key}", name, key_in_source, caption, None, negatives)
 
 
 def parquet_files(paths: list[Path], layout: Format, unpacked: Path) -> Iterator[Record]:

@@ -1,0 +1,102 @@
+"""Writers from the dataset to other projects' formats: nobody is locked in, and `stages.sources` reads them back."""
+
+import csv
+import json
+import re
+import tarfile
+from collections.abc import Iterator
+from io import BytesIO
+from itertools import groupby
+from pathlib import Path
+from typing import Any, Literal
+
+from pipeline import tables
+from pipeline.artifact import Artifact
+from pipeline.errors import UserError
+from pipeline.schema import NEGATIVE_TYPES
+
+Format = Literal["negclip_tsv", "degla_json", "webdataset"]
+SHARD = 1000
+
+
+def export(dataset: Artifact, image_root: Path, kind: Format, target: Path, split: str = "train") -> int:
+    """Write one split of a dataset.
+
+    Args:
+        dataset: the dataset artifact.
+        image_root: folder the dataset's picture paths are relative to.
+        kind: `negclip_tsv` and `degla_json` name the pictures, `webdataset` holds them (shards of 1,000 pairs).
+        target: a file, or for webdataset a folder; written whole or not at all.
+        split: which rows.
+
+    Returns:
+        Rows written.
+
+    Raises:
+        UserError: the format cannot say what the dataset holds, or a picture is missing.
+    """
+    columns = ["image_key", "image_uri", "caption", *NEGATIVE_TYPES, "split"]
+    rows = (
+        row | {"negatives": [row[kind] for kind in NEGATIVE_TYPES if row[kind] is not None]}
+        for batch in tables.batches(dataset.path, 4096, columns)
+        for row in batch.to_pylist()
+        if row["split"] == split
+    )
+    if kind == "webdataset":
+        return _webdataset(rows, image_root, target)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = target.with_name(f".{target.name}.tmp")
+    written = (_negclip_tsv if kind == "negclip_tsv" else _degla_json)(rows, unfinished)
+    tables.finish(unfinished, target)
+    return written
+
+
+def _negclip_tsv(rows: Iterator[dict[str, Any]], target: Path) -> int:
+    """title, filepath, neg_caption; neg_image, row numbers of mined neighbours, is left empty for its own miner."""
+    written = 0
+    with target.open("w", newline="", encoding="utf-8") as handle:
+        sheet = csv.writer(handle, delimiter="\t")
+        sheet.writerow(["", "title", "filepath", "neg_caption", "neg_image"])
+        for written, row in enumerate(rows, start=1):
+            sheet.writerow([written - 1, row["caption"], row["image_uri"], repr(row["negatives"]), "[]"])
+    return written
+
+
+def _degla_json(rows: Iterator[dict[str, Any]], target: Path) -> int:
+    found = []
+    for row in rows:
+        number = re.search(r"(\d{12})\.\w+$", row["image_uri"])
+        if number is None or not row["image_key"].startswith("coco:"):
+            raise UserError(
+                "export", f"{row['image_uri']} has no COCO number", "COCO pictures", "export to webdataset instead"
+            )
+        found.append({"image_id": int(number[1]), "original": row["caption"], "enhanced": row["negatives"]})
+    target.write_text(json.dumps(found, ensure_ascii=False, indent=0), encoding="utf-8")
+    return len(found)
+
+
+def _webdataset(rows: Iterator[dict[str, Any]], image_root: Path, target: Path) -> int:
+    """Shards of {key}.<suffix>, {key}.txt and {key}.json (picture, caption; key and negatives), dates fixed."""
+    target.mkdir(parents=True, exist_ok=True)
+    written = 0
+    for shard, group in groupby(enumerate(rows), key=lambda numbered: numbered[0] // SHARD):
+        path = target / f"{shard:05d}.tar"
+        unfinished = path.with_name(f".{path.name}.tmp")
+        with tarfile.open(unfinished, "w") as archive:
+            for number, row in group:
+                picture = image_root / row["image_uri"]
+                if not picture.is_file():
+                    raise UserError("export", f"{picture} is not there", "every picture", "degla run RUN --from ingest")
+                facts = {"image_key": row["image_key"], "negatives": row["negatives"], "status": "success"}
+                _add(archive, f"{number:08d}{picture.suffix.lower()}", picture.read_bytes())
+                _add(archive, f"{number:08d}.txt", row["caption"].encode())
+                _add(archive, f"{number:08d}.json", json.dumps(facts, ensure_ascii=False).encode())
+                written = number + 1
+        tables.finish(unfinished, path)
+    return written
+
+
+def _add(archive: tarfile.TarFile, name: str, content: bytes) -> None:
+    member = tarfile.TarInfo(name)
+    member.size = len(content)
+    archive.addfile(member, BytesIO(content))
