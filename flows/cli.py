@@ -6,15 +6,14 @@ import tomllib
 import urllib.request
 from contextlib import suppress
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, cast, get_args
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
+from flows import inspection, road
 from flows import recipe as recipes
-from flows import road
-from pipeline import tables
 from pipeline.artifact import Store
 from pipeline.errors import UserError
 
@@ -112,30 +111,59 @@ def status(name: Annotated[str, typer.Argument(help="run; empty = all")] = "") -
 @app.command()
 def sql(name: Name, query: Annotated[str, typer.Argument(help="DuckDB SQL; there is a view for every table")]) -> None:
     """Ask SQL of a run's tables: pairs, pairs_rejected, negatives, dataset, leaks, steps, scores."""
-    import duckdb
+    answer = inspection.ask(Store.default(), name, query)
+    if answer is not None:
+        answer.show(max_width=max(out.width, 80), max_rows=1000)
+
+
+@app.command()
+def show(
+    name: Name,
+    table: Annotated[str, typer.Argument(help="pairs, negatives, dataset, ...")],
+    where: Annotated[str, typer.Option(help="SQL condition, e.g. \"type = 'swap_nouns'\"")] = "",
+    limit: Annotated[int, typer.Option(help="rows at most")] = 5,
+) -> None:
+    """Print rows of one table, one column per line."""
+    for row in inspection.show(Store.default(), name, table, where, limit):
+        out.print("\n".join(f"{column:18} {value}" for column, value in row.items()), end="\n\n", markup=False)
+
+
+@app.command()
+def diff(one: Name, two: Name) -> None:
+    """What differs between the datasets of two runs."""
+    for what, count in inspection.diff(Store.default(), one, two).items():
+        out.print(f"{count:10,}  {what}")
+
+
+@app.command()
+def why(name: Name, recipe: Annotated[str, typer.Option(help="against this recipe; default: the run's own")] = "",
+        overrides: Set = []) -> None:  # noqa: B006  # fmt: skip
+    """Why each stage of a run would be reused or run again: which setting, input or file changed."""
+    store = Store.default()
+    for stage, reason in inspection.why(store, name, road.run_recipe(store, name, recipe, overrides)):
+        out.print(f"{stage:9} {reason}", markup=False)
+
+
+@app.command()
+def export(
+    name: Name,
+    kind: Annotated[str, typer.Argument(help="negclip_tsv, degla_json or webdataset")],
+    target: Annotated[Path, typer.Argument(help="file, or for webdataset folder, to write")],
+    split: Annotated[str, typer.Option(help="train, val or test")] = "train",
+) -> None:
+    """Write a run's dataset in another project's format."""
+    from stages import exports
 
     store = Store.default()
-    views: dict[str, Path] = {}
-    for stage in road.STAGES.values():
-        folder = store.run(name) / stage.makes
-        if folder.exists():
-            views |= tables.table_folders(folder, stage.makes)
-    if not views:
+    dataset, pairs = store.linked(name, "dataset"), store.linked(name, "pairs")
+    if dataset is None or pairs is None:
         raise UserError(
-            "sql", f"run {name!r} has no table", f"one of {', '.join(store.runs()) or 'no run'}", "degla run"
+            "export", f"run {name!r} has no dataset", "an assembled run", f"degla run {name} --until assemble"
         )
-    with tables.connect(views) as connection:
-        try:
-            answer = connection.sql(query)
-        except duckdb.Error as error:
-            raise UserError(
-                "sql",
-                str(error).strip().splitlines()[0],
-                f"SQL over {', '.join(views)}",
-                "degla sql RUN 'describe pairs'",
-            ) from None
-        if answer is not None:
-            answer.show(max_width=max(out.width, 80), max_rows=1000)
+    if kind not in get_args(exports.Format):
+        raise UserError("export", f"no format {kind!r}", f"one of {', '.join(get_args(exports.Format))}", "name one")
+    rows = exports.export(dataset, pairs.path / pairs.meta["image_root"], cast(exports.Format, kind), target, split)
+    out.print(f"{rows:,} rows of {split} in {target}")
 
 
 @app.command()
@@ -236,5 +264,4 @@ def _closing(store: Store, run_name: str) -> None:
 
 
 def _headline(meta: dict[str, Any]) -> Table:
-    table = Table("score", "before", "after", "n", title="before and after, with 95 % intervals", title_justify="left")
-    return table
+    return Table("score", "before", "after", "n", title="before and after, with 95 % intervals", title_justify="left")

@@ -63,6 +63,8 @@ def throttled(tell: Callable[[str, float], None], every: float = EVERY_SECONDS) 
     def report(what: str, done: int, total: int) -> None:
         unit, moment = what.partition(",")[0], time.monotonic()
         since, at = begun.setdefault(unit, (moment, done))
+        if done < at:
+            since, at = begun[unit] = (moment, done)
         if moment - told.get(unit, 0.0) < every and done < total:
             return
         told[unit] = moment

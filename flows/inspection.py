@@ -1,0 +1,103 @@
+"""Questions one asks of runs: rows of a table, what differs between two datasets, why a stage would run again."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import duckdb
+
+from flows import road
+from flows.recipe import Recipe
+from pipeline import tables
+from pipeline.artifact import Store, digest
+from pipeline.errors import UserError
+from pipeline.schema import DATASET
+
+COMPARED = [name for name in DATASET.names if not name.endswith("_tokens") and name != "pair_id"]
+
+
+def views(store: Store, run: str) -> dict[str, Path]:
+    """Table name -> folder, for every table a run holds. Raises UserError when it holds none."""
+    found: dict[str, Path] = {}
+    for kind in road.MAKER:
+        folder = store.run(run) / kind
+        if folder.exists():
+            found |= tables.table_folders(folder, kind)
+    if not found:
+        raise UserError(
+            "sql", f"run {run!r} has no table", f"one of {', '.join(store.runs()) or 'no run'}", "degla run"
+        )
+    return found
+
+
+def ask(store: Store, run: str, query: str) -> duckdb.DuckDBPyRelation | None:
+    """Answer SQL over a run's tables. Raises UserError for SQL that DuckDB refuses."""
+    found = views(store, run)
+    connection = tables.connect(found)
+    try:
+        answer = connection.sql(query)
+        return answer.execute() if answer is not None else None
+    except duckdb.Error as error:
+        reason = str(error).strip().splitlines()[0]
+        raise UserError("sql", reason, f"SQL over {', '.join(found)}", f"degla sql {run} 'describe pairs'") from None
+
+
+def show(store: Store, run: str, table: str, where: str, limit: int) -> Iterator[dict[str, Any]]:
+    """Rows of one table, at most `limit`, that a SQL condition picks; columns without a value are left out."""
+    if table not in (found := views(store, run)):
+        raise UserError("show", f"run {run!r} has no table {table!r}", f"one of {', '.join(found)}", "name one of them")
+    answer = ask(store, run, f"select * from {table} where {where or 'true'} limit {limit:d}")  # noqa: S608 - user's own SQL
+    assert answer is not None
+    for row in answer.to_arrow_table().to_pylist():
+        yield {name: value for name, value in row.items() if value is not None}
+
+
+def diff(store: Store, one: str, two: str) -> dict[str, int]:
+    """Rows that differ between the datasets of two runs: only in one, only in two, and per column the changed ones."""
+    folders = {"one": views(store, one), "two": views(store, two)}
+    for run, found in zip((one, two), folders.values(), strict=True):
+        if "dataset" not in found:
+            raise UserError("diff", f"run {run!r} has no dataset", "two datasets", f"degla run {run} --until assemble")
+    changed = ", ".join(f"count(*) filter (one.{name} is distinct from two.{name}) as {name}" for name in COMPARED)
+    with tables.connect({name: found["dataset"] for name, found in folders.items()}) as sql:
+        only = sql.sql("select (select count(*) from one anti join two using (pair_id)), "
+                       "(select count(*) from two anti join one using (pair_id))").fetchall()[0]  # fmt: skip
+        differing = sql.sql(f"select {changed} from one join two using (pair_id)").fetchall()[0]  # noqa: S608
+    counts = dict(zip(COMPARED, differing, strict=True))
+    return {f"rows only in {one}": only[0], f"rows only in {two}": only[1]} | {
+        f"{name} differs": count for name, count in counts.items() if count
+    }
+
+
+def why(store: Store, run: str, recipe: Recipe) -> Iterator[tuple[str, str]]:
+    """For every stage: reused, or what makes it run again: a setting, an input, a file, the code's version."""
+    upstream_changed: set[str] = set()
+    for name, stage in road.STAGES.items():
+        artifact = store.linked(run, stage.makes)
+        stale_inputs = upstream_changed & set(stage.needs)
+        if artifact is None:
+            reasons = [f"no intact {stage.makes} on disk"]
+        elif stale_inputs:
+            reasons = [f"{kind} will be made again" for kind in sorted(stale_inputs)]
+        else:
+            wanted = road.identity(stage, getattr(recipe, name), road.inputs_of(store, run, stage))
+            manifest = artifact.manifest
+            # The manifest keeps the whole configuration; only its deciding part is compared.
+            made = {
+                "stage_version": manifest.stage_version,
+                "config": stage.config.model_validate(manifest.config).identity(),
+                "inputs": manifest.inputs,
+                "outside": manifest.outside,
+            }
+            reasons = [] if digest(wanted) == manifest.fingerprint else list(_changes("", made, wanted))
+        if reasons:
+            upstream_changed.add(stage.makes)
+        yield name, "; ".join(reasons) or "reused"
+
+
+def _changes(prefix: str, made: Any, wanted: Any) -> Iterator[str]:
+    if isinstance(made, dict) and isinstance(wanted, dict):
+        for key in sorted(set(made) | set(wanted) - {"stage"}):
+            yield from _changes(f"{prefix}.{key}".lstrip("."), made.get(key), wanted.get(key))
+    elif made != wanted:
+        yield f"{prefix}: {made} -> {wanted}"
