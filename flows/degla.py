@@ -42,12 +42,11 @@ def _backoff(retries: int) -> list[float]:
     retry_condition_fn=_transient,
     persist_result=False,
 )
-def stage(name: str, run: str, recipe: str, overrides: list[str], force: bool) -> State[str]:
+def stage(name: str, run: str, force: bool) -> State[str]:
     """Run or reuse one stage; a reused one shows as Cached."""
     store = Store.default()
-    outcome = road.run_stage(
-        store, run, road.run_recipe(store, run, recipe, overrides), name, partial(_working, name), force=force
-    )
+    recipe = road.run_recipe(store, run, "")
+    outcome = road.run_stage(store, run, recipe, name, partial(_working, name), force=force)
     rows = ", ".join(f"{count:,} rows of {table}" for table, count in outcome.artifact.manifest.rows.items())
     message = f"{'reused' if outcome.reused else 'made'} {outcome.artifact.path} ({rows or 'no tables'})"
     get_run_logger().info("%s: %s", name, message)
@@ -78,7 +77,7 @@ def degla(
         resolved = road.run_recipe(store, run, recipe, overrides)
         road.keep_recipe(store, run, resolved)
         for name in road.chosen(stages):
-            stage(name, run, "", [], force, return_state=True).result()
+            stage(name, run, force, return_state=True).result()
     except UserError as error:
         get_run_logger().error("%s", error)
         return Failed(message=str(error), data=error)

@@ -65,7 +65,7 @@ def throttled(tell: Callable[[str, float], None], every: float = EVERY_SECONDS) 
         since, at = begun.setdefault(unit, (moment, done))
         if done < at:
             since, at = begun[unit] = (moment, done)
-        if moment - told.get(unit, 0.0) < every and done < total:
+        if moment - told.get(unit, 0.0) < every and not (done == total != at):
             return
         told[unit] = moment
         rate = (done - at) / (moment - since) if moment > since else 0.0

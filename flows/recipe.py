@@ -10,7 +10,12 @@ from pydantic import Field, ValidationError
 
 from pipeline.config import Config
 from pipeline.errors import UserError
-from stages import assemble, evaluate, generate, ingest, report, train
+from stages.assemble import Config as Assemble
+from stages.evaluate import Config as Evaluate
+from stages.generate import Config as Generate
+from stages.ingest import Config as Ingest
+from stages.report import Config as Report
+from stages.train import Config as Train
 
 RECIPES = Path(__file__).resolve().parent.parent / "data" / "recipes"
 
@@ -19,12 +24,12 @@ class Recipe(Config):
     """Settings of the whole road; a recipe file holds only what differs from the defaults."""
 
     description: str = Field("", description="what this recipe is for")
-    ingest: ingest.Config = Field(ingest.Config(), description="pictures and captions to pairs")
-    generate: generate.Config = Field(generate.Config(), description="captions to negative captions")
-    assemble: assemble.Config = Field(assemble.Config(), description="pairs and negatives to the training set")
-    train: train.Config = Field(train.Config(), description="training set to fine-tuned CLIP")
-    evaluate: evaluate.Config = Field(evaluate.Config(), description="CLIP to scores, before and after")
-    report: report.Config = Field(report.Config(), description="everything to one page")
+    ingest: Ingest = Field(Ingest(), description="pictures and captions to pairs")
+    generate: Generate = Field(Generate(), description="captions to negative captions")
+    assemble: Assemble = Field(Assemble(), description="pairs and negatives to the training set")
+    train: Train = Field(Train(), description="training set to fine-tuned CLIP")
+    evaluate: Evaluate = Field(Evaluate(), description="CLIP to scores, before and after")
+    report: Report = Field(Report(), description="everything to one page")
 
 
 def load(name: str, overrides: Sequence[str] = ()) -> Recipe:

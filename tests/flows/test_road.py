@@ -1,0 +1,131 @@
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from flows import inspection, recipe, road
+from pipeline.artifact import Store
+from pipeline.errors import UserError
+from pipeline.stage import Progress, silent
+
+ALL = list(road.STAGES)
+
+
+@contextmanager
+def quiet() -> Iterator[Progress]:
+    yield silent
+
+
+def walk(home: Path, source: Path, *overrides: str, stages: list[str] = ALL) -> list[str]:
+    """Run stages of the run `tiny`; gives the names of those that really ran."""
+    store = Store(home)
+    resolved = recipe.load(str(source), overrides)
+    road.keep_recipe(store, "tiny", resolved)
+    return [name for name in stages if not road.run_stage(store, "tiny", resolved, name, quiet).reused]
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory: pytest.TempPathFactory, tiny_recipe: Path) -> Path:
+    home = tmp_path_factory.mktemp("home")
+    assert walk(home, tiny_recipe) == ALL
+    return home
+
+
+@pytest.fixture
+def home(finished: Path, tmp_path: Path) -> Path:
+    """A copy of the finished home, moved elsewhere."""
+    shutil.copytree(finished, tmp_path / "moved", symlinks=True)
+    return tmp_path / "moved"
+
+
+def states(home: Path, source: Path, *overrides: str) -> dict[str, str]:
+    store = Store(home)
+    return {s.stage: s.state for s in road.standing(store, "tiny", recipe.load(str(source), overrides))}
+
+
+def test_a_second_walk_runs_nothing_even_after_a_move(home: Path, tiny_recipe: Path) -> None:
+    assert walk(home, tiny_recipe) == []
+    assert set(states(home, tiny_recipe).values()) == {"current"}
+
+
+@pytest.mark.parametrize("kind", sorted(road.MAKER))
+def test_a_deleted_artifact_is_made_again_and_nothing_that_does_not_change(
+    home: Path, tiny_recipe: Path, kind: str
+) -> None:
+    target = (home / "tiny" / kind).resolve()
+    shutil.rmtree(target)
+    assert states(home, tiny_recipe)[road.MAKER[kind]] == "missing"
+    ran = walk(home, tiny_recipe)
+    # Equal content is an equal input: what is downstream of a byte-identical artifact is reused.
+    assert ran[0] == road.MAKER[kind]
+    assert set(ran) <= set(ALL[ALL.index(road.MAKER[kind]) :])
+    if kind in ("pairs", "negatives", "dataset"):
+        assert ran == [road.MAKER[kind]]
+
+
+def test_a_flipped_bit_is_noticed(home: Path, tiny_recipe: Path) -> None:
+    part = next((home / "tiny" / "dataset").resolve().glob("*.parquet"))
+    raw = bytearray(part.read_bytes())
+    raw[len(raw) // 2] ^= 1
+    part.write_bytes(raw)
+    assert walk(home, tiny_recipe) == ["assemble"]
+
+
+def test_a_changed_setting_reruns_that_stage_and_what_depends_on_it(home: Path, tiny_recipe: Path) -> None:
+    assert states(home, tiny_recipe, "evaluate.resamples=200") == dict.fromkeys(ALL, "current") | {
+        "evaluate": "stale",
+        "report": "stale",
+    }
+    assert walk(home, tiny_recipe, "evaluate.resamples=200") == ["evaluate", "report"]
+    assert walk(home, tiny_recipe) == [], "the former result is still in the store"
+
+
+def test_a_placement_setting_reruns_nothing(home: Path, tiny_recipe: Path) -> None:
+    assert walk(home, tiny_recipe, "evaluate.batch=3", "train.checkpoint_steps=7", "ingest.workers=1") == []
+
+
+def test_a_changed_picture_reruns_from_ingest(home: Path, tiny_recipe: Path, tmp_path: Path) -> None:
+    shutil.copytree(tiny_recipe.parent, tmp_path / "data")
+    Image.new("RGB", (64, 64), "black").save(tmp_path / "data" / "images" / "red-circle.png")
+    ran = walk(home, tiny_recipe, f"ingest.root={tmp_path / 'data'}", stages=["ingest", "generate"])
+    assert ran[0] == "ingest"
+
+
+def test_moved_pictures_rerun_ingest_alone(home: Path, tiny_recipe: Path, tmp_path: Path) -> None:
+    shutil.copytree(tiny_recipe.parent, tmp_path / "data")
+    assert walk(home, tiny_recipe, f"ingest.root={tmp_path / 'data'}") == ["ingest"]
+
+
+def test_a_stage_without_its_inputs_says_how_to_make_them(tiny_recipe: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"train: run 'tiny' has no intact pairs; .*fix: degla run tiny --until train"):
+        walk(tmp_path, tiny_recipe, stages=["train"])
+
+
+def test_why_names_the_setting_that_changed(home: Path, tiny_recipe: Path) -> None:
+    changed = recipe.load(str(tiny_recipe), ["train.lr=0.5"])
+    reasons = dict(inspection.why(Store(home), "tiny", changed))
+    assert reasons["assemble"] == "reused"
+    assert reasons["train"] == "config.lr: 1e-06 -> 0.5"
+    assert reasons["report"].startswith("model will be made again") or "model" in reasons["report"]
+
+
+def test_show_diff_and_sql(home: Path, tiny_recipe: Path) -> None:
+    store = Store(home)
+    (row,) = inspection.show(store, "tiny", "pairs", "image_uri = 'red-circle.png'", 1)
+    assert row["caption"].endswith("house.") or "red circle" in row["caption"]
+    assert inspection.diff(store, "tiny", "tiny") == {"rows only in tiny": 0}
+    answer = inspection.ask(store, "tiny", "select type, status, count(*) from negatives group by all")
+    assert answer is not None and len(answer.fetchall()) >= 3
+    with pytest.raises(UserError, match="sql: .*nowhere"):
+        inspection.ask(store, "tiny", "select * from nowhere")
+    with pytest.raises(UserError, match="has no table 'nothing'"):
+        list(inspection.show(store, "tiny", "nothing", "", 1))
+
+
+def test_unknown_stages_are_refused() -> None:
+    with pytest.raises(UserError, match=r"no stage 'trian'; expected one of ingest, generate"):
+        road.chosen(["trian"])
+    assert road.chosen(["train", "ingest"]) == ["ingest", "train"]
