@@ -14,12 +14,16 @@ from dataclasses import dataclass
 from difflib import SequenceMatcher
 from functools import cached_property
 from itertools import pairwise
+from typing import NamedTuple
 
-from stages.words import ARTICLES, PLACES, QUANTIFIERS, Word, is_known, lexicon, parse, word_set
+from stages.words import ARTICLES, FUNCTION, PLACES, QUANTIFIERS, Word, is_known, lexicon, parse, word_set
 
 NOT_APPLICABLE = "not applicable"
 MAX_REPLACED = 4
 """Content words a replace type may change: "an orange and white cat" -> "a brown and black dog" is three."""
+
+NEAR = 2
+"""Unchanged words between two changed spans that still count as one place."""
 
 MAX_LOOSE = 1
 """Content words that a reshuffle or swap may drop, and may add, to stay grammatical."""
@@ -38,7 +42,9 @@ _AGREEMENT = word_set(
     """a an the some this that these those his her hers its their theirs him them he she it they is are was were be been
     being has have do does and with of to there who which"""
 )
-_SYMMETRIC = ("and", "or", ",", "beside", "near", "alongside", "&")
+_JOINING = word_set("and or , &")
+_BESIDE = word_set("beside near alongside")
+_CLINGING = word_set("of with that who which wearing holding")
 _SILENT_H = ("hour", "honest", "honor", "honour", "heir")
 _CONSONANT_VOWEL = ("uni", "use", "usu", "euro", "one", "once", "ufo", "utensil", "unicorn")
 
@@ -56,6 +62,23 @@ class Verdict:
     status: str
     reason: str | None
     text: str | None
+
+
+class Edit(NamedTuple):
+    """Words a..b of the caption became words c..d of the candidate."""
+
+    a: int
+    b: int
+    c: int
+    d: int
+
+    def old(self, case: "Case") -> tuple[Word, ...]:
+        """The words that went."""
+        return case.before[self.a : self.b]
+
+    def new(self, case: "Case") -> tuple[Word, ...]:
+        """The words that came."""
+        return case.after[self.c : self.d]
 
 
 @dataclass(frozen=True)
@@ -76,12 +99,22 @@ class Case:
         return tuple(word for word in parse(self.text) if word.is_word)
 
     @cached_property
-    def edits(self) -> list[tuple[list[Word], list[Word]]]:
-        """What was cut and what was put in its place, per changed span, compared by base form; agreement left out."""
+    def edits(self) -> list[Edit]:
+        """Changed spans, compared by base form; agreement and mended spelling left out."""
         one, other = [word.lemma for word in self.before], [word.lemma for word in self.after]
         codes = SequenceMatcher(None, one, other, autojunk=False).get_opcodes()
-        spans = [(list(self.before[a:b]), list(self.after[c:d])) for code, a, b, c, d in codes if code != "equal"]
-        return [(old, new) for old, new in spans if any(word.lower not in _AGREEMENT for word in old + new)]
+        spans = [Edit(a, b, c, d) for code, a, b, c, d in codes if code != "equal"]
+        return [span for span in spans if not _harmless(span.old(self), span.new(self))]
+
+    @cached_property
+    def spots(self) -> list[Edit]:
+        """The edits, those at most NEAR words apart made one."""
+        spots: list[Edit] = []
+        for edit in self.edits:
+            if spots and edit.a - spots[-1].b <= NEAR:
+                edit = Edit(spots[-1].a, edit.b, spots.pop().c, edit.d)
+            spots.append(edit)
+        return spots
 
     @cached_property
     def lost(self) -> list[Word]:
@@ -235,26 +268,28 @@ def no_adjective_moved(case: Case) -> bool:
 
 
 def nothing_replaced(case: Case) -> bool:
-    """No content word was put in place of another."""
-    return not case.gained
+    """No word was put in place of another."""
+    return not any(edit.d > edit.c for edit in case.edits)
 
 
 def much_replaced(case: Case) -> bool:
-    """More than one span of words changed, or more than MAX_REPLACED content words in it."""
-    core = _core(case.edits)
-    return core is None or max(map(len, core)) > 2 * MAX_REPLACED or _count(core[0], core[1]) > MAX_REPLACED
+    """More than one place changed, or more than MAX_REPLACED content words in it."""
+    return len(case.spots) > 1 or max(len(case.lost), len(case.gained)) > MAX_REPLACED
 
 
 def no_noun_replaced(case: Case) -> bool:
-    """The replaced words, or what replaced them, hold no noun."""
-    core = _core(case.edits) or ([], [])
-    return not all(any(word.may_be_noun for word in words) for words in core)
+    """Neither the replaced words nor what replaced them hold a noun."""
+    return not any(word.may_be_noun for spot in case.spots for word in spot.old(case) + spot.new(case))
 
 
 def no_adjective_replaced(case: Case) -> bool:
     """Neither the replaced words nor what replaced them describe anything (adjective, number, participle, ...)."""
-    old, new = _core(case.edits) or ([], [])
-    return not any(word.may_modify or _attributive(words, i) for words in (old, new) for i, word in enumerate(words))
+    return not any(
+        _describes(words, i)
+        for spot in case.spots
+        for words, start, stop in ((case.before, spot.a, spot.b), (case.after, spot.c, spot.d))
+        for i in range(start, stop)
+    )
 
 
 def still_true(case: Case) -> bool:
@@ -372,32 +407,30 @@ def _moved(case: Case) -> list[Word]:
     return [word for word in case.before if word.lemma in moved & both]
 
 
-def _attributive(words: list[Word] | tuple[Word, ...], index: int) -> bool:
+def _describes(words: tuple[Word, ...], index: int) -> bool:
+    """True for an adjective, number, quantifier, participle, and for a noun before a noun."""
     following = words[index + 1] if index + 1 < len(words) else None
-    return bool(following and words[index].may_be_noun and following.may_be_noun)
+    return words[index].may_modify or bool(following and words[index].may_be_noun and following.may_be_noun)
 
 
 def _described(words: tuple[Word, ...]) -> Counter[tuple[str, str]]:
     """(describing word, next noun) pairs; a participle after its noun counts with the noun before it."""
     pairs: Counter[tuple[str, str]] = Counter()
     for index, word in enumerate(words):
-        if not (word.may_modify or _attributive(words, index)):
+        if not _describes(words, index):
             continue
         head = next((other for other in words[index + 1 : index + 4] if other.may_be_noun), None)
         pairs[word.lemma, head.lemma if head else ""] += 1
     return pairs
 
 
-def _core(edits: list[tuple[list[Word], list[Word]]]) -> tuple[list[Word], list[Word]] | None:
-    """The one replaced span, None when there are several. Spans that carry no content word do not count."""
-    real = [(old, new) for old, new in edits if any(word.is_content for word in old + new)]
-    if not real:
-        return None
-    return real[0] if len(real) == 1 else None
-
-
-def _count(old: list[Word], new: list[Word]) -> int:
-    return max(sum(word.is_content for word in old), sum(word.is_content for word in new))
+def _harmless(old: tuple[Word, ...], new: tuple[Word, ...]) -> bool:
+    """Agreement ("his" for "her", "is" for "are"), or one word spelt otherwise."""
+    if all(word.lower in _AGREEMENT for word in old + new):
+        return True
+    if len(old) != 1 or len(new) != 1 or len(old[0].lower) < 5:
+        return False
+    return not is_known(old[0].lower) and SequenceMatcher(None, old[0].lower, new[0].lower).ratio() > 0.75
 
 
 def _sentence(text: str) -> list[str]:
@@ -407,27 +440,31 @@ def _sentence(text: str) -> list[str]:
     return [word for word in joined.split() if word not in ARTICLES]
 
 
-def _parts(words: list[str]) -> Counter[tuple[str, ...]]:
+def _reordered_parts(one: list[str], other: list[str]) -> bool:
+    """Some stretch of both is the same parts, joined by "and", in another order; or all of it, joined by "beside"."""
+    signs = _JOINING | _BESIDE
+    if not any(word in signs for word in one):
+        return False
+    start = next((i for i, (a, b) in enumerate(zip(one, other, strict=True)) if a != b), len(one))
+    end = next((i for i, (a, b) in enumerate(zip(reversed(one), reversed(other), strict=True)) if a != b), len(one))
+    for i in range(start + 1):
+        whole = all(word in FUNCTION for word in one[:i])
+        for j in range(min(end, len(one) - i - 1) + 1):
+            stop = len(one) - j
+            joining = signs if whole and (not j or one[stop] not in _CLINGING) else _JOINING
+            if _parts(one[i:stop], joining) == _parts(other[i:stop], joining):
+                return True
+    return False
+
+
+def _parts(words: list[str], joining: frozenset[str]) -> Counter[tuple[str, ...]]:
     parts: list[list[str]] = [[]]
     for word in words:
-        if word in _SYMMETRIC:
+        if word in joining:
             parts.append([])
         else:
             parts[-1].append(word)
     return Counter(tuple(part) for part in parts if part)
-
-
-def _reordered_parts(one: list[str], other: list[str]) -> bool:
-    if not any(word in _SYMMETRIC for word in one):
-        return False
-    start = next((i for i, (a, b) in enumerate(zip(one, other, strict=True)) if a != b), len(one))
-    end = next((i for i, (a, b) in enumerate(zip(reversed(one), reversed(other), strict=True)) if a != b), len(one))
-    return any(
-        _parts(one[i : len(one) - j]) == _parts(other[i : len(other) - j])
-        for i in range(start + 1)
-        for j in range(end + 1)
-        if i + j < len(one)
-    )
 
 
 def _moved_place(one: list[str], other: list[str]) -> bool:

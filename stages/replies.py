@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipeline import tables
@@ -86,9 +85,9 @@ class Replies:
         """All replies and faults to captions with first <= key <= last, by (caption key, attempt)."""
         found: dict[tuple[str, int], Kept] = {}
         for path in (*_overlapping(self.faults, first, last), *_overlapping(self.folder, first, last)):
-            table = pq.read_table(path, schema=REPLIES)
-            key = table["caption_key"]
-            for row in table.filter(pc.and_(pc.greater_equal(key, first), pc.less_equal(key, last))).to_pylist():
+            for row in pq.read_table(path, schema=REPLIES).to_pylist():
+                if not first <= row["caption_key"] <= last:
+                    continue
                 reply = Reply(
                     row["text"], row["finish_reason"], row["prompt_tokens"], row["reply_tokens"], row["error"]
                 )

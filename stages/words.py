@@ -164,6 +164,7 @@ def lexicon() -> Lexicon:
 @lru_cache(maxsize=65536)
 def lemma(word: str) -> str:
     """Base form of a lower-case word by rule: "boxes" -> "box", "women" -> "woman", "rides" -> "ride"."""
+    word = word.removesuffix("'s").removesuffix("’s").rstrip("'’")
     if word in IRREGULAR:
         return IRREGULAR[word]
     if word.endswith("ies") and len(word) > 4:
