@@ -14,6 +14,7 @@ import json
 import logging
 import socket
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
@@ -101,7 +102,7 @@ def tokenizer_digest(model: str) -> str:
     return digest([settings, source])
 
 
-def pad(tokens: Sequence[Sequence[int]], device: "str | torch.device" = "cpu") -> "Tensor":
+def pad(tokens: "Sequence[Sequence[int] | Tensor]", device: "str | torch.device" = "cpu") -> "Tensor":
     """Token lists -> `tokens_BL`, int64, zero-padded to the longest list of this call (at least one list)."""
     import torch
 
@@ -114,8 +115,9 @@ def pad(tokens: Sequence[Sequence[int]], device: "str | torch.device" = "cpu") -
 
 def encode_image(model: "nn.Module", image_BCHW: "Tensor") -> "Tensor":
     """Pictures -> `image_BD`, each row of L2 norm 1."""
-    features: Tensor = model.encode_image(image_BCHW, normalize=True)  # type: ignore[operator]
-    return features
+    import torch
+
+    return _unit(model.encode_image(image_BCHW.to(memory_format=torch.channels_last)))  # type: ignore[operator]
 
 
 def encode_text(model: "nn.Module", tokens_BL: "Tensor") -> "Tensor":
@@ -126,13 +128,11 @@ def encode_text(model: "nn.Module", tokens_BL: "Tensor") -> "Tensor":
     normalisation. Towers of another kind need their full context length, which `tokenizer` gives them.
     """
     from open_clip.transformer import text_global_pool
-    from torch.nn.functional import normalize
 
     tower: Any = getattr(model, "text", model)
     length = tokens_BL.shape[1]
     if not hasattr(tower, "token_embedding") or tower.attn_mask is None or getattr(tower, "cls_emb", None) is not None:
-        features: Tensor = model.encode_text(tokens_BL, normalize=True)  # type: ignore[operator]
-        return features
+        return _unit(model.encode_text(tokens_BL))  # type: ignore[operator]
     dtype = tower.transformer.get_cast_dtype()
     x_BLW = tower.token_embedding(tokens_BL).to(dtype) + tower.positional_embedding[:length].to(dtype)
     x_BLW = tower.transformer(x_BLW, attn_mask=tower.attn_mask[:length, :length])
@@ -142,7 +142,14 @@ def encode_text(model: "nn.Module", tokens_BL: "Tensor") -> "Tensor":
     if tower.text_projection is not None:
         projection = tower.text_projection
         x_BW = projection(x_BW) if callable(projection) else x_BW @ projection
-    return normalize(x_BW, dim=-1)
+    return _unit(x_BW)
+
+
+def _unit(x_BD: "Tensor") -> "Tensor":
+    """Rows of L2 norm 1, in fp32 (or better) whatever the encoder's precision."""
+    import torch
+
+    return torch.nn.functional.normalize(x_BD.to(torch.promote_types(x_BD.dtype, torch.float32)), dim=-1)
 
 
 def embed_texts(
@@ -169,7 +176,7 @@ def embed_images(
     clip: Clip,
     images: Sequence["Path | Callable[[], Image]"],
     batch: int = 64,
-    workers: int = 0,
+    workers: int = 2,
     device: str = "cpu",
     progress: Progress = silent,
 ) -> "Tensor":
@@ -177,9 +184,9 @@ def embed_images(
 
     Args:
         clip: the model, already on `device`.
-        images: paths, or callables without arguments (they must pickle when `workers` > 0).
+        images: paths, or callables without arguments.
         batch: pictures per forward pass.
-        workers: loader processes; 0 decodes in this one.
+        workers: threads that decode the next batch while this one is encoded; at least one.
         device: where the model is.
         progress: called with "pictures" after each batch.
 
@@ -188,13 +195,17 @@ def embed_images(
     """
     import torch
 
+    def tensor(image: "Path | Callable[[], Image]") -> "Tensor":
+        return clip.preprocess(read_picture(image) if isinstance(image, Path) else image())
+
     found: list[Tensor] = []
-    pictures: Any = _Pictures(clip.preprocess, images)
-    loader: Any = torch.utils.data.DataLoader(pictures, batch_size=batch, num_workers=workers)
-    with torch.inference_mode():
-        for image_BCHW in loader:
+    with ThreadPoolExecutor(max(workers, 1)) as pool, torch.inference_mode():
+        ahead = [pool.submit(tensor, image) for image in images[:batch]]
+        for end in range(batch, len(images) + batch, batch):
+            image_BCHW = torch.stack([future.result() for future in ahead])
+            ahead = [pool.submit(tensor, image) for image in images[end : end + batch]]
             found.append(encode_image(clip.model, image_BCHW.to(device)).float().cpu())
-            progress("pictures", min(len(found) * batch, len(images)), len(images))
+            progress("pictures", min(end, len(images)), len(images))
     return torch.cat(found) if found else torch.empty(0, 0)
 
 
@@ -217,20 +228,23 @@ def read_picture(path: Path, size: int | None = None) -> "Image":
         ) from error
 
 
-class _Pictures:
-    """Map-style data set of preprocessed pictures."""
+def crop(clip: Clip) -> Callable[["Image"], "Tensor"]:
+    """The first half of `clip.preprocess`: resize and crop -> uint8 CHW; `normalise` is the other half."""
+    from torchvision.transforms import Compose
+    from torchvision.transforms.functional import pil_to_tensor
 
-    def __init__(
-        self, preprocess: Callable[["Image"], "Tensor"], images: Sequence["Path | Callable[[], Image]"]
-    ) -> None:
-        self.preprocess, self.images = preprocess, images
+    transforms: Any = clip.preprocess
+    geometry: Any = Compose(transforms.transforms[:-2])  # the last two are ToTensor and Normalize
+    return lambda picture: pil_to_tensor(geometry(picture))
 
-    def __len__(self) -> int:
-        return len(self.images)
 
-    def __getitem__(self, index: int) -> "Tensor":
-        image = self.images[index]
-        return self.preprocess(read_picture(image) if isinstance(image, Path) else image())
+def normalise(clip: Clip, image_BCHW: "Tensor") -> "Tensor":
+    """uint8 pictures -> what the model reads, on their device; after `crop`, bit for bit what `preprocess` gives."""
+    from torchvision.transforms.functional import normalize
+
+    settings = clip.description["preprocess"]
+    normalised: Tensor = normalize(image_BCHW.float().div(255), settings["mean"], settings["std"])
+    return normalised
 
 
 # -- loading and saving ------------------------------------------------------------------------------------------------
@@ -283,21 +297,27 @@ def load(model: str, pretrained: str | None = None, *, seed: int = 0, device: st
     }
     if weights:
         _refuse_mismatch(weights, description)
-    return Clip(network.to(device).eval(), preprocess, tokenizer(model), description)
+    # The layout convolutions are fastest in, on CPU and GPU alike; transformers do not mind.
+    network = network.to(device, memory_format=torch.channels_last).eval()
+    return Clip(network, preprocess, tokenizer(model), description)
 
 
 def save(clip: Clip, folder: Path) -> None:
     """Write an open_clip folder (see the top of this file); `load(str(folder))` gives the same bits back."""
-    from safetensors.torch import save_file
-
     folder.mkdir(parents=True, exist_ok=True)
     description = clip.description
     keys = ("mean", "std", "interpolation", "resize_mode")
     preprocess = {key: description["preprocess"][key] for key in keys}
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in clip.model.state_dict().items()}
-    save_file(tensors, folder / WEIGHTS)
+    save_weights(clip.model, folder / WEIGHTS)
     (folder / CONFIG).write_text(json.dumps({"model_cfg": description["arch"], "preprocess_cfg": preprocess}, indent=2))
     (folder / CARD).write_text(json.dumps(description, indent=2))
+
+
+def save_weights(model: "nn.Module", path: Path) -> None:
+    """Write the weights alone, as safetensors; what `load` takes as `pretrained` with the right `model`."""
+    from safetensors.torch import save_file
+
+    save_file({name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}, path)
 
 
 def model_digest(model: str, pretrained: str | None = None) -> str:

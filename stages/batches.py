@@ -1,0 +1,273 @@
+"""From the dataset's rows to training batches: which pair stands in which batch, its negatives, its picture.
+
+A batch is a pure function of (dataset, settings, step), so a resumed run needs to remember nothing but its step.
+
+Shapes: B pairs of this process, K negatives per caption, N texts = B captions + the negatives there are, L tokens of
+the longest of them, C, H, W picture.
+"""
+# ruff: noqa: N815 - shapes are suffixes of names here, also of fields
+
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from pipeline import clip, tables
+from pipeline.artifact import Artifact
+from pipeline.clip import Clip
+from pipeline.errors import UserError
+from pipeline.stage import Progress
+
+Ints = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One process's share of a global batch.
+
+    Attributes:
+        image_BCHW: uint8 from the loader, what the model reads after `normalised`.
+        tokens_NL: int64, zero-padded; the B captions, then the negatives there are, row by row of `have_BK`.
+        have_BK: bool, which negatives there are.
+    """
+
+    image_BCHW: Tensor
+    tokens_NL: Tensor
+    have_BK: Tensor
+
+    def on(self, device: str, model: Clip) -> "Batch":
+        """The batch on a device, its pictures normalised for the model."""
+        image_BCHW = clip.normalise(model, self.image_BCHW.to(device, non_blocking=True))
+        return Batch(image_BCHW, self.tokens_NL.to(device, non_blocking=True), self.have_BK.to(device))
+
+    def split(self, parts: int) -> list["Batch"]:
+        """The batch in pieces of as equal a size as can be; each keeps the negatives of its captions."""
+        count = len(self.have_BK)
+        counts = self.have_BK.sum(dim=1).tolist()
+        ends = np.cumsum([0, *counts]) + count
+        pieces = []
+        for rows in np.array_split(np.arange(count), min(parts, count)):
+            first, last = int(rows[0]), int(rows[-1]) + 1
+            texts = torch.cat([self.tokens_NL[first:last], self.tokens_NL[ends[first] : ends[last]]])
+            pieces.append(Batch(self.image_BCHW[first:last], texts, self.have_BK[first:last]))
+        return pieces
+
+
+@dataclass(frozen=True)
+class Rows:
+    """The training rows, columnar: small enough to be shared by the loader's processes.
+
+    Attributes:
+        uris: picture files, distinct, below `root`.
+        picture: row -> index into `uris`.
+        image: row -> number of its image_key; rows that share one are captions of one picture.
+        tokens: per text column (the caption, then the types) all token ids, and the row offsets into them.
+        have: [rows, types], whether a row has that negative.
+    """
+
+    root: Path
+    uris: list[str]
+    picture: Ints
+    image: Ints
+    tokens: list[tuple[NDArray[np.int32], Ints]]
+    have: NDArray[np.bool_]
+
+    def __len__(self) -> int:
+        return len(self.picture)
+
+    def text(self, column: int, row: int) -> Tensor:
+        """Token ids of one text; column 0 is the caption, 1 + t the negative of type t."""
+        values, offsets = self.tokens[column]
+        return torch.from_numpy(values[offsets[row] : offsets[row + 1]].astype(np.int64))
+
+
+def read_rows(dataset: Artifact, pairs: Artifact, types: Sequence[str]) -> Rows:
+    """The rows of the training split, only the columns training needs. Raises UserError when there is none."""
+    columns = ["caption_tokens", *(f"{kind}_tokens" for kind in types)]
+    table = tables.read(dataset.table("dataset"), ["image_key", "image_uri", "split", *columns])
+    table = table.filter(np.asarray(table["split"].to_numpy() == "train")).combine_chunks()
+    if not len(table):
+        raise UserError("train", "the dataset has no row in split train", "at least one", "see degla sql, or ingest")
+    tokens = []
+    for name in columns:
+        column = table[name].chunk(0) if table[name].num_chunks else table[name].combine_chunks()
+        lengths = np.asarray(column.value_lengths().fill_null(0))
+        tokens.append((np.asarray(column.flatten()), np.concatenate([[0], np.cumsum(lengths)])))
+    uris, picture = np.unique(table["image_uri"].to_numpy().astype(str), return_inverse=True)
+    _, image = np.unique(table["image_key"].to_numpy().astype(str), return_inverse=True)
+    have = np.stack([np.asarray(table[f"{kind}_tokens"].is_valid()) for kind in types], axis=1) if types else None
+    return Rows(
+        root=pairs.path / pairs.meta["image_root"],
+        uris=uris.tolist(),
+        picture=picture,
+        image=image,
+        tokens=tokens,
+        have=np.zeros((len(table), 0), dtype=bool) if have is None else have,
+    )
+
+
+# -- which rows, which negatives ---------------------------------------------------------------------------------------
+
+
+def epoch_order(image: Ints, batch: int, seed: int, epoch: int) -> Ints:
+    """The rows of one epoch, [batches, batch]: a random order in which no batch holds two captions of one picture.
+
+    Two captions of a picture in one batch would be each other's false negatives. A row that would clash waits for
+    the next batch; rows that fill no whole batch at the end are left out of this epoch.
+    """
+    stream = iter(np.random.default_rng((seed, epoch)).permutation(len(image)).tolist())
+    pictures = image.tolist()
+    batches: list[list[int]] = []
+    waiting: list[int] = []
+    while True:
+        current: list[int] = []
+        seen: set[int] = set()
+        clashing: list[int] = []
+        earlier = iter(waiting)
+        for row in chain(earlier, stream):
+            if pictures[row] in seen:
+                clashing.append(row)
+                continue
+            current.append(row)
+            seen.add(pictures[row])
+            if len(current) == batch:
+                break
+        else:
+            return np.array(batches, dtype=np.int64).reshape(-1, batch)
+        batches.append(current)
+        waiting = [*clashing, *earlier]
+
+
+def epoch_negatives(have: NDArray[np.bool_], count: int, seed: int, epoch: int) -> Ints:
+    """Which negatives each row trains with in one epoch, [rows, count]: type numbers, -1 for none.
+
+    A uniform draw without replacement from the types the row has, so over the epochs a caption meets all of them.
+    """
+    draw = np.random.default_rng((seed, epoch, 1)).random(have.shape)
+    draw[~have] = np.inf
+    chosen: Ints = np.argsort(draw, axis=1, kind="stable")[:, :count]
+    return np.where(np.isfinite(np.take_along_axis(draw, chosen, axis=1)), chosen, -1)
+
+
+# -- batches -----------------------------------------------------------------------------------------------------------
+
+
+class Batches(Dataset[Batch]):
+    """Batch number `step` (0-based, over all epochs) of the whole training, for one process of `world`.
+
+    Args:
+        rows: the training rows.
+        pictures: indexed by picture number, gives uint8 CHW: all of them decoded, or read when asked.
+        batch: pairs in the global batch.
+        negatives: K, negatives per caption.
+        epochs: passes over the rows.
+        seed: of order and draw.
+        rank: which share of each batch, `batch / world` rows of it.
+        world: processes that share each batch.
+
+    Raises:
+        UserError: not one batch of different pictures can be made.
+    """
+
+    def __init__(
+        self,
+        rows: Rows,
+        pictures: "Tensor | Pictures",
+        batch: int,
+        negatives: int,
+        epochs: int,
+        seed: int,
+        rank: int = 0,
+        world: int = 1,
+    ) -> None:
+        self.rows, self.pictures = rows, pictures
+        orders = [epoch_order(rows.image, batch, seed, epoch) for epoch in range(epochs)]
+        if not sum(map(len, orders)):
+            raise UserError(
+                "train",
+                f"a batch of {batch} needs as many different pictures, and there are {rows.image.max() + 1}",
+                "a batch no larger than the training split's pictures",
+                "lower train.batch",
+            )
+        share = slice(rank * batch // world, (rank + 1) * batch // world)
+        self.order = np.concatenate(orders)[:, share]
+        self.epoch = np.repeat(np.arange(epochs), [len(order) for order in orders])
+        self.negatives = [epoch_negatives(rows.have, negatives, seed, epoch) for epoch in range(epochs)]
+
+    def __len__(self) -> int:
+        return len(self.order)
+
+    def epochs_done(self, step: int) -> float:
+        """Epochs done, fractional, after `step` steps."""
+        epoch = int(self.epoch[step - 1])
+        first, last = np.searchsorted(self.epoch, [epoch, epoch + 1])
+        return epoch + float(step - first) / float(last - first)
+
+    def __getitem__(self, step: int) -> Batch:
+        rows, chosen = self.order[step], self.negatives[self.epoch[step]][self.order[step]]
+        texts = [self.rows.text(0, row) for row in rows]
+        texts += [
+            self.rows.text(1 + chosen[place], rows[place[0]]) for place in zip(*np.nonzero(chosen >= 0), strict=True)
+        ]
+        image_BCHW = torch.stack([self.pictures[picture] for picture in self.rows.picture[rows]])
+        return Batch(image_BCHW, clip.pad(texts), torch.from_numpy(chosen >= 0))
+
+
+class Pictures:
+    """Picture number -> uint8 CHW, resized and cropped as the model wants it; JPEGs are decoded at a fitting scale."""
+
+    def __init__(self, rows: Rows, model: Clip) -> None:
+        self.root, self.uris = rows.root, rows.uris
+        self.crop = clip.crop(model)
+        size: Any = model.description["preprocess"]["size"]
+        self.size: int = max(size) if isinstance(size, list) else size
+
+    def __len__(self) -> int:
+        return len(self.uris)
+
+    def bytes(self) -> int:
+        """Memory all of them would take, bytes."""
+        return len(self) * 3 * self.size**2
+
+    def __getitem__(self, picture: int) -> Tensor:
+        return self.crop(clip.read_picture(self.root / self.uris[picture], self.size))
+
+    def decoded(self, workers: int, progress: Progress) -> Tensor:
+        """All pictures at once, decoded by `workers` threads."""
+        found: list[Tensor] = []
+        with ThreadPoolExecutor(max(workers, 1)) as pool:
+            for image_CHW in pool.map(self.__getitem__, range(len(self))):
+                found.append(image_CHW)
+                progress("pictures", len(found), len(self))
+        return torch.stack(found)
+
+
+def load(batches: Batches, start: int, workers: int) -> Iterator[Batch]:
+    """The batches from number `start` on; where pictures must be read, `workers` processes make them ahead of time."""
+    ahead = 0 if isinstance(batches.pictures, Tensor) else workers
+    loader = DataLoader(_Carrying(batches), batch_size=None, sampler=range(start, len(batches)), num_workers=ahead)
+    for batch in loader:
+        if isinstance(batch, UserError):
+            raise batch
+        yield batch
+
+
+class _Carrying(Dataset[Batch | UserError]):
+    """The batches; a user's error comes as a value, because the loader's processes lose what it says."""
+
+    def __init__(self, batches: Batches) -> None:
+        self.batches = batches
+
+    def __getitem__(self, step: int) -> Batch | UserError:
+        try:
+            return self.batches[step]
+        except UserError as error:
+            return error
