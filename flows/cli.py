@@ -76,7 +76,7 @@ def run(
 
     state: Any = degla(run_name, source, list(overrides), stages, force, return_state=True)
     if state.is_failed() or state.is_crashed():
-        error = state.data if isinstance(state.data, UserError) else state.result(raise_on_failure=False)
+        error = state.result(raise_on_failure=False)
         if isinstance(error, UserError):
             raise error
         raise SystemExit(1)

@@ -26,8 +26,8 @@ def serve(store: Store, port: int) -> None:
         raise UserError(
             "serve", f"a Prefect server already answers on port {port}", "a free port", "degla serve --port N"
         )
-    # SIGTERM stops everything just as Ctrl-C does.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    for stop in (signal.SIGINT, signal.SIGTERM):  # also where a script started us with SIGINT ignored
+        signal.signal(stop, signal.default_int_handler)
     with ExitStack() as stack:
         server = stack.enter_context(
             _child(["server", "start", "--host", "127.0.0.1", "--port", str(port)], logs / "server.log")
@@ -69,7 +69,7 @@ def _child(words: Sequence[str], log: Path) -> Iterator[subprocess.Popen[bytes]]
     try:
         yield process
     finally:
-        for how, patience in ((signal.SIGINT, 15), (signal.SIGTERM, 5), (signal.SIGKILL, 5)):
+        for how, patience in ((signal.SIGTERM, 15), (signal.SIGKILL, 5)):
             try:
                 os.killpg(process.pid, how)
                 process.wait(patience)

@@ -40,7 +40,7 @@ def test_stages_complete_then_show_as_cached(home: Path, tiny_recipe: Path) -> N
 def test_a_user_error_is_the_message_of_a_failed_state(home: Path) -> None:
     state = degla("nothing", "demo", [], ["train"], return_state=True)
     assert state.is_failed()
-    assert state.message == str(state.data)
+    assert state.message == str(state.result(raise_on_failure=False))
     assert state.message.startswith("train: run 'nothing' has no intact pairs; expected")
     assert not (home / "store").exists()
 
