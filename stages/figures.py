@@ -1,0 +1,197 @@
+"""The report's figures: small SVG files that read on a phone and in print, the same bytes for the same numbers.
+
+Colours are Okabe and Ito's, told apart by every common kind of colour blindness, and never the only sign: before is a
+hollow ring, after a filled dot. Every function takes plain numbers and returns the SVG as text.
+"""
+
+import io
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import matplotlib
+
+matplotlib.use("Agg")
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, MaxNLocator
+
+BEFORE, AFTER, WORSE, GOOD, QUIET = "#6b7280", "#0072b2", "#d55e00", "#009e73", "#d1d5db"
+WIDTH = 5.2
+
+STYLE: dict[str, Any] = {
+    "font.size": 10,
+    "font.family": "DejaVu Sans",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.edgecolor": "#9ca3af",
+    "axes.labelcolor": "#374151",
+    "xtick.color": "#374151",
+    "ytick.color": "#374151",
+    "svg.hashsalt": "degla",
+    "svg.fonttype": "path",
+    "figure.constrained_layout.use": True,
+}
+
+Estimate = Mapping[str, Any]
+"""value, low, high as shares in 0..1, each None when nothing was scored."""
+
+
+def before_after(rows: Sequence[tuple[str, Estimate, Estimate, float | None]]) -> str:
+    """One line per subset: before and after with their intervals, and a tick where guessing stands.
+
+    rows: label, before, after, chance.
+    """
+    with matplotlib.rc_context(STYLE):
+        figure, axes = _lines(len(rows))
+        for y, (_, before, after, chance) in enumerate(rows):
+            if chance is not None:
+                axes.plot([100 * chance] * 2, [y - 0.32, y + 0.32], color="#111827", lw=1, ls=":", zorder=1)
+            for estimate, colour, face, shift in ((before, BEFORE, "white", -0.14), (after, AFTER, AFTER, 0.14)):
+                if estimate["value"] is not None:
+                    _whisker(axes, estimate, y + shift, colour, face)
+        _label(axes, [row[0] for row in rows])
+        axes.set_xlim(-2, 102)
+        axes.set_xlabel("accuracy, % (dotted: guessing)")
+        handles = [
+            axes.plot([], [], "o", mfc=face, mec=colour, color=colour, label=label)[0]
+            for label, colour, face in (("before", BEFORE, "white"), ("after", AFTER, AFTER))
+        ]
+        _legend(figure, handles)
+        return _svg(figure)
+
+
+def changes(rows: Sequence[tuple[str, Estimate]]) -> str:
+    """One line per set: the difference after - before in points with its interval; left of zero is forgotten.
+
+    rows: label, difference.
+    """
+    with matplotlib.rc_context(STYLE):
+        figure, axes = _lines(len(rows))
+        axes.axvline(0, color="#111827", lw=1)
+        for y, (_, difference) in enumerate(rows):
+            if difference["value"] is not None:
+                sure = difference["low"] > 0 or difference["high"] < 0
+                colour = (AFTER if difference["low"] > 0 else WORSE) if sure else BEFORE
+                _whisker(axes, difference, y, colour, colour if sure else "white")
+        _label(axes, [row[0] for row in rows])
+        reach = max([1.0, *(abs(v) * 110 for _, d in rows for v in (d["low"], d["high"]) if v is not None)])
+        axes.set_xlim(-reach, reach)
+        axes.set_xlabel("change, points (filled: interval excludes 0)")
+        return _svg(figure)
+
+
+def acceptance(rows: Sequence[tuple[str, Mapping[str, int]]]) -> str:
+    """One bar per negative type, split into accepted, rejected and not applicable, % of the captions.
+
+    rows: type, counts by status.
+    """
+    parts = (("accepted", AFTER, ""), ("rejected", WORSE, "///"), ("not_applicable", QUIET, "..."))
+    with matplotlib.rc_context(STYLE):
+        figure, axes = _lines(len(rows))
+        for y, (_, counts) in enumerate(rows):
+            left, total = 0.0, sum(counts.values()) or 1
+            for status, colour, hatch in parts:
+                share = 100 * counts.get(status, 0) / total
+                axes.barh(y, share, left=left, color=colour, hatch=hatch, edgecolor="white", height=0.62, lw=0.4)
+                if share > 9:
+                    dark = "#111827" if status == "not_applicable" else "white"
+                    box = {"facecolor": colour, "edgecolor": "none", "pad": 1.2}
+                    axes.text(left + share / 2, y, f"{share:.0f}", ha="center", va="center", color=dark, bbox=box)
+                left += share
+        _label(axes, [row[0] for row in rows])
+        axes.set_xlim(0, 100)
+        axes.set_xlabel("% of captions")
+        handles = [
+            matplotlib.patches.Patch(facecolor=colour, hatch=hatch, edgecolor="white", label=status.replace("_", " "))
+            for status, colour, hatch in parts
+        ]
+        _legend(figure, handles)
+        return _svg(figure)
+
+
+def training(step: Sequence[float], curves: Sequence[tuple[str, Sequence[float]]]) -> str:
+    """One small panel per curve over the steps: each value faint, their running mean on top."""
+    import numpy as np
+
+    with matplotlib.rc_context(STYLE):
+        columns = 2 if len(curves) > 1 else 1
+        lines = -(-len(curves) // columns)
+        figure = Figure(figsize=(WIDTH, 1.35 * lines + 0.3))
+        grid = figure.subplots(lines, columns, squeeze=False, sharex=True)
+        for axes, (name, values) in zip(grid.flat, curves, strict=False):
+            found = np.asarray(values, dtype=float)
+            width = max(1, len(found) // 40)
+            padded = np.pad(found, (width // 2, width - 1 - width // 2), mode="edge")
+            axes.plot(step, found, color=QUIET, lw=0.8, rasterized=len(found) > 5000)
+            axes.plot(step, np.convolve(padded, np.ones(width) / width, mode="valid"), color=AFTER, lw=1.4)
+            axes.set_title(name, fontsize=10, loc="left", color="#374151")
+            axes.yaxis.set_major_locator(MaxNLocator(4))
+            axes.xaxis.set_major_locator(MaxNLocator(4, integer=True))
+        for axes in list(grid.flat)[len(curves) :]:
+            axes.set_visible(False)
+        for axes in grid[-1]:
+            axes.set_xlabel("step")
+        return _svg(figure)
+
+
+def trade(points: Sequence[tuple[str, Estimate, Estimate]], across: str, up: str) -> str:
+    """Retention across, composition up: one point with both intervals per model; up and to the right is better.
+
+    points: label, estimate across, estimate up.
+    """
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(WIDTH, 3.4))
+        axes = figure.subplots()
+        shown = [point for point in points if point[1]["value"] is not None and point[2]["value"] is not None]
+        for label, x, y in shown:
+            colour, face = (AFTER, AFTER) if label == "after" else (BEFORE, "white")
+            h, v = 100 * x["value"], 100 * y["value"]
+            axes.plot([100 * x["low"], 100 * x["high"]], [v, v], color=colour, lw=1.4)
+            axes.plot([h, h], [100 * y["low"], 100 * y["high"]], color=colour, lw=1.4)
+            axes.plot(h, v, "o", color=colour, mfc=face, ms=7)
+            axes.annotate(label, (h, v), xytext=(7, 6), textcoords="offset points", color=colour, weight="bold")
+        if len(shown) == 2:
+            (_, x0, y0), (_, x1, y1) = shown
+            axes.annotate(
+                "",
+                (100 * x1["value"], 100 * y1["value"]),
+                (100 * x0["value"], 100 * y0["value"]),
+                arrowprops={"arrowstyle": "->", "color": "#9ca3af", "shrinkA": 7, "shrinkB": 7, "ls": "--"},
+            )
+        axes.margins(0.25)
+        axes.set_xlabel(f"{across}, %")
+        axes.set_ylabel(f"{up}, %")
+        axes.grid(color="#f3f4f6")
+        return _svg(figure)
+
+
+def _lines(count: int) -> tuple[Figure, Axes]:
+    figure = Figure(figsize=(WIDTH, 0.34 * count + 0.85))
+    axes = figure.subplots()
+    axes.set_ylim(count - 0.4, -0.6)
+    axes.grid(axis="x", color="#f3f4f6")
+    axes.set_axisbelow(True)
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}".replace("-", "−")))
+    return figure, axes
+
+
+def _label(axes: Axes, labels: Sequence[str]) -> None:
+    axes.set_yticks(range(len(labels)), labels)
+    axes.tick_params(axis="y", length=0)
+    axes.spines["left"].set_visible(False)
+
+
+def _whisker(axes: Axes, estimate: Estimate, y: float, colour: str, face: str) -> None:
+    axes.plot([100 * estimate["low"], 100 * estimate["high"]], [y, y], color=colour, lw=1.6, zorder=2)
+    axes.plot(100 * estimate["value"], y, "o", color=colour, mfc=face, ms=5, zorder=3)
+
+
+def _legend(figure: Figure, handles: Sequence[Any]) -> None:
+    figure.legend(handles=handles, loc="outside upper left", ncols=len(handles), frameon=False, handletextpad=0.4)
+
+
+def _svg(figure: Figure) -> str:
+    out = io.StringIO()
+    figure.savefig(out, format="svg", metadata={"Date": None, "Creator": None})
+    return out.getvalue()

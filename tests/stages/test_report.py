@@ -1,0 +1,221 @@
+import base64
+import dataclasses
+import json
+import re
+import shutil
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipeline import tables
+from pipeline.artifact import Artifact
+from pipeline.schema import DATASET
+from pipeline.stage import silent
+from stages import evaluate, report
+from stages.report import Config, headline
+from tests.stages.small_road import SmallRoad, build
+
+NASTY = '<script>alert(1)</script> | **bold** & "quoted" [link](x) `code`'
+
+
+@pytest.fixture(scope="module")
+def road(tmp_path_factory: pytest.TempPathFactory) -> SmallRoad:
+    road = build(tmp_path_factory.mktemp("home"))
+    out = road.store.home / "scored"
+    out.mkdir()
+    meta = evaluate.run(evaluate.Config(resamples=200), road.artifacts, out, silent)
+
+    def fill(partial: Path) -> None:
+        for part in out.glob("*.parquet"):
+            shutil.copy(part, partial)
+
+    road.artifacts["scores"] = road.publish("scores", meta, fill, "evaluate")
+    return road
+
+
+@pytest.fixture(scope="module")
+def page(road: SmallRoad, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("report")
+    report.run(Config(), road.artifacts, out, silent)
+    return out
+
+
+def with_captions(road: SmallRoad, caption: str, folder: Path) -> dict[str, Artifact]:
+    """The same artifacts, but every caption and negative of the dataset says something else."""
+    dataset = road.artifacts["dataset"]
+    rows = tables.read(dataset.path).to_pylist()
+    for row in rows:
+        row["caption"] = f"{caption} {row['pair_id']}"
+        row["swap_nouns"] = caption
+        row["image_key"] = f"{caption} {row['image_key']}"
+    tables.write(tables.part(folder, 0), rows, DATASET)
+    return {**road.artifacts, "dataset": dataclasses.replace(dataset, path=folder)}
+
+
+class Tags(HTMLParser):
+    def __init__(self) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.open: list[str] = []
+        self.text: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        if tag not in ("meta", "img", "br", "wbr"):
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.text.append(data)
+
+
+def parsed(path: Path) -> Tags:
+    tags = Tags()
+    tags.feed(path.read_text())
+    assert not tags.open, f"never closed: {tags.open}"
+    return tags
+
+
+def test_the_page_is_one_well_formed_file_that_needs_no_network(page: Path) -> None:
+    tags = parsed(page / "report.html")
+    for tag, attributes in tags.tags:
+        assert tag not in ("script", "link", "iframe")
+        for name in ("src", "href"):
+            value = attributes.get(name)
+            assert value is None or value.startswith(("data:", "#")), value
+    text = (page / "report.html").read_text()
+    assert "http:" not in text.replace("http://www.w3.org", "") and "https:" not in text and "@import" not in text
+    assert 'name="viewport"' in text and "@media print" in text
+
+
+def test_every_picture_has_words_and_every_figure_is_a_file_too(page: Path) -> None:
+    images = [attributes for tag, attributes in parsed(page / "report.html").tags if tag == "img"]
+    assert len(images) >= 8 and all(len(image["alt"] or "") > 10 for image in images)
+    inline = {base64.b64decode((image["src"] or "").split(",")[1]) for image in images if "svg" in (image["src"] or "")}
+    files = {path.read_bytes() for path in (page / "figures").glob("*.svg")}
+    assert inline == files and len(files) == 7
+
+
+def test_links_lead_somewhere(page: Path) -> None:
+    tags = parsed(page / "report.html").tags
+    ids = {attributes["id"] for _, attributes in tags if "id" in attributes}
+    targets = {str(attributes["href"])[1:] for tag, attributes in tags if tag == "a"}
+    assert targets and targets <= ids
+
+
+def test_equal_inputs_give_equal_bytes(road: SmallRoad, page: Path, tmp_path: Path) -> None:
+    report.run(Config(), road.artifacts, tmp_path, silent)
+    files = {path.relative_to(page) for path in page.rglob("*") if path.is_file()}
+    assert files == {path.relative_to(tmp_path) for path in tmp_path.rglob("*") if path.is_file()}
+    for name in files:
+        assert (tmp_path / name).read_bytes() == (page / name).read_bytes(), name
+
+
+def test_all_three_forms_say_the_same(road: SmallRoad, page: Path) -> None:
+    facts = json.loads((page / "report.json").read_text())
+    markdown, text = (page / "report.md").read_text(), " ".join(parsed(page / "report.html").text)
+    for one in facts["headline"]:
+        assert one["says"] in text and one["says"] in markdown
+    found = road.artifacts["scores"].meta["aggregates"]
+    assert {row["name"] for benchmark in facts["benchmarks"] for row in benchmark["rows"]} == set(found)
+    for name, one in found.items():
+        value = f"{100 * one['after']['value']:.1f}"
+        assert value in text
+        assert re.search(rf"\| {re.escape(name).replace('_', '.{1,3}')} \|.* {re.escape(value)} \[", markdown), name
+
+
+def test_captions_cannot_become_markup(road: SmallRoad, tmp_path: Path) -> None:
+    inputs = with_captions(road, NASTY, tmp_path / "dataset")
+    report.run(Config(), inputs, tmp_path, silent)
+    tags = parsed(tmp_path / "report.html")
+    assert "script" not in {tag for tag, _ in tags.tags}
+    assert any("<script>alert(1)</script>" in text for text in tags.text), "it is shown as text"
+    markdown = (tmp_path / "report.md").read_text()
+    assert "<script" not in markdown and "**bold**" not in markdown and "[link](x)" not in markdown
+    for line in markdown.splitlines():
+        if "alert" in line and line.startswith("|"):
+            assert len(re.findall(r"(?<!\\)\|", line)) == 5, "a bar in a caption must not open a cell"
+
+
+def test_the_gallery_shows_margins_of_both_models(road: SmallRoad, page: Path) -> None:
+    facts = json.loads((page / "report.json").read_text())
+    scores = tables.read(road.artifacts["scores"].path).to_pylist()
+    told = {
+        (row["model"], row["subset"], row["row_id"]): row["similarities"]
+        for row in scores
+        if row["benchmark"] == "heldout"
+    }
+    assert 0 < len(facts["gallery"]) <= 12
+    for card in facts["gallery"]:
+        for one in card["negatives"]:
+            for model in ("before", "after"):
+                true, false = told[model, one["type"], card["pair_id"]]
+                assert one[model] == pytest.approx(true - false, abs=1e-6)
+        assert card["won"] == sum(one["after"] > 0 >= one["before"] for one in card["negatives"])
+
+
+def test_data_and_generation_are_counted(road: SmallRoad, page: Path) -> None:
+    facts = json.loads((page / "report.json").read_text())
+    assert facts["data"]["pairs"] == [
+        {"split": "test", "pairs": 8, "pictures": 8}, {"split": "train", "pairs": 16, "pictures": 16},
+    ]  # fmt: skip
+    assert facts["data"]["pairs_rejected"] == [{"reason": "empty_caption", "rows": 1, "example": "x:1"}]
+    assert facts["data"]["leaks"] == [
+        {"benchmark": "sugarcrepe", "subset": "swap_att", "rule": "caption_hash", "rows": 1}
+    ]
+    assert [(row["type"], row["accepted"]) for row in facts["generation"]["types"]][-1] == ("replace_adjectives", 0)
+    assert facts["generation"]["tokens"] == {"prompt": 24 * 5 * 10, "reply": 24 * 5 * 5}
+    assert facts["training"]["steps"] == 20 and facts["training"]["terms"][0]["first"] == pytest.approx(0.95, abs=0.1)
+    assert [one["kind"] for one in facts["provenance"]] == ["pairs", "negatives", "dataset", "model", "scores"]
+
+
+def estimate(low: float, high: float, detectable: float | None = 0.03) -> dict[str, Any]:
+    value = {"value": 0.5, "low": 0.4, "high": 0.6}
+    change = {"value": (low + high) / 2, "low": low, "high": high, "p": 0.5, "detectable": detectable}
+    return {"n": 10, "says": "rule", "before": value, "after": value, "difference": change}
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "composition", "retention"),
+    [
+        (0.01, 0.05, "better than before: +3.0 points", "Nothing was lost"),
+        (-0.05, -0.01, "worse than before: −3.0 points", "forgotten: −3.0 points"),
+        (-0.02, 0.04, "No clear change", "a true loss under 3.0 points could hide"),
+    ],
+)
+def test_the_headline_says_no_more_than_the_interval(low: float, high: float, composition: str, retention: str) -> None:
+    both = {"composition": estimate(low, high), "zeroshot.mean": estimate(low, high)}
+    first, second = headline(both)
+    assert composition in first["says"] and retention in second["says"]
+
+
+def test_the_headline_falls_back_and_admits_ignorance() -> None:
+    first, second = headline({"heldout.mean": estimate(0.01, 0.05)})
+    assert first["name"] == "heldout.mean" and second["verdict"] == "unknown"
+    assert second["says"] == "Nothing measures it here."
+
+
+def test_a_road_without_rejects_leaks_or_steps_still_reports(road: SmallRoad, tmp_path: Path) -> None:
+    bare = {}
+    for kind, artifact in road.artifacts.items():
+        shutil.copytree(artifact.path, tmp_path / kind)
+        bare[kind] = dataclasses.replace(artifact, path=tmp_path / kind)
+    for name in ("pairs/pairs_rejected", "dataset/leaks", "model/steps"):
+        shutil.rmtree(tmp_path / name)
+    out = tmp_path / "out"
+    report.run(Config(examples=0), bare, out, silent)
+    text = " ".join(parsed(out / "report.html").text)
+    assert "No training step was recorded." in text and "None was recorded." in text and "no held-out pairs" in text
+
+
+def test_missing_pictures_become_a_note(road: SmallRoad, tmp_path: Path) -> None:
+    scores = road.artifacts["scores"]
+    meta = json.loads(json.dumps(scores.meta))
+    meta["aggregates"]["sugarcrepe.swap_att"]["n"] = 3
+    found = dataclasses.replace(scores, manifest=scores.manifest.model_copy(update={"meta": meta}))
+    report.run(Config(), {**road.artifacts, "scores": found}, tmp_path, silent)
+    assert "sugarcrepe.swap_att: 3 of 4 rows scored" in " ".join(parsed(tmp_path / "report.html").text)
