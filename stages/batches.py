@@ -68,7 +68,7 @@ class Rows:
     Attributes:
         uris: picture files, distinct, below `root`.
         picture: row -> index into `uris`.
-        image: row -> number of its image_key; rows that share one are captions of one picture.
+        image: row -> number of its image_group; rows that share one are captions of one picture, or of copies of it.
         tokens: per text column (the caption, then the types) all token ids, and the row offsets into them.
         have: [rows, types], whether a row has that negative.
     """
@@ -92,7 +92,7 @@ class Rows:
 def read_rows(dataset: Artifact, pairs: Artifact, types: Sequence[str]) -> Rows:
     """The rows of the training split, only the columns training needs. Raises UserError when there is none."""
     columns = ["caption_tokens", *(f"{kind}_tokens" for kind in types)]
-    table = tables.read(dataset.table("dataset"), ["image_key", "image_uri", "split", *columns])
+    table = tables.read(dataset.table("dataset"), ["image_group", "image_uri", "split", *columns])
     table = table.filter(np.asarray(table["split"].to_numpy() == "train")).combine_chunks()
     if not len(table):
         raise UserError("train", "the dataset has no row in split train", "at least one", "see degla sql, or ingest")
@@ -102,7 +102,7 @@ def read_rows(dataset: Artifact, pairs: Artifact, types: Sequence[str]) -> Rows:
         lengths = np.asarray(column.value_lengths().fill_null(0))
         tokens.append((np.asarray(column.flatten()), np.concatenate([[0], np.cumsum(lengths)])))
     uris, picture = np.unique(table["image_uri"].to_numpy().astype(str), return_inverse=True)
-    _, image = np.unique(table["image_key"].to_numpy().astype(str), return_inverse=True)
+    _, image = np.unique(table["image_group"].to_numpy().astype(str), return_inverse=True)
     have = np.stack([np.asarray(table[f"{kind}_tokens"].is_valid()) for kind in types], axis=1) if types else None
     return Rows(
         root=pairs.path / pairs.meta["image_root"],

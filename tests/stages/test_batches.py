@@ -1,0 +1,143 @@
+"""Which pair stands in which batch, with which negatives and which picture."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from pipeline import clip
+from pipeline.errors import UserError
+from pipeline.schema import NEGATIVE_TYPES
+from stages.batches import Batches, Pictures, epoch_negatives, epoch_order, load, read_rows
+from tests.stages.training import small_clip, small_inputs
+
+
+@given(image=st.lists(st.integers(0, 12), min_size=1, max_size=60), batch=st.integers(2, 9), seed=st.integers(0, 99))
+def test_no_batch_holds_two_captions_of_one_picture(image: list[int], batch: int, seed: int) -> None:
+    pictures = np.array(image)
+    order = epoch_order(pictures, batch, seed, epoch=0)
+    assert order.shape[1] == batch
+    assert len(np.unique(order)) == order.size
+    for rows in order:
+        assert len(set(pictures[rows])) == batch
+    left = np.setdiff1d(np.arange(len(image)), order)
+    assert len(set(pictures[left])) < batch, "another batch could have been filled"
+    assert np.array_equal(order, epoch_order(pictures, batch, seed, epoch=0))
+
+
+def test_epochs_and_seeds_have_orders_of_their_own() -> None:
+    pictures = np.arange(64)
+    orders = {epoch_order(pictures, 8, seed, epoch).tobytes() for seed in range(3) for epoch in range(3)}
+    assert len(orders) == 9
+
+
+def test_negatives_are_drawn_from_those_there_are() -> None:
+    have = np.random.default_rng(0).random((400, 5)) < 0.6
+    have[0] = False
+    for epoch in range(3):
+        chosen = epoch_negatives(have, 4, seed=1, epoch=epoch)
+        for row, types in enumerate(chosen):
+            kept = types[types >= 0]
+            assert len(kept) == len(set(kept)) == min(4, have[row].sum())
+            assert have[row, kept].all()
+    assert not np.array_equal(epoch_negatives(have, 4, 1, 0), epoch_negatives(have, 4, 1, 1))
+
+
+def test_every_type_is_drawn_equally_often() -> None:
+    chosen = epoch_negatives(np.ones((20_000, 5), dtype=bool), 4, seed=0, epoch=0)
+    share = np.bincount(chosen.ravel(), minlength=5) / len(chosen)
+    np.testing.assert_allclose(share, 0.8, atol=0.02)
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> tuple:
+    folder = tmp_path_factory.mktemp("batches")
+    model = clip.load(small_clip(folder / "model"))
+    inputs = small_inputs(folder, pictures=9)
+    return model, inputs, read_rows(inputs["dataset"], inputs["pairs"], NEGATIVE_TYPES)
+
+
+def test_a_batch_holds_what_the_dataset_says(made: tuple) -> None:
+    model, inputs, rows = made
+    table = {tuple(row["caption_tokens"]): row for row in clip_rows(inputs["dataset"].path) if row["split"] == "train"}
+    batches = Batches(rows, Pictures(rows, model), batch=4, negatives=3, epochs=2, seed=5)
+    assert len(batches) == 2 * (len(rows) // 4)
+    for step in range(len(batches)):
+        batch = batches[step]
+        texts = [[token for token in text if token] for text in batch.tokens_NL.tolist()]
+        negatives = iter(texts[4:])
+        for i in range(4):
+            row = table[tuple(texts[i])]
+            present = [row[f"{kind}_tokens"] for kind in NEGATIVE_TYPES if row[f"{kind}_tokens"]]
+            assert batch.have_BK[i].sum() == min(3, len(present))
+            for _ in range(int(batch.have_BK[i].sum())):
+                assert next(negatives) in present
+            picture = Image.open(rows.root / row["image_uri"])
+            seen = batch.on("cpu", model).image_BCHW[i]
+            assert torch.equal(seen, model.preprocess(picture))
+        assert next(negatives, None) is None
+
+
+def clip_rows(folder: Path) -> list[dict]:
+    from pipeline import tables
+
+    return tables.read(folder).to_pylist()
+
+
+def same(one: object, two: object) -> bool:
+    names = ("image_BCHW", "tokens_NL", "have_BK")
+    return all(torch.equal(getattr(one, name), getattr(two, name)) for name in names)
+
+
+def test_decoded_pictures_and_loader_processes_change_nothing(made: tuple) -> None:
+    model, _, rows = made
+    pictures = Pictures(rows, model)
+    reading = Batches(rows, pictures, batch=4, negatives=4, epochs=2, seed=5)
+    seen: list[tuple] = []
+    decoded = pictures.decoded(2, lambda *report: seen.append(report))
+    assert seen[-1] == ("pictures", 9, 9) and decoded.nbytes == pictures.bytes()
+    cached = Batches(rows, decoded, batch=4, negatives=4, epochs=2, seed=5)
+    for step, batch in enumerate(load(reading, start=1, workers=1), start=1):
+        assert same(batch, reading[step]) and same(batch, cached[step])
+    assert step == len(reading) - 1
+
+
+def test_processes_share_each_batch(made: tuple) -> None:
+    model, _, rows = made
+    pictures = Pictures(rows, model)
+    whole = Batches(rows, pictures, batch=4, negatives=2, epochs=1, seed=5)
+    shares = [Batches(rows, pictures, 4, 2, 1, 5, rank=rank, world=2) for rank in range(2)]
+    for step in range(len(whole)):
+        expected = whole[step].split(2)
+        for share, part in zip(shares, expected, strict=True):
+            assert torch.equal(share[step].image_BCHW, part.image_BCHW)
+            assert torch.equal(share[step].have_BK, part.have_BK)
+
+
+def test_epochs_done_counts_fractions(made: tuple) -> None:
+    model, _, rows = made
+    batches = Batches(rows, Pictures(rows, model), batch=4, negatives=0, epochs=2, seed=5)
+    half = len(batches) // 2
+    assert [batches.epochs_done(step) for step in (1, half, 2 * half)] == [1 / half, 1.0, 2.0]
+
+
+def test_a_batch_larger_than_the_pictures_is_refused(made: tuple) -> None:
+    model, _, rows = made
+    with pytest.raises(UserError, match="batch of 10 needs as many different pictures, and there are 9"):
+        Batches(rows, Pictures(rows, model), batch=10, negatives=0, epochs=1, seed=0)
+
+
+def test_a_missing_picture_is_named_by_the_loaders_processes_too(tmp_path: Path, made: tuple) -> None:
+    inputs = small_inputs(tmp_path, pictures=4)
+    rows = read_rows(inputs["dataset"], inputs["pairs"], ())
+    (rows.root / rows.uris[2]).unlink()
+    pictures = Pictures(rows, made[0])
+    batches = Batches(rows, pictures, batch=4, negatives=0, epochs=1, seed=0)
+    with pytest.raises(UserError, match=r"cannot read .*2\.png"):
+        list(load(batches, 0, workers=1))
+    with pytest.raises(UserError, match=r"cannot read .*2\.png"):
+        pictures.decoded(2, lambda *report: None)

@@ -1,0 +1,65 @@
+"""A small model and small artifacts for the tests of training."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from pipeline import clip, tables
+from pipeline.artifact import Artifact, Store, now
+from pipeline.schema import DATASET, NEGATIVE_TYPES, PAIRS
+
+COLOURS = ("red", "green", "blue", "yellow", "black", "white", "pink", "brown", "grey", "orange")
+
+
+def small_clip(folder: Path) -> str:
+    """A folder with the configuration of a CLIP that trains in milliseconds; no weights."""
+    arch = {
+        "embed_dim": 16,
+        "vision_cfg": {"image_size": 16, "layers": 1, "width": 64, "patch_size": 8},
+        "text_cfg": {"context_length": 77, "vocab_size": 49408, "width": 16, "heads": 2, "layers": 1},
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / clip.CONFIG).write_text(json.dumps({"model_cfg": arch}))
+    return str(folder)
+
+
+def small_inputs(folder: Path, pictures: int = 12) -> dict[str, Artifact]:
+    """Published pairs and dataset: noise pictures with two captions each, and negatives with gaps."""
+    store = Store(folder / "home")
+    tokenize = clip.tokenizer("ViT-B-32")
+    rng = np.random.default_rng(0)
+    rows = []
+    with store.build("pairs", "p") as out:
+        for index in range(pictures):
+            noise = rng.integers(0, 255, (20, 24, 3), dtype=np.uint8)
+            (out / "images").mkdir(exist_ok=True)
+            Image.fromarray(noise).save(out / "images" / f"{index}.png")
+            for number in range(2):
+                caption = f"{COLOURS[index % 10]} thing {index} seen {number}"
+                base = {"pair_id": f"{index:02d}{number}", "image_key": f"k{index}", "image_group": f"k{index}"}
+                base |= {"image_uri": f"{index}.png", "caption": caption, "split": "train"}
+                texts = {
+                    kind: f"{kind} of {caption}" if (index + number + place) % 3 else None
+                    for place, kind in enumerate(NEGATIVE_TYPES)
+                }
+                tokens = {
+                    f"{name}_tokens": None if text is None else tokenize([text])[0]
+                    for name, text in {"caption": caption, **texts}.items()
+                }
+                rows.append(base | texts | tokens | {"paraphrases": None, "leaks": []})
+        tables.write(tables.part(out, 0), [], PAIRS)  # training reads the pictures alone
+        published = _publish(store, out, "pairs", {"image_root": "images"})
+    rows.append(rows[0] | {"pair_id": "zz", "split": "test"})
+    with store.build("dataset", "d") as out:
+        # Two parts, because training must not care.
+        tables.write(tables.part(out, 0), rows[:5], DATASET)
+        tables.write(tables.part(out, 1), rows[5:], DATASET)
+        meta = {"tokenizer": clip.tokenizer_digest("ViT-B-32")}
+        return {"pairs": published, "dataset": _publish(store, out, "dataset", meta)}
+
+
+def _publish(store: Store, out: Path, kind: str, meta: dict) -> Artifact:
+    manifest = {"kind": kind, "stage": kind, "stage_version": 1, "fingerprint": kind[0], "config": {}, "inputs": {}}
+    return store.publish(out, manifest=manifest | {"outside": {}, "meta": meta, "started": now()})
