@@ -115,8 +115,16 @@ class Lexicon:
     synonyms: Mapping[str, frozenset[str]]
     kind_of: Mapping[str, frozenset[str]]
     members: Mapping[str, tuple[str, ...]]
+    vague: frozenset[str]
     nouns: frozenset[str]
     adjectives: frozenset[str]
+
+    def stays_true(self, old: str, new: str) -> bool:
+        """True when `new` in place of `old` leaves a caption true: a synonym, a wider word, a member of a vague one."""
+        old_all, new_all = self._names(old), self._names(new)
+        wider = any(self._kinds(name) & new_all for name in old_all)
+        narrower = any(self._kinds(name) & old_all & self.vague for name in new_all)
+        return bool(old_all & new_all) or wider or narrower
 
     def same_or_wider(self, one: str, other: str) -> bool:
         """True when one word is a synonym, a kind or a member of a kind of the other, as far as the lexicon knows."""
@@ -156,6 +164,7 @@ def lexicon() -> Lexicon:
         synonyms={word: frozenset(group) for word, group in synonyms.items()},
         kind_of={word: frozenset(kinds) for word, kinds in kind_of.items()},
         members={kind: tuple(members) for kind, members in data["kinds"].items()},
+        vague=frozenset(data["vague"]),
         nouns=frozenset(data["nouns"]),
         adjectives=frozenset(data["adjectives"]),
     )
@@ -220,7 +229,9 @@ def _tagger() -> Any:
 def is_known(word: str) -> bool:
     """True when the tagger's lexicon or ours holds the lower-case word or its base form."""
     forms = {word, lemma(word), *word.split("-")}
-    stems = {word[:-3], word[:-3] + "e", word[:-2], word[:-1], word[:-4]} if len(word) > 5 else set()
-    tagger = _tagger().lexicon
-    mine = lexicon()
-    return any(form in tagger or form in mine.kind_of or form in mine.synonyms for form in forms | stems)
+    for ending in ("ing", "ed", "er", "ers", "ly", "y"):
+        if word.endswith(ending) and len(word) > len(ending) + 2:
+            stem = word.removesuffix(ending)
+            forms |= {stem, stem + "e", stem[:-1]}
+    tagger, mine = _tagger().lexicon, lexicon()
+    return any(form in tagger or form in mine.kind_of or form in mine.synonyms for form in forms)
