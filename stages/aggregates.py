@@ -212,11 +212,11 @@ def aggregate(
 ) -> dict[str, dict[str, Any]]:
     """Every aggregate of a scores table with intervals, and the paired difference when both models are in it.
 
-    Returns name -> {benchmark, subset, subsets (how many), says, measure, chance, headline, n (rows that every
-    model scored), of, pictures, <model>: {value, low, high, ties: the value if ties were wrong or right}, difference: {value, low,
-    high, p, p_holm, won, lost, mcnemar_p, detectable}, clean: the values without leaked rows}. Values are shares in
-    0..1; None = nothing scored. `p` is the paired permutation by picture; `p_holm` adjusts it over the subsets of one
-    benchmark.
+    Returns name -> {benchmark, subset, subsets (how many), says, measure, chance, headline, n (rows that every model
+    scored), of, pictures, <model>: {value, low, high, ties: the value if ties were wrong or right}, difference: {value,
+    low, high, p, p_holm, won, lost, mcnemar_p, detectable}, clean: the values without leaked rows}. Values are shares
+    in 0..1; None = nothing scored. `p` is the paired permutation by picture; `p_holm` adjusts it over the subsets of
+    one benchmark.
     """
     models = [name for name in (before, after) if name in set(scores["model"].unique().to_pylist())]
     models = models or sorted(scores["model"].unique().to_pylist())
