@@ -46,8 +46,9 @@ knows no other language. It makes mistakes, and the checks of the generate stage
 Prompt: the rule of a type (system), then captions (user) and replies (assistant) in turns, then the caption. A reply is
 one line: the rewritten caption, or `not applicable`.
 
-Measured through vLLM at temperature 0.7 behind {shots} examples, on captions of scenes it was not trained on. Applicable:
-all but the captions it rightly declined. Usable: a sentence of the world, exactly the edit asked for, false of the scene.
+Measured through vLLM at temperature 0.7 behind {shots} examples, on captions of scenes it was not trained on.
+Applicable: all but the captions it rightly declined. Usable: a sentence of the world, exactly the edit asked for, and
+false of the scene.
 
 | type | captions | applicable | usable of these | the others |
 |---|---|---|---|---|
