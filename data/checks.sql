@@ -8,7 +8,7 @@ select pair_id from pairs group by pair_id having count(*) > 1;
 select image_key from pairs group by image_key having count(distinct split) > 1;
 
 -- error: copies of one picture are in two splits
-select image_sha256 from pairs group by image_sha256 having count(distinct split) > 1;
+select image_group from dataset group by image_group having count(distinct split) > 1;
 
 -- error: caption is empty
 select pair_id from pairs where trim(caption) = '';

@@ -68,6 +68,7 @@ NEGATIVES = _schema(
 DATASET = _schema(
     ("pair_id", pa.string(), "unique"),
     ("image_key", pa.string(), "identity of the picture"),
+    ("image_group", pa.string(), "smallest image_key among the pictures that are copies of this one", NULL),
     ("image_uri", pa.string(), "path of the picture, relative to the pairs manifest's image_root"),
     ("caption", pa.string(), "the true caption"),
     *((kind, pa.string(), f"{kind} negative; null = none passed the checks", NULL) for kind in NEGATIVE_TYPES),

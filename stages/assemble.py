@@ -19,6 +19,7 @@ from pipeline.config import placement
 from pipeline.errors import UserError
 from pipeline.schema import DATASET, LEAKS, NEGATIVE_TYPES
 from pipeline.stage import Inputs, Progress, Stage
+from stages.duplicates import group_pictures
 
 CHECKS = Path(__file__).resolve().parent.parent / "data" / "checks.sql"
 Tokenize = Callable[[list[str]], list[list[int]]]
@@ -29,6 +30,9 @@ class Config(BaseConfig):
 
     tokenizer: str = Field("ViT-B-32", description="open_clip model, or local folder, whose tokenizer is used")
     min_negatives: int = Field(0, ge=0, le=5, description="pairs with fewer accepted negatives are left out")
+    duplicates: Literal["keep", "drop"] = Field(
+        "keep", description="a caption repeated on copies of one picture: kept, or kept once"
+    )
     leaks: Literal["off", "flag", "drop"] = Field(
         "flag", description="pairs that overlap with a benchmark: not looked for, flagged, or left out of training"
     )
@@ -66,7 +70,8 @@ def run(config: Config, inputs: Inputs, out: Path, progress: Progress) -> dict[s
     with tables.connect({"pairs": pairs.table("pairs"), "negatives": negatives.table("negatives")}) as sql:
         sql.execute("set memory_limit = $1", [config.memory])
         sql.execute("set temp_directory = $1", [str(out / ".work")])
-        _assemble(sql, config.min_negatives)
+        copies = group_pictures(sql)
+        _assemble(sql, config.min_negatives, config.duplicates)
         leaks = _leaks(sql, config, pairs)
         checks = validate(sql, read_checks())
         total = _one(sql, "select count(*) from dataset")
@@ -85,6 +90,7 @@ def run(config: Config, inputs: Inputs, out: Path, progress: Progress) -> dict[s
     return facts | {
         "checks": checks,
         "leaks": leaks,
+        "pictures_with_copies": copies,
         "tokenizer": tokenizer_digest(config.tokenizer),
         "image_root": pairs.meta["image_root"],
     }
@@ -117,17 +123,29 @@ def validate(sql: duckdb.DuckDBPyConnection, checks: list[Check]) -> dict[str, i
     return counts
 
 
-def _assemble(sql: duckdb.DuckDBPyConnection, min_negatives: int) -> None:
+def _assemble(sql: duckdb.DuckDBPyConnection, min_negatives: int, duplicates: str) -> None:
+    # Copies of a picture that ingest put on different sides all train: a held-out picture has no copy in training.
+    sql.execute(
+        """create table group_splits as
+           select image_group, if(count(distinct split) = 1, min(split::varchar), 'train') as group_split
+           from pairs join picture_groups using (image_key) group by image_group"""
+    )
     columns = ", ".join(f"max(text) filter (type = '{kind}') as {kind}" for kind in NEGATIVE_TYPES)
     sql.execute(
         f"""create table dataset as
-            select pair_id, image_key, image_uri, caption, {", ".join(NEGATIVE_TYPES)},
-                   null::varchar[] as paraphrases, split, []::varchar[] as leaks
-            from pairs left join (select pair_id, {columns}, count(*) as have
-                                  from negatives where status = 'accepted' group by pair_id) using (pair_id)
+            select pair_id, image_key, image_group, image_uri, caption, {", ".join(NEGATIVE_TYPES)},
+                   null::varchar[] as paraphrases, group_split as split, []::varchar[] as leaks
+            from pairs join picture_groups using (image_key) join group_splits using (image_group)
+            left join (select pair_id, {columns}, count(*) as have
+                       from negatives where status = 'accepted' group by pair_id) using (pair_id)
             where coalesce(have, 0) >= ?""",  # noqa: S608 - column names are our own constants
         [min_negatives],
     )
+    if duplicates == "drop":
+        sql.execute(
+            """delete from dataset where pair_id not in
+               (select min(pair_id) from dataset group by image_group, lower(caption))"""
+        )
 
 
 def _leaks(sql: duckdb.DuckDBPyConnection, config: Config, pairs: Artifact) -> dict[str, dict[str, int]]:

@@ -18,15 +18,15 @@ import pyarrow as pa
 from pipeline.errors import UserError
 from pipeline.schema import NEGATIVE_TYPES
 from stages import benchmarks
+from stages.duplicates import MACROS as QUARTER
+from stages.duplicates import NEAR
 from stages.pictures import examine
 
-NEAR = 3
 NGRAM = 8
 
 MACROS = rf"""
 create or replace macro coco_number(name) as try_cast(regexp_extract(name, '(\d{{12}})(\.\w+)?$', 1) as bigint);
 create or replace macro vg_number(name) as try_cast(regexp_extract(name, '^(?:v7w_)?(\d{{1,7}})\.\w+$', 1) as bigint);
-create or replace macro quarter(hash, band) as (hash >> (16 * band)) & 65535;
 create or replace macro plain(text) as trim(regexp_replace(lower(text), '[^\p{{L}}\p{{N}}]+', ' ', 'g'));
 create or replace macro ngrams(text) as list_transform(
     range(0, greatest(1, len(string_split(plain(text), ' ')) - {NGRAM - 1})),
@@ -83,7 +83,7 @@ def read_vg_map(path: Path | None) -> pa.Table:
 
 def find_leaks(sql: duckdb.DuckDBPyConnection, rows: pa.Table, vg_map: pa.Table) -> None:
     """Create the table `leaks` beside the tables `pairs` and `dataset` of this connection."""
-    sql.execute(MACROS)
+    sql.execute(QUARTER + MACROS)
     sql.register("benchmark_rows", rows)
     sql.register("vg_map", vg_map)
     sql.register("looks", _looks(rows))

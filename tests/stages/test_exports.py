@@ -21,7 +21,12 @@ def dataset(folder: Path, rows: Rows) -> Artifact:
     for number, (picture, caption, negatives) in enumerate(rows):
         name = f"COCO_train2014_{picture:012d}.jpg"
         row = dict.fromkeys(DATASET.names) | dict(zip(NEGATIVE_TYPES, negatives, strict=False))
-        row |= {"pair_id": f"{number:016d}", "image_key": sources.coco_key(name), "image_uri": name}
+        row |= {
+            "pair_id": f"{number:016d}",
+            "image_key": sources.coco_key(name),
+            "image_group": name,
+            "image_uri": name,
+        }
         content.append(row | {"caption": caption, "split": "train", "leaks": [], "caption_tokens": []})
     tables.write(tables.part(folder, 0), content, DATASET)
     return Artifact(folder, Manifest.model_construct(kind="dataset"))
