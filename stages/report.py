@@ -202,9 +202,10 @@ def _training(inputs: Inputs) -> Facts:
         terms = []
         for name in names:
             (row,) = ask(
-                f"""with numbered as (select {name}, ntile(10) over (order by step) tenth from steps
-                                      where not isnan({name}))
-                    select avg({name}) filter (tenth = 1) as first, avg({name}) filter (tenth = 10) as last
+                f"""with numbered as (select {name}, ntile(10) over (order by step) as begin,
+                                             ntile(10) over (order by step desc) as ending
+                                      from steps where not isnan({name}))
+                    select avg({name}) filter (begin = 1) as first, avg({name}) filter (ending = 1) as last
                     from numbered"""  # noqa: S608 - a column of our own
             )
             if row["first"] is not None:
