@@ -93,6 +93,7 @@ def run(config: Config, inputs: Inputs, out: Path, progress: Progress) -> dict[s
     progress("aggregates", 0, 1)
     aggregates = aggregate(scores, resamples=config.resamples, seed=config.seed)
     progress("aggregates", 1, 1)
+    _write_json(out / "aggregates.json", aggregates)  # as a file it is content: another aggregate is another artifact
     return {
         "aggregates": aggregates,
         "models": descriptions,

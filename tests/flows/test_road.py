@@ -75,11 +75,11 @@ def test_a_flipped_bit_is_noticed(home: Path, tiny_recipe: Path) -> None:
 
 
 def test_a_changed_setting_reruns_that_stage_and_what_depends_on_it(home: Path, tiny_recipe: Path) -> None:
-    assert states(home, tiny_recipe, "evaluate.resamples=200") == dict.fromkeys(ALL, "current") | {
+    assert states(home, tiny_recipe, "evaluate.benchmarks=[heldout]") == dict.fromkeys(ALL, "current") | {
         "evaluate": "stale",
         "report": "stale",
     }
-    assert walk(home, tiny_recipe, "evaluate.resamples=200") == ["evaluate", "report"]
+    assert walk(home, tiny_recipe, "evaluate.benchmarks=[heldout]") == ["evaluate", "report"]
     assert walk(home, tiny_recipe) == [], "the former result is still in the store"
 
 
