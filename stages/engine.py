@@ -27,7 +27,7 @@ MAX_MODEL_LEN = 8192
 """Tokens; the 50-example prompts take about 2,500."""
 
 _CAUSE = re.compile(r"(?:\b[A-Za-z_.]*(?:Error|Exception|Exit)\b): +(\S.*)")
-_DULL = ("engine core initialization failed", "enginecore", "see root cause", "see stack trace")
+_DULL = ("engine core initialization failed", "see root cause", "see stack trace")
 
 
 class Engine:

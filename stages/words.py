@@ -88,7 +88,12 @@ class Word:
     @property
     def may_be_noun(self) -> bool:
         """Some reading of the word is a noun."""
-        return self.is_noun or self.lemma in lexicon().nouns or self.lemma in lexicon().kind_of
+        known = lexicon()
+        return (
+            self.is_noun
+            or self.lemma in known.nouns
+            or (self.lemma in known.kind_of and self.lemma not in known.adjectives)
+        )
 
     @property
     def may_modify(self) -> bool:
