@@ -36,7 +36,7 @@ def ask(store: Store, run: str, query: str) -> duckdb.DuckDBPyRelation | None:
     connection = tables.connect(found)
     try:
         answer = connection.sql(query)
-        return answer.execute() if answer is not None else None
+        return answer.materialize() if answer is not None else None
     except duckdb.Error as error:
         reason = str(error).strip().splitlines()[0]
         raise UserError("sql", reason, f"SQL over {', '.join(found)}", f"degla sql {run} 'describe pairs'") from None
