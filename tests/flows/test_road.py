@@ -1,3 +1,4 @@
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -123,6 +124,16 @@ def test_show_diff_and_sql(home: Path, tiny_recipe: Path) -> None:
         inspection.ask(store, "tiny", "select * from nowhere")
     with pytest.raises(UserError, match="has no table 'nothing'"):
         list(inspection.show(store, "tiny", "nothing", "", 1))
+
+
+QUERIES = re.findall(
+    r"```sql\n(.+?)```", (Path(__file__).parents[2] / "docs" / "queries.md").read_text(encoding="utf-8"), re.DOTALL
+)
+
+
+@pytest.mark.parametrize("query", QUERIES, ids=range(len(QUERIES)))
+def test_every_query_of_the_documentation_runs(finished: Path, query: str) -> None:
+    assert inspection.ask(Store(finished), "tiny", query) is not None
 
 
 def test_unknown_stages_are_refused() -> None:
