@@ -12,7 +12,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from flows import inspection, road
+from flows import inspection, progress, road
 from flows import recipe as recipes
 from pipeline.artifact import Store
 from pipeline.errors import UserError
@@ -166,6 +166,33 @@ def export(
     out.print(f"{rows:,} rows of {split} in {target}")
 
 
+@app.command(name="eval")
+def evaluate(
+    model: Annotated[str, typer.Option(help="open_clip architecture, hf-hub:owner/name, or local folder")],
+    root: Annotated[Path, typer.Option(help="folder of benchmarks, see data/benchmarks.yaml")],
+    pretrained: Annotated[str, typer.Option(help="open_clip tag or weights file")] = "",
+    benchmarks: Annotated[str, typer.Option(help="comma-separated; default: all that root holds")] = "",
+    rows: Annotated[Path | None, typer.Option(help="also write every row with its similarities, Parquet")] = None,
+    official: Annotated[bool, typer.Option(help="hold files against known counts and digests")] = True,
+) -> None:
+    """Score any CLIP model on the benchmarks of a folder; needs no run."""
+    from pipeline import tables
+    from pipeline.schema import SCORES
+    from stages.evaluate import evaluate_model
+
+    names = [name.strip() for name in benchmarks.split(",") if name.strip()] or None
+    with progress.shown("eval") as bar:
+        scores, aggregates = evaluate_model(
+            model, pretrained or None, root=root, names=names, official=official, progress=bar
+        )
+    if rows is not None:
+        tables.write(rows, scores, SCORES)
+    table = Table("score", "per cent right, 95 % interval", "n", "says", title=model, title_justify="left")
+    for name, one in aggregates.items():
+        table.add_row(name, _with_interval(one["model"]), f"{one['n']:,} of {one['of']:,}", one["says"])
+    out.print(table)
+
+
 @app.command()
 def doctor() -> None:
     """What this machine can run: cores, memory, GPU, vLLM, disk, model access."""
@@ -258,10 +285,29 @@ def _closing(store: Store, run_name: str) -> None:
     """The headline of a run: scores before and after, and where the report is."""
     scores, report = store.linked(run_name, "scores"), store.linked(run_name, "report")
     if scores is not None:
-        out.print(_headline(scores.meta))
+        out.print(_headline(scores.meta["aggregates"]))
     if report is not None:
         out.print(f"report: {store.run(run_name) / 'report' / 'report.html'}")
 
 
-def _headline(meta: dict[str, Any]) -> Table:
-    return Table("score", "before", "after", "n", title="before and after, with 95 % intervals", title_justify="left")
+def _headline(aggregates: dict[str, Any]) -> Table:
+    """The two headline means, then the mean of each benchmark subset; shares as per cent with intervals."""
+    chosen = [name for name, one in aggregates.items() if one["headline"]]
+    chosen += [name for name, one in aggregates.items() if one["subset"] and name not in chosen]
+    title = "before and after fine-tuning: per cent right, 95 % intervals by picture"
+    table = Table("score", "before", "after", "change", "n", title=title, title_justify="left")
+    for name in chosen:
+        one = aggregates[name]
+        table.add_row(
+            f"[bold]{name}[/]" if one["headline"] else name,
+            *(_with_interval(one.get(side)) for side in ("before", "after", "difference")),
+            f"{one['n']:,}" if one["n"] == one["of"] else f"{one['n']:,} of {one['of']:,}",
+        )
+    return table
+
+
+def _with_interval(estimate: dict[str, Any] | None) -> str:
+    if estimate is None or estimate["value"] is None:
+        return "not scored"
+    value, low, high = (100 * estimate[key] for key in ("value", "low", "high"))
+    return f"{value:.1f} ({low:.1f} to {high:.1f})"

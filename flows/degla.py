@@ -4,8 +4,9 @@ Prefect observes and retries; whether a stage runs or is reused is decided by th
 """
 
 import random
+import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import Literal
 from uuid import UUID
@@ -13,7 +14,7 @@ from uuid import UUID
 from prefect import flow, get_run_logger, task
 from prefect.artifacts import create_markdown_artifact, create_progress_artifact, update_progress_artifact
 from prefect.client.schemas.objects import State, TaskRun
-from prefect.context import FlowRunContext
+from prefect.concurrency.sync import concurrency
 from prefect.states import Completed, Failed
 from prefect.tasks import Task
 
@@ -22,6 +23,7 @@ from pipeline.artifact import Store
 from pipeline.errors import TransientError, UserError
 from pipeline.stage import Progress
 
+GPU_STAGES = ("generate", "train", "evaluate")
 StageName = Literal["ingest", "generate", "assemble", "train", "evaluate", "report"]
 
 
@@ -87,6 +89,16 @@ def degla(
 
 @contextmanager
 def _working(name: str) -> Iterator[Progress]:
+    """While a stage really runs: its turn on the GPU, if it wants one, and its progress in terminal and UI."""
+    with ExitStack() as stack:
+        if name in GPU_STAGES and shutil.which("nvidia-smi"):
+            # Holds across flow runs once the limit exists: prefect gcl create gpu --limit 1
+            stack.enter_context(concurrency("gpu", occupy=1, lease_duration=60))
+        yield stack.enter_context(_progress(name))
+
+
+@contextmanager
+def _progress(name: str) -> Iterator[Progress]:
     key: UUID = create_progress_artifact(progress=0.0, key=f"degla-{name}", description=f"{name}: starting")  # type: ignore[assignment]
 
     def tell(line: str, share: float) -> None:
@@ -98,7 +110,7 @@ def _working(name: str) -> Iterator[Progress]:
 
 def _artifacts(store: Store, run: str) -> None:
     report = store.linked(run, "report")
-    if report is not None and FlowRunContext.get() is not None:
+    if report is not None:
         create_markdown_artifact(
             (report.path / "report.md").read_text(encoding="utf-8"), key=f"degla-report-{_key(run)}"
         )
