@@ -50,7 +50,9 @@ class Config(BaseConfig):
     resamples: int = Field(2000, ge=100, le=100_000, description="bootstrap resamples behind each interval")
     seed: int = Field(0, ge=0, description="seed of the resampling")
     device: str = placement("auto", description="torch device; auto = cuda when there is one")
-    batch: int = placement(64, ge=1, description="pictures per forward pass; texts go in fours of it")
+    batch: int | None = placement(
+        None, ge=1, description="pictures, or texts, per forward pass; null = 32 on a CPU (its caches), else 256"
+    )
     workers: int = placement(0, ge=0, description="processes that decode pictures")
 
 
@@ -113,7 +115,7 @@ def evaluate_model(
     seed: int = 0,
     resamples: int = 2000,
     device: str = "auto",
-    batch: int = 64,
+    batch: int | None = None,
     workers: int = 0,
     work: Path | None = None,
     progress: Progress = silent,
@@ -235,6 +237,11 @@ class Scorer:
         return "cuda" if torch.cuda.is_available() else "cpu"
 
     @property
+    def batch(self) -> int:
+        """Pictures, or texts, per forward pass."""
+        return self.config.batch or (32 if self.device == "cpu" else 256)
+
+    @property
     def description(self) -> dict[str, Any]:
         """What the report says of the model: activation, preprocessing, tokenizer, device."""
         keep = ("activation", "preprocess", "tokenizer", "context_length")
@@ -247,9 +254,7 @@ class Scorer:
         there = [picture for picture in dict.fromkeys(pictures) if picture.path.is_file()]
 
         def embed(piece: Sequence[Picture]) -> Any:
-            return embed_images(
-                self.clip, piece, batch=self.config.batch, workers=self.config.workers, device=self.device
-            )
+            return embed_images(self.clip, piece, batch=self.batch, workers=self.config.workers, device=self.device)
 
         return self._embedded("pictures", there, embed, dict.fromkeys(pictures))
 
@@ -265,7 +270,7 @@ class Scorer:
         ordered = [first[row] for row in sorted(first, key=lambda row: (len(row), row))]
 
         def embed(piece: Sequence[str]) -> Any:
-            return embed_texts(self.clip, piece, batch=4 * self.config.batch, device=self.device)
+            return embed_texts(self.clip, piece, batch=self.batch, device=self.device)
 
         at, text_ND = self._embedded("texts", ordered, embed, ordered)
         return {text: at[first[row]] for text, row in zip(distinct, tokens, strict=True)}, text_ND
