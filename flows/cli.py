@@ -36,6 +36,8 @@ def main() -> None:
     except UserError as error:
         print(error, file=sys.stderr)
         sys.exit(2)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader, e.g. head, had enough
     except KeyboardInterrupt:
         print("stopped; run the same command again to go on from here", file=sys.stderr)
         sys.exit(130)
@@ -61,10 +63,11 @@ def run(
     source = "" if kept.exists() and (len(stages) < len(road.STAGES) or not known) else recipe
     resolved = road.run_recipe(store, run_name, source, overrides)
 
+    road.check(resolved, stages)
+    road.keep_recipe(store, run_name, resolved)
     states = [state for state in road.standing(store, run_name, resolved) if state.stage in stages]
     if not force and all(state.state == "current" for state in states):
         # Nothing to do needs no flow run, hence no embedded server (half a minute on a small machine).
-        road.keep_recipe(store, run_name, resolved)
         for state in states:
             assert state.artifact is not None
             out.print(f"{state.stage:9} reused  {state.artifact.path}", style="dim")
@@ -74,7 +77,7 @@ def run(
     _prefect_environment(store)
     from flows.degla import degla
 
-    state: Any = degla(run_name, source, list(overrides), stages, force, return_state=True)
+    state: Any = degla(run_name, "", [], stages, force, return_state=True)
     if state.is_failed() or state.is_crashed():
         error = state.result(raise_on_failure=False)
         if isinstance(error, UserError):
@@ -213,9 +216,15 @@ def prompt(
     recipe: Annotated[str, typer.Option(help="recipe whose prompts are used")] = "paper",
 ) -> None:
     """Print the exact prompt a caption would get; loads no model."""
-    from stages.generate import render_prompt
+    from pipeline.schema import NEGATIVE_TYPES
+    from stages import prompts
 
-    print(render_prompt(recipes.load(recipe).generate, type, caption))
+    if type not in NEGATIVE_TYPES:
+        raise UserError("prompt", f"no type {type!r}", f"one of {', '.join(NEGATIVE_TYPES)}", "name a negative type")
+    settings = recipes.load(recipe).generate
+    told = prompts.load(settings.prompts, [type], settings.examples_per_prompt)[type]
+    messages = [*told.prefix(settings.examples_per_prompt), {"role": "user", "content": caption}]
+    print(prompts.show(messages))
 
 
 @app.command()

@@ -78,7 +78,9 @@ def degla(
     try:
         resolved = road.run_recipe(store, run, recipe, overrides)
         road.keep_recipe(store, run, resolved)
-        for name in road.chosen(stages):
+        names = road.chosen(stages)
+        road.check(resolved, names)
+        for name in names:
             stage(name, run, force, return_state=True).result()
     except UserError as error:
         get_run_logger().error("%s", error)

@@ -67,6 +67,15 @@ def keep_recipe(store: Store, run: str, recipe: Recipe) -> None:
         ) from None
 
 
+def check(recipe: Recipe, stages: Iterable[str]) -> None:
+    """Look for what the stages read from outside (files, models, folders) before the first of them starts.
+
+    Raises UserError for the first thing that is not there: better now than after days of generation.
+    """
+    for name in stages:
+        STAGES[name].outside(getattr(recipe, name))
+
+
 def inputs_of(store: Store, run: str, stage: Stage[Any]) -> Inputs:
     """The artifacts a stage reads, verified, from the run's links. Raises UserError naming the one that is missing."""
     found = {kind: store.linked(run, kind) for kind in stage.needs}
