@@ -14,7 +14,7 @@ from rich.table import Table
 
 from flows import inspection, progress, road
 from flows import recipe as recipes
-from pipeline.artifact import Store
+from pipeline.artifact import Store, now
 from pipeline.errors import UserError
 
 app = typer.Typer(
@@ -63,27 +63,19 @@ def run(
     source = "" if kept.exists() and (len(stages) < len(road.STAGES) or not known) else recipe
     resolved = road.run_recipe(store, run_name, source, overrides)
 
-    road.check(resolved, stages)
+    road.check(store, run_name, resolved, stages)
     road.keep_recipe(store, run_name, resolved)
     states = [state for state in road.standing(store, run_name, resolved) if state.stage in stages]
-    if not force and all(state.state == "current" for state in states):
-        # Nothing to do needs no flow run, hence no embedded server (half a minute on a small machine).
-        for state in states:
-            assert state.artifact is not None
-            out.print(f"{state.stage:9} reused  {state.artifact.path}", style="dim")
-        _closing(store, run_name)
-        return
+    started = now()
+    # Nothing to do needs no flow run, hence no embedded server (half a minute on a small machine).
+    if force or any(state.state != "current" for state in states):
+        _prefect_environment(store)
+        from flows.degla import degla
 
-    _prefect_environment(store)
-    from flows.degla import degla
-
-    state: Any = degla(run_name, "", [], stages, force, return_state=True)
-    if state.is_failed() or state.is_crashed():
-        error = state.result(raise_on_failure=False)
-        if isinstance(error, UserError):
-            raise error
-        raise SystemExit(1)
-    _closing(store, run_name)
+        state: Any = degla(run_name, "", [], stages, force, return_state=True)
+        if not state.is_completed():
+            state.result()
+    _closing(store, run_name, stages, started)
 
 
 @app.command()
@@ -266,7 +258,9 @@ def _prefect_environment(store: Store, url: str | None = None) -> None:
         "PREFECT_SERVER_MEMO_STORE_PATH": home / "memo_store.toml",
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "DO_NOT_TRACK": "1",
-        "PREFECT_LOGGING_LEVEL": "WARNING",
+        # The terminal shows our bars and our one-line errors; Prefect's own log goes to its server.
+        "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",
+        "PREFECT_LOGGING_HANDLERS_DEBUG_LEVEL": "CRITICAL",
     }
     for key, value in defaults.items():
         os.environ.setdefault(key, str(value))
@@ -290,8 +284,15 @@ def _answers(url: str | None) -> bool:
     return False
 
 
-def _closing(store: Store, run_name: str) -> None:
-    """The headline of a run: scores before and after, and where the report is."""
+def _closing(store: Store, run_name: str, stages: list[str], started: str) -> None:
+    """What became of each stage, the scores before and after, and where the report is."""
+    for name in stages:
+        artifact = store.linked(run_name, road.STAGES[name].makes)
+        if artifact is not None:
+            rows = ", ".join(f"{count:,} rows of {kind}" for kind, count in artifact.manifest.rows.items())
+            did = "made" if artifact.manifest.finished >= started else "reused"
+            where = store.run(run_name) / artifact.manifest.kind
+            out.print(f"{name:9} {did:7} {where}" + (f"  ({rows})" if rows else ""), style="dim")
     scores, report = store.linked(run_name, "scores"), store.linked(run_name, "report")
     if scores is not None:
         out.print(_headline(scores.meta["aggregates"]))

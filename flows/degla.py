@@ -79,7 +79,7 @@ def degla(
         resolved = road.run_recipe(store, run, recipe, overrides)
         road.keep_recipe(store, run, resolved)
         names = road.chosen(stages)
-        road.check(resolved, names)
+        road.check(store, run, resolved, names)
         for name in names:
             stage(name, run, force, return_state=True).result()
     except UserError as error:

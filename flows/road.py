@@ -4,7 +4,7 @@ What is on disk decides: an artifact whose fingerprint is there, complete and un
 stage runs. A stage takes its inputs from the run's links, so the same function serves the whole road and one stage.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, NamedTuple
 
@@ -67,18 +67,22 @@ def keep_recipe(store: Store, run: str, recipe: Recipe) -> None:
         ) from None
 
 
-def check(recipe: Recipe, stages: Iterable[str]) -> None:
-    """Look for what the stages read from outside (files, models, folders) before the first of them starts.
+def check(store: Store, run: str, recipe: Recipe, stages: Sequence[str]) -> None:
+    """Look for what the stages read (files, models, artifacts of stages left out) before the first of them starts.
 
     Raises UserError for the first thing that is not there: better now than after days of generation.
     """
+    made: set[str] = set()
     for name in stages:
-        STAGES[name].outside(getattr(recipe, name))
+        stage = STAGES[name]
+        stage.outside(getattr(recipe, name))
+        inputs_of(store, run, stage, [kind for kind in stage.needs if kind not in made])
+        made.add(stage.makes)
 
 
-def inputs_of(store: Store, run: str, stage: Stage[Any]) -> Inputs:
-    """The artifacts a stage reads, verified, from the run's links. Raises UserError naming the one that is missing."""
-    found = {kind: store.linked(run, kind) for kind in stage.needs}
+def inputs_of(store: Store, run: str, stage: Stage[Any], kinds: Sequence[str] | None = None) -> Inputs:
+    """Artifacts a stage reads (or some of them), verified, from the run's links; UserError when one is missing."""
+    found = {kind: store.linked(run, kind) for kind in (stage.needs if kinds is None else kinds)}
     for kind, artifact in found.items():
         if artifact is None:
             raise UserError(
