@@ -35,6 +35,9 @@ PHENOMENA = {
 }
 """VALSE's eleven files by linguistic phenomenon."""
 
+BLIND = "blind:"
+"""Models whose name begins so are judges that saw no picture (stages/blind.py)."""
+
 RANKS = {"correct": 1, "at5": 5, "at10": 10}
 """Measures: the right option beats all wrong ones, or all but 4, or all but 9."""
 
@@ -207,19 +210,27 @@ def outcomes(similarities: pa.ListArray, correct_N: np.ndarray, measure: str) ->
     return np.asarray(read)
 
 
-def aggregate(
-    scores: pa.Table, *, before: str = "before", after: str = "after", resamples: int = 2000, seed: int = 0
-) -> dict[str, dict[str, Any]]:
-    """Every aggregate of a scores table with intervals, and the paired difference when both models are in it.
+def aggregate(scores: pa.Table, *, resamples: int = 2000, seed: int = 0) -> dict[str, dict[str, Any]]:
+    """Every aggregate of a scores table with intervals; of the models before and after, also the paired difference.
 
     Returns name -> {benchmark, subset, subsets (how many), says, measure, chance, headline, n (rows that every model
     scored), of, pictures, <model>: {value, low, high, ties: the value if ties were wrong or right}, difference: {value,
-    low, high, p, p_holm, won, lost, mcnemar_p, detectable}, clean: the values without leaked rows}. Values are shares
-    in 0..1; None = nothing scored. `p` is the paired permutation by picture; `p_holm` adjusts it over the subsets of
-    one benchmark.
+    low, high, p, p_holm, won, lost, mcnemar_p, detectable}, clean: the values without leaked rows, blind: {judge:
+    {value, low, high}}}. Values are shares in 0..1; None = nothing scored. `p` is the paired permutation by picture;
+    `p_holm` adjusts it over the subsets of one benchmark. Raises ValueError when two models were not asked the same.
     """
-    models = [name for name in (before, after) if name in set(scores["model"].unique().to_pylist())]
-    models = models or sorted(scores["model"].unique().to_pylist())
+    names = sorted(set(scores["model"].unique().to_pylist()))
+    judges = [name for name in names if name.startswith(BLIND)]
+    models = [name for name in ("before", "after") if name in names] or [name for name in names if name not in judges]
+    result = _aggregate(scores, models or judges, resamples, seed)
+    for judge in judges if models else ():
+        for name, facts in _aggregate(scores, [judge], resamples, seed).items():
+            if facts["n"] == facts["of"]:
+                result[name].setdefault("blind", {})[judge.removeprefix(BLIND)] = facts[judge]
+    return result
+
+
+def _aggregate(scores: pa.Table, models: list[str], resamples: int, seed: int) -> dict[str, dict[str, Any]]:
     data = _columns(scores, models)
     present: dict[tuple[str, str], set[str]] = {}
     for key, group in zip(data.keys, data.groups, strict=True):

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     Floats = NDArray[np.float32]
 
 PIECE = 1024
+BLIND = ("rule", "ngrams")
 WRONG_KEPT = 10
 
 
@@ -47,6 +48,7 @@ class Config(BaseConfig):
         None, description="hold files against the registry's counts and digests; null = yes for a root of yours"
     )
     pictures: int = Field(5000, ge=1, description="most held-out pictures used for retrieval and heldout")
+    blind: bool = Field(True, description="also ask judges that see no picture, see stages/blind.py")
     resamples: int = Field(2000, ge=100, le=100_000, description="bootstrap resamples behind each interval")
     seed: int = Field(0, ge=0, description="seed of the resampling")
     device: str = placement("auto", description="torch device; auto = cuda when there is one")
@@ -91,6 +93,10 @@ def run(config: Config, inputs: Inputs, out: Path, progress: Progress) -> dict[s
             tables.write(path, score(scorer, subsets, name, leaked), SCORES)
             _write_json(card, scorer.description)
         descriptions[name] = _read_json(card)
+    if config.blind:
+        for index, judge in enumerate(BLIND, start=len(models)):
+            if not (path := tables.part(out, index)).exists():
+                tables.write(path, blind(judge, subsets, leaked, progress), SCORES)
     scores = tables.read(out)
     progress("aggregates", 0, 1)
     aggregates = aggregate(scores, resamples=config.resamples, seed=config.seed)
@@ -112,6 +118,7 @@ def evaluate_model(
     root: Path,
     names: Sequence[str] | None = None,
     official: bool = True,
+    with_blind: bool = True,
     seed: int = 0,
     resamples: int = 2000,
     device: str = "auto",
@@ -127,6 +134,7 @@ def evaluate_model(
         root: folder with the benchmarks' own files.
         names: benchmarks; None = every one the root holds.
         official: hold the files against the registry.
+        with_blind: also ask the judges that see no picture.
         seed: of random weights, when `pretrained` is None, and of the resampling.
         resamples: of the bootstrap.
         device, batch, workers: placement, as in `Config`.
@@ -148,7 +156,10 @@ def evaluate_model(
         for subset in benchmarks.load(name, root, official=official)
     ]
     scorer = Scorer({"model": model, "pretrained": pretrained, "seed": seed}, config, work, progress)
-    scores = pa.Table.from_pylist(score(scorer, subsets, "model", set()), schema=SCORES)
+    rows = score(scorer, subsets, "model", set())
+    for judge in BLIND if with_blind else ():
+        rows += blind(judge, subsets, set(), progress)
+    scores = pa.Table.from_pylist(rows, schema=SCORES)
     return scores, aggregate(scores, resamples=resamples, seed=seed)
 
 
@@ -334,6 +345,22 @@ def score(
             asked = _ranked(images([row.picture for row in subset.rows if row.picture]), options_OD, subset.rows)
         for row, similarities in zip(subset.rows, asked, strict=True):
             made.append(_row(subset, row, similarities, model, (subset.benchmark, subset.name, row.row_id) in leaked))
+    return made
+
+
+def blind(
+    judge: str, subsets: Sequence[Subset], leaked: set[tuple[str, str, str]], progress: Progress
+) -> list[dict[str, Any]]:
+    """Rows of the scores table for a judge that only reads the options; `similarities` hold its preferences."""
+    from stages import blind as judges
+    from stages.aggregates import BLIND as PREFIX
+
+    asked, made = [subset for subset in subsets if subset.rule == "choice"], []
+    for done, subset in enumerate(asked):
+        progress(f"subsets, {PREFIX}{judge}", done, len(asked))
+        for row, preferences in zip(subset.rows, getattr(judges, judge)(subset), strict=True):
+            known = (subset.benchmark, subset.name, row.row_id) in leaked
+            made.append(_row(subset, row, preferences, f"{PREFIX}{judge}", known))
     return made
 
 
