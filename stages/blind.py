@@ -21,10 +21,6 @@ from stages.benchmarks import Subset
 
 FEATURES = 2**18
 FOLDS = 5
-FEWEST = 20
-"""Pictures below which a type is not examined."""
-
-REASON = "blind"
 FEWEST_PICTURES = 20
 """Below this many pictures a subset teaches nothing, and the classifier abstains."""
 
