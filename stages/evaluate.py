@@ -106,6 +106,7 @@ def run(config: Config, inputs: Inputs, out: Path, progress: Progress) -> dict[s
         "aggregates": aggregates,
         "models": descriptions,
         "notes": notes,
+        "official": config.official if config.official is not None else config.root is not None,
         "protocols": {f"{subset.benchmark}.{subset.name}": subset.protocol for subset in subsets},
         "resamples": config.resamples,
     }

@@ -24,6 +24,7 @@ from pipeline.stage import Inputs, Progress, Stage
 from stages.benchmarks import REGISTRY, registry
 
 TEMPLATES = REGISTRY.parent / "report"
+PUBLISHED = REGISTRY.parent / "published_scores.json"
 ORDER = ("pairs", "negatives", "dataset", "model", "scores")
 
 Facts = dict[str, Any]
@@ -38,8 +39,9 @@ class Config(BaseConfig):
 
 
 def outside(config: Config) -> dict[str, str]:
-    """Digests of the templates and of the benchmark registry."""
-    return {"templates": path_digest(TEMPLATES), "registry": path_digest(REGISTRY)}
+    """Digests of the templates, of the benchmark registry and of the published scores."""
+    read = {"templates": TEMPLATES, "registry": REGISTRY, "published": PUBLISHED}
+    return {name: path_digest(path) for name, path in read.items()}
 
 
 def run(config: Config, inputs: Inputs, out: Path, progress: Progress) -> Facts:
@@ -72,6 +74,7 @@ def gather(config: Config, inputs: Inputs) -> Facts:
         "types": list(NEGATIVE_TYPES),
         "headline": headline(aggregates),
         "benchmarks": _benchmarks(aggregates),
+        "published": _published(inputs["scores"].meta),
         "gallery": _gallery(inputs, config.examples),
         "data": _data(inputs),
         "generation": _generation(inputs),
@@ -142,6 +145,25 @@ def _benchmarks(aggregates: Mapping[str, Facts]) -> list[Facts]:
         | {"rows": rows}
         for key, rows in grouped.items()
     ]
+
+
+def _published(scores: Facts) -> Facts:
+    """What others printed under the very rule of one of our aggregates, joined only where the files are official.
+
+    Returns {models, rows: [{name, before, after, values by model, how by model}]}, in per cent.
+    """
+    if not scores["official"]:
+        return {"models": [], "rows": []}
+    facts: dict[str, Facts] = {}
+    for one in json.loads(PUBLISHED.read_text(encoding="utf-8")):
+        ours = scores["aggregates"].get(one["score"])
+        if ours and ours["n"] == ours["of"]:
+            row = facts.setdefault(one["score"], {"name": one["score"], "values": {}, "how": {}})
+            row |= {model: ours[model]["value"] for model in ("before", "after")}
+            row["values"][one["model"]] = one["value"]
+            row["how"][one["model"]] = f"{one['how']}, {one['source']}"
+    models = list(dict.fromkeys(model for row in facts.values() for model in row["values"]))
+    return {"models": models, "rows": list(facts.values())}
 
 
 def _data(inputs: Inputs) -> Facts:

@@ -212,6 +212,25 @@ def test_a_road_without_rejects_leaks_or_steps_still_reports(road: SmallRoad, tm
     assert "No training step was recorded." in text and "None was recorded." in text and "no held-out pairs" in text
 
 
+def test_published_scores_are_joined_by_rule_and_only_on_the_official_files(road: SmallRoad, tmp_path: Path) -> None:
+    """Joined by the name of the rule; never for the built-in world, nor when rows are missing."""
+    scores = road.artifacts["scores"]
+
+    def published(**changes: Any) -> dict[str, Any]:
+        meta = json.loads(json.dumps(scores.meta)) | {"official": changes.pop("official")}
+        meta["aggregates"]["sugarcrepe.swap_att"] |= changes
+        found = dataclasses.replace(scores, manifest=scores.manifest.model_copy(update={"meta": meta}))
+        out = tmp_path / str(changes)
+        report.run(Config(), {**road.artifacts, "scores": found}, out, silent)
+        return dict(json.loads((out / "report.json").read_text())["published"])
+
+    assert published(official=False)["rows"] == []
+    rows = {row["name"]: row for row in published(official=True)["rows"]}
+    assert rows["sugarcrepe.swap_att"]["values"]["DeGLA"] == 82.1
+    assert "sugarcrepe.macro7" not in rows, "two of seven subsets are another rule"
+    assert "sugarcrepe.swap_att" not in {row["name"] for row in published(official=True, n=3)["rows"]}
+
+
 def test_missing_pictures_become_a_note(road: SmallRoad, tmp_path: Path) -> None:
     scores = road.artifacts["scores"]
     meta = json.loads(json.dumps(scores.meta))
