@@ -220,6 +220,8 @@ def serve() -> None:
         pipe.send(("failed", f"{type(error).__name__}: {error}".splitlines()[0]))
         sys.exit(1)
     model.llm.llm_engine.engine_core.shutdown()
+    sys.stdout.flush()
+    os._exit(0)  # nothing of worth is left, and the interpreter's own way out takes seconds
 
 
 def _die_with_parent(watch: int) -> None:
@@ -246,6 +248,8 @@ class _Loaded:
 
         start = time.monotonic()
         on_cpu = current_platform.is_cpu()
+        if on_cpu:  # this process is the engine's own already; two more would each take half a minute to import vLLM
+            os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
         longest = getattr(
             AutoConfig.from_pretrained(model, revision=revision), "max_position_embeddings", MAX_MODEL_LEN
         )
@@ -253,6 +257,8 @@ class _Loaded:
             "dtype": "float32" if on_cpu else "auto",
             "enforce_eager": on_cpu,
             "enable_prefix_caching": True,
+            # On the CPU vLLM cannot take back the draw of a seeded request whose prompt was split over two steps.
+            "enable_chunked_prefill": not on_cpu,
             "max_model_len": min(longest, MAX_MODEL_LEN),
             "seed": seed % 2**31,
         }

@@ -5,19 +5,21 @@ re-used by every later artifact. The negatives table is a pure function of pairs
 content. So a killed run loses at most the shard in hand, changed checks ask nothing, a changed prompt asks one type,
 and several processes can fill the replies of one run together (`assist`).
 
-Writes negatives (NEGATIVES): one row per candidate, rejected ones with their reason.
+Writes negatives (NEGATIVES), one row per candidate, rejected ones with their reason; card.md and card.html, which say
+how good they are.
 """
 
 import hashlib
 import shutil
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from functools import partial
 from itertools import count
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+import pyarrow.parquet as pq
 from pydantic import Field, field_validator
 
 from pipeline import artifact, tables
@@ -27,7 +29,7 @@ from pipeline.config import placement
 from pipeline.errors import UserError
 from pipeline.schema import NEGATIVE_TYPES, NEGATIVES
 from pipeline.stage import Inputs, Progress, Stage
-from stages import prompts, shards
+from stages import artefacts, card, prompts, shards
 from stages.checks import judge
 from stages.language_model import LINE, Ask, LanguageModel, Replay, Server
 from stages.prompts import NegativeType, Prompt
@@ -37,6 +39,8 @@ from stages.words import LEXICON
 
 ROOT = Path(__file__).parents[1]
 NO_PROMPT = "none"
+PAPERS = (".gitattributes", "acceptance.json")
+"""Files of a model folder that change nothing it says."""
 
 
 class Config(BaseConfig):
@@ -60,6 +64,9 @@ class Config(BaseConfig):
     max_reject_rate: float = Field(
         0.5, ge=0, le=1, description="share of pair x type left without an answer that fails"
     )
+    refine: Literal["off", "drop"] = Field("off", description="drop: reject what a text-only classifier gives away")
+    blind_sample: int = Field(4000, ge=100, description="accepted negatives per type the blind test looks at")
+    price_per_hour: float | None = Field(None, ge=0, description="of the generating machine, for the card's costs")
     shard_size: int = Field(8192, ge=1, description="captions per shard and part; the most that a kill can cost")
     base_url: str = placement("http://127.0.0.1:8000/v1", description="openai: address of the server")
     concurrency: int = placement(64, ge=1, description="openai: requests at once")
@@ -93,21 +100,38 @@ def run(config: Config, inputs: Inputs, out: Path, progress: Progress) -> dict[s
     """
     start = time.monotonic()
     work = _Work(config, inputs, out, out / SCRATCH)
-    facts = work.fill(progress)
+    generator = work.fill(progress)
+    judged = out if config.refine == "off" else out / SCRATCH / "judged"
     for index in range(work.shards.count):
-        part = tables.part(out, index)
+        part = tables.part(judged, index)
         if not part.exists():
             tables.write(part, work.rows(index), NEGATIVES)
         progress("shards judged", index + 1, work.shards.count)
-    meta = _counts(out)
-    _accept(config, out, meta)
-    return {
+    _accept(config, out, judged, counts(judged))
+    examined = artefacts.examine(judged, inputs["pairs"].path, config.blind_sample)
+    facts = {
         "model": _model_name(config),
         "captions": work.shards.captions,
-        **meta,
-        "generator": facts,
-        "seconds": round(time.monotonic() - start, 1),
+        "blind": {kind: found.blind._asdict() for kind, found in examined.items()},
+        "paid": work.paid(),
     }
+    if config.refine == "drop":
+        work.refine(judged, out, examined, progress)
+        again = artefacts.examine(out, inputs["pairs"].path, config.blind_sample)
+        facts["blind_refined"] = {kind: found.blind._asdict() for kind, found in again.items()}
+    facts |= {"types": counts(out)}
+    card.write(out, inputs["pairs"].path, facts, config.model_dump(mode="json"))
+    return {**facts, "generator": generator, "seconds": round(time.monotonic() - start, 1)}
+
+
+def render_prompt(config: Config, kind: str, caption: str) -> str:
+    """The exact chat a caption gets, as text. Raises UserError for an unknown type, or a backend that reads none."""
+    if kind not in NEGATIVE_TYPES:
+        raise UserError("prompt", f"no type {kind!r}", f"one of {', '.join(NEGATIVE_TYPES)}", "name one of them")
+    if config.backend in ("rules", "replay"):
+        raise UserError("prompt", f"backend {config.backend} reads no prompt", "vllm or openai", "generate.backend")
+    prompt = prompts.load(config.prompts, [kind], config.examples_per_prompt)[kind]
+    return prompts.show([*prompt.prefix(config.examples_per_prompt), {"role": "user", "content": caption}])
 
 
 def assist(config: Config, inputs: Inputs, out: Path, scratch: Path, progress: Progress) -> dict[str, Any]:
@@ -223,6 +247,22 @@ class _Work:
                     ]
         return [row for _, row in sorted(rows, key=lambda keyed: keyed[0])]
 
+    def refine(self, judged: Path, out: Path, examined: Mapping[str, artefacts.Examined], progress: Progress) -> None:
+        """Write the table anew without what the blind test gives away."""
+        for index in range(self.shards.count):
+            captions = {
+                pair.pair_id: (pair.image_key, entry.caption)
+                for entry in self.shards.read(index)
+                for pair in entry.pairs
+            }
+            rows = pq.read_table(tables.part(judged, index)).to_pylist()
+            tables.write(tables.part(out, index), artefacts.refine(rows, captions, examined), NEGATIVES)
+            progress("shards refined", index + 1, self.shards.count)
+
+    def paid(self) -> dict[str, Any]:
+        """What the replies to this run's captions took, per type."""
+        return {kind: replies.paid(self.shards.plan) for kind, replies in self._replies.items()}
+
 
 class _Lazy:
     """A language model that is started when it is first needed, and only then."""
@@ -311,44 +351,48 @@ def _refused(kind: str, caption: str, kept: Kept, pair: Pair) -> bool:
     return verdict.status == "rejected"
 
 
-def _counts(out: Path) -> dict[str, Any]:
-    """Counts by type, status and reason; acceptance per type; tokens."""
-    with tables.connect({"negatives": out}) as sql:
-        counted = sql.sql(
+def counts(negatives: Path) -> dict[str, Any]:
+    """Per type: candidates by status, refusals by reason, pairs by what became of them, and the acceptance rate."""
+    with tables.connect({"negatives": negatives}) as sql:
+        candidates = sql.sql(
             "select type, status, coalesce(reason, ''), count(*) from negatives group by all order by all"
         ).fetchall()
-        final = sql.sql(
-            "select type, status, count(*) from (select pair_id, type, max_by(status, attempt) as status "
-            "from negatives group by pair_id, type) group by all order by all"
+        pairs = sql.execute(
+            "select type, outcome, count(*) from (select pair_id, type, "
+            "max_by(if(reason = $1, 'dropped', status), attempt) as outcome "
+            "from negatives group by pair_id, type) group by all order by all",
+            [artefacts.REASON],
         ).fetchall()
-        tokens = sql.sql("select coalesce(sum(prompt_tokens), 0), coalesce(sum(reply_tokens), 0) from negatives")
-        prompt_tokens, reply_tokens = tokens.fetchall()[0]
-    types: dict[str, Any] = {}
-    for kind, status, reason, rows in counted:
-        entry = types.setdefault(kind, {"candidates": {}, "reasons": {}, "pairs": {}})
+    types: dict[str, Any] = {
+        kind: {"candidates": {}, "reasons": {}, "pairs": {}}
+        for kind in NEGATIVE_TYPES
+        if kind in {k for k, *_ in pairs}
+    }
+    for kind, status, reason, rows in candidates:
+        entry = types[kind]
         entry["candidates"][status] = entry["candidates"].get(status, 0) + rows
         if reason:
             entry["reasons"][reason] = rows
-    for kind, status, rows in final:
-        types[kind]["pairs"][status] = rows
+    for kind, outcome, rows in pairs:
+        types[kind]["pairs"][outcome] = rows
     for entry in types.values():
         entry["acceptance"] = round(entry["pairs"].get("accepted", 0) / sum(entry["pairs"].values()), 4)
-    return {"types": types, "prompt_tokens": int(prompt_tokens), "reply_tokens": int(reply_tokens)}
+    return types
 
 
-def _accept(config: Config, out: Path, meta: dict[str, Any]) -> None:
+def _accept(config: Config, out: Path, judged: Path, types: dict[str, Any]) -> None:
     """Fail when too many pairs got no answer; failed asks are then forgotten, so that the next start asks again."""
-    wanted = sum(sum(entry["pairs"].values()) for entry in meta["types"].values())
-    failed = sum(entry["pairs"].get("rejected", 0) for entry in meta["types"].values())
+    wanted = sum(sum(entry["pairs"].values()) for entry in types.values())
+    failed = sum(entry["pairs"].get("rejected", 0) for entry in types.values())
     if failed <= config.max_reject_rate * wanted:
         return
-    with tables.connect({"negatives": out}) as sql:
+    with tables.connect({"negatives": judged}) as sql:
         kind, reason, rows, pair, reply = sql.sql(
             "select type, reason, count(*), first(pair_id), first(raw_reply) from negatives "
             "where status = 'rejected' group by type, reason order by 3 desc, 1, 2 limit 1"
         ).fetchall()[0]
     shutil.rmtree(out / SCRATCH / "faults", ignore_errors=True)
-    for part in tables.files(out):
+    for part in tables.files(judged):
         part.unlink()
     raise UserError(
         "generate",
@@ -404,7 +448,7 @@ def _local_model(model: str) -> Path | None:
 
 
 def _model_digest(config: Config) -> str:
-    """Identity of the model. A folder counts by content, its large files by size and both ends."""
+    """Identity of the model. A folder counts by content, large files by size and both ends, its papers not."""
     if config.backend == "rules":
         from stages.rules import VERSION
 
@@ -427,8 +471,8 @@ def _model_digest(config: Config) -> str:
         return f"{config.model}@{config.revision or 'main'}"
     if not (folder / "config.json").is_file():
         raise UserError("generate", f"{folder} has no config.json", "a Hugging Face model folder", "generate.model")
-    files = sorted(path for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
-    return artifact.digest({path.name: _file_digest(path) for path in files})
+    files = [path for path in sorted(folder.iterdir()) if path.is_file() and path.suffix != ".md"]
+    return artifact.digest({path.name: _file_digest(path) for path in files if path.name not in PAPERS})
 
 
 def _file_digest(path: Path) -> str:

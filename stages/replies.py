@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -93,6 +94,24 @@ class Replies:
                 )
                 found[row["caption_key"], row["attempt"]] = Kept(reply, row["seconds"])
         return found
+
+    def paid(self, plan: Path) -> dict[str, float]:
+        """Replies to the captions of a plan, with their prompt tokens, reply tokens and seconds."""
+        if not list(self.folder.glob("*.parquet")):
+            return {"replies": 0, "prompt_tokens": 0, "reply_tokens": 0, "seconds": 0.0}
+        with duckdb.connect() as sql:
+            found = sql.execute(
+                "select count(*), sum(prompt_tokens)::bigint, sum(reply_tokens)::bigint, sum(seconds) "
+                "from read_parquet($1) where caption_key in (select caption_key from read_parquet($2))",
+                [str(self.folder / "*.parquet"), str(plan)],
+            ).fetchall()[0]
+        replies, prompt_tokens, reply_tokens, seconds = (value or 0 for value in found)
+        return {
+            "replies": replies,
+            "prompt_tokens": prompt_tokens,
+            "reply_tokens": reply_tokens,
+            "seconds": round(float(seconds), 1),
+        }
 
     def add(self, asks: list[Ask], replies: list[Reply], seconds: float) -> None:
         """Keep what came back for one batch, in at most two files: replies, and faults."""

@@ -19,9 +19,10 @@ _KEY_BITS = 64
 
 
 class Pair(NamedTuple):
-    """A pair that has the caption: its id, and all captions of its picture, the caption itself among them."""
+    """A pair that has the caption: its id, its picture, and all captions of that, the caption itself among them."""
 
     pair_id: str
+    image_key: str
     siblings: list[str]
 
 
@@ -38,7 +39,7 @@ class Shards:
     """Shards 0..count-1 of one plan file.
 
     Attributes:
-        plan: Parquet file of caption_key, caption, pair_id, siblings, sorted by caption_key and pair_id.
+        plan: Parquet file of caption_key, caption, pair_id, image_key, siblings, sorted by caption_key and pair_id.
         count: how many shards, a power of two.
         captions: distinct captions in all.
     """
@@ -59,7 +60,7 @@ class Shards:
             self.plan, filters=[("caption_key", ">=", first), ("caption_key", "<=", last)], use_threads=False
         ).to_pylist()
         return [
-            Entry(key, pairs[0]["caption"], [Pair(row["pair_id"], row["siblings"]) for row in pairs])
+            Entry(key, pairs[0]["caption"], [Pair(row["pair_id"], row["image_key"], row["siblings"]) for row in pairs])
             for key, group in groupby(rows, key=lambda row: row["caption_key"])
             if (pairs := list(group))
         ]
@@ -94,7 +95,7 @@ def make(pairs: Path, plan: Path, size: int, memory: str = "512MB") -> Shards:
                     select image_key, list(distinct caption order by caption) as siblings
                     from read_parquet('{pieces}') group by image_key
                 )
-                select left(sha256(caption), 16) as caption_key, caption, pair_id, siblings
+                select left(sha256(caption), 16) as caption_key, caption, pair_id, image_key, siblings
                 from read_parquet('{pieces}') join pictures using (image_key)
                 order by caption_key, pair_id
             ) to '{target}' (format parquet, compression zstd, row_group_size 8192)
