@@ -8,7 +8,6 @@ The fourth, `rules`, needs no model and lives in `stages/rules.py`. A fault of o
 only what makes every ask fail (no engine, no server) raises.
 """
 
-import json
 import os
 import random
 import time
@@ -17,6 +16,9 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
+
+import duckdb
+import pyarrow as pa
 
 from pipeline.errors import UserError
 from stages.prompts import Message
@@ -87,50 +89,64 @@ class LanguageModel(Protocol):
 
 
 class Replay:
-    """Answers from a file with columns type, caption, reply, and optionally attempt (0), finish_reason ("stop"),
-    prompt_tokens, reply_tokens. An ask the file does not hold fails, alone. Needs no prompts.
+    """Answers from a Parquet or JSONL file with columns type, caption, reply, and optionally attempt (0), finish_reason
+    ("stop"), prompt_tokens, reply_tokens. An ask the file does not hold fails, alone. Needs no prompts, and no memory
+    to speak of: the file is searched once per call.
     """
 
     def __init__(self, path: Path) -> None:
-        """Raises UserError when the file cannot be read or a column is missing."""
-        self._replies: dict[tuple[str, str, int], Reply] = {}
-        for index, row in enumerate(_rows(path)):
-            try:
-                key = row["type"], row["caption"], row.get("attempt") or 0
-                self._replies[key] = Reply(
-                    row["reply"], row.get("finish_reason") or "stop", row.get("prompt_tokens"), row.get("reply_tokens")
-                )
-            except KeyError as error:
-                raise UserError(
-                    "generate", f"{path} row {index}: no {error}", "columns type, caption, reply", "generate.model"
-                ) from None
+        """Raises UserError when the file cannot be read, or a row lacks its type, caption or reply."""
+        self._sql = duckdb.connect()
+        try:
+            if path.suffix == ".parquet":
+                rows = self._sql.read_parquet(str(path))
+            else:
+                rows = self._sql.read_json(str(path), columns=_REPLAY, format="newline_delimited")
+            missing = {"type", "caption", "reply"} - set(rows.columns)
+            columns = ", ".join(name if name in rows.columns else f"null as {name}" for name in _REPLAY)
+            rows.project(columns).create_view("replies")
+            lacking = missing or rows.filter("type is null or caption is null or reply is null").limit(1).fetchall()
+        except (duckdb.Error, OSError) as error:
+            raise _bad_replay(f"{path}: {str(error).splitlines()[0]}") from None
+        if lacking:
+            raise _bad_replay(f"{path}: a row without type, caption or reply")
 
     def reply(self, kind: str, prefix: list[Message], asks: Sequence[Ask], tick: Ticker) -> list[Reply]:
         """Look each ask up; a repair without a line of its own finds nothing."""
+        asked = pa.table({"caption": [ask.caption for ask in asks], "attempt": [ask.attempt for ask in asks]})
+        self._sql.register("asked", asked)
+        found = self._sql.execute(
+            "select asked.caption, asked.attempt, reply, coalesce(finish_reason, 'stop'), prompt_tokens, reply_tokens "
+            "from replies join asked on replies.caption = asked.caption "
+            "and coalesce(replies.attempt, 0) = asked.attempt where type = $1",
+            [kind],
+        ).fetchall()
+        replies = {(caption, attempt): Reply(*rest) for caption, attempt, *rest in found}
         missing = Reply.failed("the replay file has no reply to this")
-        return [self._replies.get((kind, ask.caption, ask.attempt), missing) for ask in asks]
+        return [replies.get((ask.caption, ask.attempt), missing) for ask in asks]
 
     def facts(self) -> dict[str, Any]:
-        """How many replies the file holds."""
-        return {"replies": len(self._replies)}
+        """Nothing worth telling."""
+        return {}
 
     def close(self) -> None:
-        """Nothing to release."""
+        """Let go of the file."""
+        self._sql.close()
 
 
-def _rows(path: Path) -> list[dict[str, Any]]:
-    try:
-        if path.suffix == ".parquet":
-            import pyarrow.parquet as pq
+_REPLAY = {
+    "type": "VARCHAR",
+    "caption": "VARCHAR",
+    "reply": "VARCHAR",
+    "attempt": "INTEGER",
+    "finish_reason": "VARCHAR",
+    "prompt_tokens": "INTEGER",
+    "reply_tokens": "INTEGER",
+}
 
-            rows: list[dict[str, Any]] = pq.read_table(path).to_pylist()
-            return rows
-        with path.open(encoding="utf-8") as handle:
-            return [json.loads(line) for line in handle if line.strip()]
-    except (OSError, ValueError) as error:
-        raise UserError(
-            "generate", f"{path}: {error}", "a Parquet or JSONL file of replies", "generate.model"
-        ) from None
+
+def _bad_replay(what: str) -> UserError:
+    return UserError("generate", what, "a Parquet or JSONL file of type, caption, reply", "generate.model")
 
 
 class Server:

@@ -129,9 +129,38 @@ def test_every_candidate_is_a_row_and_repairs_follow_refusals(tmp_path: Path) ->
     assert sum(entry["candidates"].get("rejected", 0) for entry in meta["types"].values()) == sum(
         row["status"] == "rejected" for row in found
     )
-    assert meta["reply_tokens"] == sum(row["reply_tokens"] for row in found)
+    for kind, paid in meta["paid"].items():
+        assert paid["replies"] == sum(row["type"] == kind for row in found)
+        assert paid["reply_tokens"] == sum(row["reply_tokens"] for row in found if row["type"] == kind)
     order = [(row["pair_id"], NEGATIVE_TYPES.index(row["type"]), row["attempt"]) for row in found]
     assert order == sorted(order)
+
+
+def test_the_card_says_what_the_table_holds(tmp_path: Path) -> None:
+    rows = captions(60)
+    out, meta = work(tmp_path, rows, backend="replay", model=str(canned(tmp_path / "r.jsonl", rows)))
+    card = (out / "card.md").read_text()
+    for kind, entry in meta["types"].items():
+        assert f"| {kind} | {entry['pairs']['accepted']} |" in card
+        assert f"| {kind} | identical | {entry['reasons']['identical']} |" in card
+        assert f"| {kind} | {meta['blind'][kind]['n']} |" in card
+        shown = card.split(f"### {kind}\n")[1].split("###")[0]
+        assert shown.count("\n| A ") == min(50, entry["pairs"]["accepted"])
+    assert "<details>" in (out / "card.html").read_text()
+
+
+def test_refining_drops_what_text_gives_away_and_asks_nothing(tmp_path: Path) -> None:
+    rows = captions(200)
+    settings: dict[str, Any] = {"backend": "replay", "model": str(canned(tmp_path / "r.jsonl", rows)), "shard_size": 50}
+    plain, _ = work(tmp_path, rows, "plain", **settings)
+    before = kept(tmp_path)
+    out, meta = work(tmp_path, rows, "refined", **settings, refine="drop")
+    assert kept(tmp_path) == before
+    # "zebra" and "pink" stand in every replacement and in no caption: nothing of them survives
+    assert meta["types"]["replace_nouns"]["pairs"]["dropped"] > 0.9 * meta["blind"]["replace_nouns"]["n"]
+    changed = [(old, new) for old, new in zip(read(plain), read(out), strict=True) if old != new]
+    assert changed and all({**new, "status": "accepted", "reason": None} == old for old, new in changed)
+    assert {new["reason"] for _, new in changed} == {"blind"}
 
 
 def test_a_negative_of_one_picture_may_be_a_caption_of_another(tmp_path: Path) -> None:
