@@ -170,15 +170,20 @@ def train(chats: Chats, vocabulary: int, steps: int, batch: int, lr: float, seed
         eos_token_id=1,
     )
     model = LlamaForCausalLM(config)
+    with torch.no_grad():
+        # At the usual 0.02 the words of one class (all nouns, all colours) first grow one common embedding in which
+        # they can no longer be told apart, and copying them is never learned; the norm keeps the first logits small.
+        model.model.embed_tokens.weight.normal_(0, 0.4)
+        model.model.norm.weight.fill_(0.25)
     print(f"{sum(p.numel() for p in model.parameters()):,} parameters, vocabulary {vocabulary}", flush=True)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=lr, betas=(0.9, 0.98), weight_decay=0.05, fused=True)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=lr, betas=(0.9, 0.98), weight_decay=0.01, fused=True)
     warm = min(60, steps // 10 + 1)
     schedule = torch.optim.lr_scheduler.LambdaLR(
         optimizer, lambda step: min((step + 1) / warm, max(0.03, 1 - (step - warm) / (steps - warm)))
     )
     start = time.monotonic()
     for step in range(1, steps + 1):
-        length = LENGTHS[step > 0.7 * steps]
+        length = LENGTHS[step > 0.6 * steps]
         tokens_BT, labels_BT = chats.batch(batch // length, length)
         hidden_BTD = model.model(tokens_BT).last_hidden_state[:, :-1]
         answered_BT = labels_BT[:, 1:] != -100
@@ -268,9 +273,9 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=ROOT / "data" / "language_model")
     parser.add_argument("--prompts", default="scenes", help="prompt set: rules to train with, examples to accept with")
     parser.add_argument("--captions", type=int, default=20_000)
-    parser.add_argument("--steps", type=int, default=2000)
+    parser.add_argument("--steps", type=int, default=1600)
     parser.add_argument("--batch", type=int, default=1920, help="tokens per step")
-    parser.add_argument("--lr", type=float, default=2.5e-3)
+    parser.add_argument("--lr", type=float, default=2e-3)
     parser.add_argument("--seed", type=int, default=42)
     parser.add_argument("--threads", type=int, default=1, help="another number rounds sums differently: other weights")
     parser.add_argument("--accept", type=int, default=200, help="captions per type in the card's figures")
