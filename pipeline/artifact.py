@@ -67,8 +67,12 @@ class Artifact:
 
     @cached_property
     def digest(self) -> str:
-        """Digest of the content alone: two artifacts with equal files are equal inputs, whatever made them."""
-        return digest([self.manifest.kind, self.manifest.files])
+        """Digest of the content alone: two artifacts with equal files are equal inputs, whatever made them.
+
+        Cards are for people and decide nothing, so they do not count.
+        """
+        files = {name: sha256 for name, sha256 in self.manifest.files.items() if not name.startswith("card.")}
+        return digest([self.manifest.kind, files])
 
     @property
     def meta(self) -> dict[str, Any]:
