@@ -16,7 +16,9 @@ from functools import cached_property
 from itertools import pairwise
 from typing import NamedTuple
 
-from stages.words import ARTICLES, FUNCTION, PLACES, QUANTIFIERS, Word, is_known, lexicon, parse, word_set
+from stages.paraphrase import is_reordering
+from stages.surface import match_surface
+from stages.words import ARTICLES, PLACES, QUANTIFIERS, Word, is_known, lexicon, parse, word_set
 
 NOT_APPLICABLE = "not applicable"
 MAX_REPLACED = 4
@@ -42,11 +44,6 @@ _AGREEMENT = word_set(
     """a an the some this that these those his her hers its it's their theirs him them he she it they himself herself
     itself themselves is are was were be been being has have do does and with of to there who which"""
 )
-_JOINING = word_set("and or , &")
-_BESIDE = word_set("beside near alongside")
-_CLINGING = word_set("of with that who which wearing holding")
-_SILENT_H = ("hour", "honest", "honor", "honour", "heir")
-_CONSONANT_VOWEL = ("uni", "use", "usu", "euro", "one", "once", "ufo", "utensil", "unicorn")
 
 
 @dataclass(frozen=True)
@@ -231,12 +228,9 @@ def repeated(case: Case) -> bool:
 def same_meaning(case: Case) -> bool:
     """The parts of an "A and B", "A, B and C" or "A next to B" in another order, or a place moved to the front.
 
-    These stay true of the picture. Parts are compared without articles, between any common beginning and end.
+    These stay true of the picture; see `stages/paraphrase.py`.
     """
-    one, other = _sentence(case.caption), _sentence(case.text)
-    if Counter(one) != Counter(other) or one == other:
-        return False
-    return _reordered_parts(one, other) or _moved_place(one, other)
+    return is_reordering(case.caption, case.text)
 
 
 # -- rules for reshuffle and swaps -------------------------------------------------------------------------------------
@@ -321,75 +315,6 @@ BY_TYPE: dict[str, tuple[Rule, ...]] = {
 }
 
 
-# -- surface -----------------------------------------------------------------------------------------------------------
-
-
-def match_surface(caption: str, text: str) -> str:
-    """Give a candidate the caption's surface: case, final punctuation, spacing, "a"/"an", no wrapping quotes.
-
-    A classifier that sees text alone must not tell a negative by a full stop. Meaning and words stay as they are.
-    """
-    text = " ".join(text.split())
-    caption = " ".join(caption.split())
-    if len(text) > 2 and text[0] in "\"'“‘" and text[-1] in "\"'”’" and caption[:1] not in "\"'“‘":
-        text = text[1:-1].strip()
-    end = re.search(r"\s*[.!?…]*$", caption)
-    text = re.sub(r"[\s.!?,;:…]+$", "", text) + (end.group() if end else "")
-    text = re.sub(r"\s+([.,;:!?])", r"\1", text)
-    if re.search(r"\w [.,;:!?](\s|$)", caption):
-        text = re.sub(r"(?<=\w)([.,;:!?])(?=\s|$)", r" \1", text)
-    return _match_articles(caption, _match_case(caption, text))
-
-
-def _match_case(caption: str, text: str) -> str:
-    letters = [letter for letter in caption if letter.isalpha()]
-    if letters and all(letter.isupper() for letter in letters) and len(letters) > 3:
-        return text.upper()
-    as_written = {word.lower: word.text for word in parse(caption)[1:]}
-    first = parse(caption)[0].text if caption else ""
-    pieces, position = [], 0
-    for index, word in enumerate(parse(text)):
-        start = text.index(word.text, position)
-        pieces.append(text[position:start])
-        shown = word.text
-        if word.is_word and shown != "I":
-            shown = as_written.get(word.lower, shown.lower() if word.lower == first.lower() else shown)
-            if index and shown[:1].isupper() and word.lower not in as_written and shown[1:].islower():
-                shown = shown if not is_known(shown.lower()) else shown.lower()
-            if index == 0 and first[:1].isupper():
-                shown = shown[:1].upper() + shown[1:]
-            elif index == 0 and word.lower not in as_written:
-                shown = shown[:1].lower() + shown[1:] if shown[1:].islower() or len(shown) == 1 else shown
-        pieces.append(shown)
-        position = start + len(word.text)
-    return "".join(pieces) + text[position:]
-
-
-def _match_articles(caption: str, text: str) -> str:
-    if any(_article_wrong(one, two) for one, two in pairwise(parse(caption))):
-        return text
-
-    def mended(match: re.Match[str]) -> str:
-        article, gap, word = match.groups()
-        right = "an" if _sounds_vowel(word) else "a"
-        if len(word) == 1 or word.isupper():
-            return match.group()
-        return (right if article.islower() else right.capitalize()) + gap + word
-
-    return re.sub(r"\b([Aa]n?)(\s+)([^\W\d_][\w'’-]*)", mended, text)
-
-
-def _article_wrong(one: Word, two: Word) -> bool:
-    return one.lower in ("a", "an") and two.is_word and (one.lower == "an") != _sounds_vowel(two.lower)
-
-
-def _sounds_vowel(word: str) -> bool:
-    word = word.lower()
-    if word.startswith(_SILENT_H):
-        return True
-    return (word[:1] in "aeiou" and not word.startswith(_CONSONANT_VOWEL)) or word in ("8", "11", "18")
-
-
 # -- helpers -----------------------------------------------------------------------------------------------------------
 
 
@@ -453,44 +378,3 @@ def _harmless(old: tuple[Word, ...], new: tuple[Word, ...]) -> bool:
         return True
     is_slip = len(old) == len(new) == 1 and len(before) > 2 and not is_known(before)
     return is_slip and SequenceMatcher(None, before, after).ratio() >= 0.6
-
-
-def _sentence(text: str) -> list[str]:
-    joined = " ".join(word.lower for word in parse(text) if word.is_word or word.text in ",&")
-    for phrase in ("next to", "close to", "together with", "along with"):
-        joined = joined.replace(phrase, "beside")
-    return [word for word in joined.split() if word not in ARTICLES]
-
-
-def _reordered_parts(one: list[str], other: list[str]) -> bool:
-    """Some stretch of both is the same parts, joined by "and", in another order; or all of it, joined by "beside"."""
-    signs = _JOINING | _BESIDE
-    if not any(word in signs for word in one):
-        return False
-    start = next((i for i, (a, b) in enumerate(zip(one, other, strict=True)) if a != b), len(one))
-    end = next((i for i, (a, b) in enumerate(zip(reversed(one), reversed(other), strict=True)) if a != b), len(one))
-    for i in range(start + 1):
-        whole = all(word in FUNCTION for word in one[:i])
-        for j in range(min(end, len(one) - i - 1) + 1):
-            stop = len(one) - j
-            joining = signs if whole and (not j or one[stop] not in _CLINGING) else _JOINING
-            if _parts(one[i:stop], joining) == _parts(other[i:stop], joining):
-                return True
-    return False
-
-
-def _parts(words: list[str], joining: frozenset[str]) -> Counter[tuple[str, ...]]:
-    parts: list[list[str]] = [[]]
-    for word in words:
-        if word in joining:
-            parts.append([])
-        else:
-            parts[-1].append(word)
-    return Counter(tuple(part) for part in parts if part)
-
-
-def _moved_place(one: list[str], other: list[str]) -> bool:
-    one, other = [w for w in one if w != ","], [w for w in other if w != ","]
-    return any(
-        one[i] in PLACES and other == one[i:] + one[:i] for i in range(1, len(one)) if one[i] == other[0]
-    ) or any(other[i] in PLACES and one == other[i:] + other[:i] for i in range(1, len(other)) if other[i] == one[0])

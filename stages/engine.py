@@ -55,7 +55,9 @@ class Engine:
         Raises UserError, with the first useful line of the cause, when vLLM is not installed, the model cannot be
         loaded, or the engine does not start.
         """
-        self._log, self._model, self._facts = log, model, {}
+        self._log, self._model = log, model
+        self._facts: dict[str, Any] = {}
+        start = time.monotonic()
         is_local = Path(model).is_dir()
         log.parent.mkdir(parents=True, exist_ok=True)
         mine, its = socket.socketpair()
@@ -82,7 +84,7 @@ class Engine:
                     "settings": settings,
                 }
             )
-            self._facts = self._receive(lambda _: None)
+            self._facts = {**self._receive(lambda _: None), "ready_seconds": round(time.monotonic() - start, 1)}
         except BaseException:
             self.close()
             raise
@@ -96,7 +98,7 @@ class Engine:
         return list(replies)
 
     def facts(self) -> dict[str, Any]:
-        """Versions, device, start-up seconds; prompt tokens, those found in the prefix cache, engine seconds."""
+        """Version, device, seconds to get ready; prompt tokens, those found in the prefix cache, seconds of work."""
         return dict(self._facts)
 
     def close(self) -> None:
@@ -246,7 +248,6 @@ class _Loaded:
         from transformers import AutoConfig
         from vllm.platforms import current_platform
 
-        start = time.monotonic()
         on_cpu = current_platform.is_cpu()
         if on_cpu:  # this process is the engine's own already; two more would each take half a minute to import vLLM
             os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
@@ -276,7 +277,6 @@ class _Loaded:
             "vllm": vllm.__version__,
             "device": current_platform.get_device_name() if not on_cpu else "cpu",
             "dtype": str(self.llm.llm_engine.model_config.dtype).removeprefix("torch."),
-            "start_seconds": round(time.monotonic() - start, 1),
         }
 
     def reply(self, prefix: list[Message], asks: list[Ask]) -> tuple[list[Reply], dict[str, float]]:
@@ -305,7 +305,7 @@ class _Loaded:
         facts = {
             "prompt_tokens": prompt_tokens,
             "cached_tokens": cached_tokens,
-            "engine_seconds": round(time.monotonic() - start, 3),
+            "work_seconds": round(time.monotonic() - start, 3),
         }
         return [reply for reply in replies if reply is not None], facts
 

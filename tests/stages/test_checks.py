@@ -3,7 +3,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.schema import NEGATIVE_TYPES
-from stages.checks import judge, match_surface
+from stages.checks import judge
+from stages.surface import match_surface
 
 CAPTION = "A brown dog chases a black cat near two red cars and a tree."
 

@@ -1,0 +1,238 @@
+"""How fast the generate stage is beside the bare engine, and how much memory it takes.
+
+    python benchmarks/generate.py engine [--requests 4096] [--model <folder or hub name>]
+    python benchmarks/generate.py memory [--captions 20000 200000]
+
+engine: one type, the 50-example English prompt, distinct captions; the stage (plan, asks, engine process, kept replies)
+against vLLM's own `generate` on the same token ids, sampling and caps, each in a fresh engine whose start does not
+count. Without --model a random Llama of toy size is used: its steps are as short as steps get, which is the stage's
+hardest case. memory: peak memory of a whole run with the replay backend, five types, per number of captions.
+"""
+
+import argparse
+import json
+import multiprocessing
+import random
+import resource
+import shutil
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipeline import tables
+from pipeline.artifact import Store, now
+from pipeline.schema import NEGATIVE_TYPES, PAIRS
+from pipeline.stage import silent
+from stages import generate, prompts
+from stages.replies import caption_key
+
+THINGS = ("dog", "cat", "boy", "girl", "horse", "bird", "chair", "car", "house", "tree", "ball", "boat", "cup", "hat")
+COLOURS = ("red", "blue", "green", "white", "black", "brown", "yellow", "pink")
+PLACES = ("garden", "street", "field", "kitchen", "park", "harbour", "hall", "yard")
+
+
+def captions(count: int) -> list[str]:
+    """Distinct captions."""
+    rng, found = random.Random(0), dict[str, None]()
+    while len(found) < count:
+        one, two = rng.sample(THINGS, 2)
+        first, second = rng.sample(COLOURS, 2)
+        place, number = rng.choice(PLACES), rng.randrange(10_000)
+        found[f"A {first} {one} stands before a {second} {two} in {place} {number}."] = None
+    return list(found)
+
+
+def publish(store: Store, texts: list[str]) -> Any:
+    """A pairs artifact, five captions per picture."""
+    with store.build("pairs", "0" * 16) as partial:
+        for index in range(0, len(texts), 50_000):
+            rows = [
+                {
+                    "pair_id": caption_key(f"{(index + i) // 5}\0{text}"), "image_key": f"p{(index + i) // 5}",
+                    "image_uri": "a.jpg", "image_sha256": "0", "phash": 0, "width": 1, "height": 1, "caption": text,
+                    "source": "csv", "split": "train", "scene": None,
+                }
+                for i, text in enumerate(texts[index : index + 50_000])
+            ]  # fmt: skip
+            tables.write(tables.part(partial, index // 50_000), pa.Table.from_pylist(rows, PAIRS), PAIRS)
+        manifest = {"kind": "pairs", "fingerprint": "0" * 16, "stage": "ingest", "stage_version": 1, "config": {},
+                    "inputs": {}, "outside": {}, "meta": {}, "started": now()}  # fmt: skip
+        return store.publish(partial, manifest=manifest)
+
+
+# -- engine ------------------------------------------------------------------------------------------------------------
+
+
+def toy_llama(folder: Path, texts: list[str]) -> None:
+    """A random two-layer Llama whose tokenizer learned these texts."""
+    import torch
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+    roles = ["<|system|>", "<|user|>", "<|assistant|>"]
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(vocab_size=2000, special_tokens=["</s>", *roles], initial_alphabet=alphabet)
+    tokenizer.train_from_iterator(texts, trainer)
+    fast = PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        eos_token="</s>",  # noqa: S106
+        additional_special_tokens=roles,
+    )
+    fast.chat_template = (
+        "{% for m in messages %}<|{{ m.role }}|>{{ m.content }}</s>{% endfor %}"
+        "{% if add_generation_prompt %}<|assistant|>{% endif %}"
+    )
+    fast.save_pretrained(folder)
+    torch.manual_seed(0)
+    size = {"hidden_size": 64, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
+    config = LlamaConfig(vocab_size=len(fast), max_position_embeddings=8192, eos_token_id=0, bos_token_id=None, **size)
+    LlamaForCausalLM(config).save_pretrained(folder)
+
+
+def bare_engine(answer: Any, model: str, texts: list[str]) -> None:
+    """Seconds vLLM's own generate takes for these captions; run in a process of its own."""
+    from vllm import SamplingParams, TokensPrompt
+
+    from stages.engine import _Loaded
+
+    class Mute:
+        def send(self, message: object) -> None: ...
+
+    config = generate.Config(model=model, types=["swap_nouns"])
+    prompt = prompts.load("english", ["swap_nouns"], 50)["swap_nouns"]
+    sampling = {"temperature": config.temperature, "top_p": config.top_p}
+    loaded = _Loaded(Mute(), model=model, revision=None, sampling=sampling, seed=config.seed, settings={})  # type: ignore[arg-type]
+    ids = loaded._prompts(prompt.prefix(50), texts)
+    work = [
+        SamplingParams(max_tokens=16 + len(text) // 2, seed=generate._seed(config.seed, "swap_nouns", 0, text),
+                       **loaded._sampling)
+        for text in texts
+    ]  # fmt: skip
+    inputs = [TokensPrompt(prompt_token_ids=one) for one in ids]
+    start = time.monotonic()
+    outputs = loaded.llm.generate(inputs, work, use_tqdm=False)
+    seconds = time.monotonic() - start
+    answer.send((seconds, sum(len(output.outputs[0].token_ids) for output in outputs), len(ids[0])))
+
+
+def engine(requests: int, model: str | None) -> None:
+    texts = captions(requests)
+    with tempfile.TemporaryDirectory() as folder:
+        home = Path(folder)
+        if model is None:
+            told = prompts.load("english", ["swap_nouns"])["swap_nouns"].prefix(50)
+            toy_llama(home / "model", [message["content"] for message in told] + texts[:500])
+            model = str(home / "model")
+        mine, its = multiprocessing.Pipe()
+        process = multiprocessing.get_context("spawn").Process(target=bare_engine, args=(its, model, texts))
+        process.start()
+        bare, tokens, prompt_tokens = mine.recv()
+        process.join()
+        store = Store(home / "runs")
+        inputs = {"pairs": publish(store, texts)}
+        out = store.folder("negatives", "f.partial")
+        out.mkdir(parents=True)
+        config = generate.Config(model=model, types=["swap_nouns"], repair_attempts=0)
+        start = time.monotonic()
+        ended = start
+
+        def note(what: str, done: int, total: int) -> None:
+            nonlocal ended
+            ended = time.monotonic()
+
+        facts = generate.assist(config, inputs, out, home / "scratch", note)
+        stage = ended - start - facts["ready_seconds"]  # the last call comes once all replies are kept
+    print(
+        json.dumps(
+            {
+                "requests": requests,
+                "prompt_tokens_each": prompt_tokens,
+                "reply_tokens_bare": tokens,
+                "bare_captions_per_s": round(requests / bare, 1),
+                "stage_captions_per_s": round(requests / stage, 1),
+                "stage_of_bare": round(bare / stage, 3),
+                "prefix_cache_hit_rate": round(facts["cached_tokens"] / facts["prompt_tokens"], 4),
+                "device": facts["device"],
+                "vllm": facts["vllm"],
+            },
+            indent=1,
+        )
+    )
+
+
+# -- memory ------------------------------------------------------------------------------------------------------------
+
+
+def whole_run(answer: Any, folder: Path, inputs: Any) -> None:
+    """Run the stage in a process of its own; its peak memory (MiB) and seconds."""
+    start = time.monotonic()
+    config = generate.Config(backend="replay", model=str(folder / "replies.parquet"), repair_attempts=0)
+    out = folder / "store" / "negatives" / "f.partial"
+    out.mkdir(parents=True)
+    meta = generate.run(config, inputs, out, silent)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    accepted = sum(entry["pairs"]["accepted"] for entry in meta["types"].values())
+    answer.send((peak, time.monotonic() - start, accepted))
+
+
+def replies(path: Path, texts: list[str]) -> None:
+    """A good reply of every type to every caption, written in batches."""
+    schema = pa.schema([("type", pa.string()), ("caption", pa.string()), ("reply", pa.string())])
+    with pq.ParquetWriter(path, schema) as writer:
+        for index in range(0, len(texts), 10_000):
+            rows = []
+            for text in texts[index : index + 10_000]:
+                words = text.split()
+                swapped = " ".join([*words[:2], words[7], *words[3:7], words[2], *words[8:]])
+                mixed = " ".join([words[0], words[6], *words[2:6], words[1], *words[7:]])
+                replaced = " ".join([*words[:2], "zebra", *words[3:]])
+                recoloured = " ".join([words[0], "grey", *words[2:]])
+                made = (swapped, swapped, mixed, replaced, recoloured)
+                rows += [{"type": kind, "caption": text, "reply": reply}
+                         for kind, reply in zip(NEGATIVE_TYPES, made, strict=True)]  # fmt: skip
+            writer.write_table(pa.Table.from_pylist(rows, schema))
+
+
+def memory(counts: list[int]) -> None:
+    peaks = []
+    for count in counts:
+        folder = Path(tempfile.mkdtemp())
+        texts = captions(count)
+        inputs = {"pairs": publish(Store(folder), texts)}
+        replies(folder / "replies.parquet", texts)
+        del texts
+        mine, its = multiprocessing.Pipe()
+        process = multiprocessing.get_context("spawn").Process(target=whole_run, args=(its, folder, inputs))
+        process.start()
+        peak, seconds, accepted = mine.recv()
+        process.join()
+        shutil.rmtree(folder)
+        peaks.append(peak)
+        print(f"{count:8} captions x 5: peak {peak:,.0f} MiB, {seconds:,.0f} s, {accepted:,} accepted", flush=True)
+    print(f"largest of smallest: {max(peaks) / min(peaks):.2f} x")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(dest="command", required=True)
+    speed = commands.add_parser("engine")
+    speed.add_argument("--requests", type=int, default=4096)
+    speed.add_argument("--model", default=None)
+    flat = commands.add_parser("memory")
+    flat.add_argument("--captions", type=int, nargs="+", default=[20_000, 200_000])
+    arguments = parser.parse_args()
+    if arguments.command == "engine":
+        engine(arguments.requests, arguments.model)
+    else:
+        memory(arguments.captions)
+
+
+if __name__ == "__main__":
+    main()
