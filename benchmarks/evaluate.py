@@ -21,7 +21,8 @@ from pipeline.clip import Clip
 from pipeline.stage import silent
 from stages import benchmarks
 from stages.benchmarks import Subset
-from stages.evaluate import Config, Scorer, score
+from stages.evaluate import Config, Scorer
+from stages.scoring import score
 
 
 def one_row_at_a_time(model: Clip, subsets: Sequence[Subset]) -> list[list[float]]:

@@ -6,7 +6,7 @@
 Shapes: M models · N rows · C cells.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -14,6 +14,7 @@ import numpy as np
 import pyarrow as pa
 
 from stages import statistics
+from stages.scoring import BLIND
 
 Selector = tuple[str, str, str | None]
 """benchmark, subset, group; group None = all rows of the subset."""
@@ -35,11 +36,14 @@ PHENOMENA = {
 }
 """VALSE's eleven files by linguistic phenomenon."""
 
-BLIND = "blind:"
-"""Models whose name begins so are judges that saw no picture (stages/blind.py)."""
-
 RANKS = {"correct": 1, "at5": 5, "at10": 10}
 """Measures: the right option beats all wrong ones, or all but 4, or all but 9."""
+
+SIDES: dict[str, Callable[[list[float]], bool]] = {
+    "text": lambda s: s[0] > s[1] and s[3] > s[2],
+    "image": lambda s: s[0] > s[2] and s[3] > s[1],
+}
+"""Measures of a square: each picture finds its text, each text finds its picture; `correct` asks for both."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +54,7 @@ class Aggregate:
         name: what it is called everywhere.
         says: the rule in words.
         cells: the rows of each cell, and its weight.
-        measure: what is averaged, a key of `RANKS`.
+        measure: what is averaged, a key of `RANKS` or `SIDES`.
         chance: what guessing scores, or None where that depends on the rows.
         headline: composition or retention when it answers that question as a whole.
         subset: the subset it is the score of, when it is the one score of one subset.
@@ -192,22 +196,39 @@ def _retrieval(benchmark: str, names: list[str], present: Present) -> list[Aggre
     return made
 
 
+def _sugarcrepe_pp(benchmark: str, names: list[str], present: Present) -> list[Aggregate]:
+    made = []
+    for task, says in (("itt", "both captions beat the negative"), ("tot", "the captions are nearest to each other")):
+        rows = [[(benchmark, name, None)] for name in names if name.endswith(f".{task}")]
+        if rows:
+            made.append(_mean(f"{benchmark}.{task}", f"mean of {len(rows)} subsets: {says}", rows, chance=1 / 3))
+    return [*made, *_each(benchmark, names, 1 / 3)]
+
+
+def _square(benchmark: str, names: list[str], present: Present) -> list[Aggregate]:
+    """Winoground's three scores; COLA's one is the image score."""
+    every = [[(benchmark, name, None)] for name in names]
+    sides = [
+        _mean(f"{benchmark}.text", "each picture finds its caption", every, measure="text", chance=0.25),
+        _mean(f"{benchmark}.image", "each caption finds its picture", every, measure="image", chance=0.25),
+        _mean(f"{benchmark}.group", "both", every, chance=1 / 6),
+    ]
+    main = f"{benchmark}.{'image' if benchmark == 'cola' else 'group'}"
+    return [replace(item, subset=names[0]) if item.name == main else item for item in sides]
+
+
 _MAKERS = {"sugarcrepe": _sugarcrepe, "valse": _valse, "aro": _aro, "zeroshot": _zeroshot, "retrieval": _retrieval}
+_MAKERS |= {"sugarcrepe_pp": _sugarcrepe_pp, "winoground": _square, "cola": _square}
 
 
 # -- reading the scores table ------------------------------------------------------------------------------------------
 
 
-def outcomes(similarities: pa.ListArray, correct_N: np.ndarray, measure: str) -> np.ndarray:
-    """1, 0 or NaN per row under a measure; wider ranks are read from the similarities, right option first."""
-    if measure == "correct":
-        return correct_N
-    rank = RANKS[measure]
-    read = [
-        np.nan if values is None else float(len(values) <= rank or values[0] > values[rank])
-        for values in similarities.to_pylist()
-    ]
-    return np.asarray(read)
+def outcomes(similarities: pa.ListArray, measure: str) -> np.ndarray:
+    """1, 0 or NaN per row under a measure that is read from the similarities."""
+    found = SIDES.get(measure) or (lambda s: len(s) <= RANKS[measure] or s[0] > s[RANKS[measure]])
+    read = (found(values) if values else np.nan for values in similarities.to_pylist())
+    return np.fromiter(read, dtype=np.float64, count=len(similarities))
 
 
 def aggregate(scores: pa.Table, *, resamples: int = 2000, seed: int = 0) -> dict[str, dict[str, Any]]:
@@ -236,16 +257,10 @@ def _aggregate(scores: pa.Table, models: list[str], resamples: int, seed: int) -
     for key, group in zip(data.keys, data.groups, strict=True):
         present.setdefault(key, set()).update([group] if group else [])
     rows_of = _index(data)
-    measures = {"correct": np.stack([data.correct[m] for m in models])}
-    result = {}
-    for definition in definitions(present):
-        if definition.measure not in measures:
-            measures[definition.measure] = np.stack(
-                [outcomes(data.similarities[m], data.correct[m], definition.measure) for m in models]
-            )
-        result[definition.name] = _estimate(
-            definition, data, rows_of, measures[definition.measure], models, resamples, seed
-        )
+    result = {
+        definition.name: _estimate(definition, data, rows_of, models, resamples, seed)
+        for definition in definitions(present)
+    }
     _adjust(result)
     return result
 
@@ -296,7 +311,6 @@ def _estimate(
     definition: Aggregate,
     data: _Data,
     rows_of: dict[Selector, np.ndarray],
-    outcome_MN: np.ndarray,
     models: list[str],
     resamples: int,
     seed: int,
@@ -306,7 +320,11 @@ def _estimate(
     cell_n = np.repeat(np.arange(len(chosen)), [len(rows) for rows in chosen])
     weight_C = np.asarray([weight for _, weight in definition.cells])
     _, picture_n = np.unique(data.picture[row_n], return_inverse=True)
-    outcome_Mn = outcome_MN[:, row_n]
+    if definition.measure == "correct":
+        outcome_Mn = np.stack([data.correct[model][row_n] for model in models])
+    else:
+        kept = pa.array(row_n)
+        outcome_Mn = np.stack([outcomes(data.similarities[model].take(kept), definition.measure) for model in models])
     outcome_Mn = np.where(np.isfinite(outcome_Mn).all(0), outcome_Mn, np.nan)
     scored = np.isfinite(outcome_Mn[0])
     value_M = statistics.mean_of_cells(outcome_Mn, cell_n, weight_C)

@@ -5,10 +5,16 @@ Expected below the root (`evaluate.root`, or the built-in world's `benchmarks/`)
     sugarcrepe/<subset>.json  images/          dict of {filename, caption, negative_caption}
     valse/<instrument>.json   images/          dict of {image_file, caption, foil, mturk, ...}
     aro/visual_genome_relation.json  visual_genome_attribution.json  coco_order.json  flickr30k_order.json  images/
+    sugarcrepe_pp/<subset>.json  images/       list of {filename, caption, caption2, negative_caption}
+    winoground/examples.jsonl  images/         lines of {id, image_0, image_1, caption_0, caption_1}
+    cola/COLA_multiobjects_matching_benchmark.json  images/    list of [picture, caption, picture, caption]
     zeroshot/<set>/classes.json  images/<class>/*        {classnames, templates}; torchvision's ImageFolder order
 
-Rules, each with the right options first in `similarities`:
-    choice          one picture, K texts, the first is right; correct when it scores highest (SugarCrepe, VALSE, ARO).
+Rules, with what `similarities` hold:
+    choice          one picture, K texts, the right one first; correct when it scores highest (SugarCrepe, VALSE, ARO).
+    both            one picture, two right texts and a wrong one; correct when both beat it (SugarCrepe++ ITT).
+    texts           no picture; the same three: first-second, first-wrong, second-wrong (SugarCrepe++ TOT).
+    square          two pictures, two texts: 0-0, 0-1, 1-0, 1-1; correct when each finds its own (Winoground, COLA).
     classify        one picture against the subset's classes, each the normalised mean of its prompts.
     image_to_text   one picture against all texts of the subset; right when one of its own comes first.
     text_to_image   one text against all pictures of the subset.
@@ -35,7 +41,7 @@ if TYPE_CHECKING:
 
 REGISTRY = Path(__file__).parents[1] / "data" / "benchmarks.yaml"
 
-Rule = Literal["choice", "classify", "image_to_text", "text_to_image"]
+Rule = Literal["choice", "both", "texts", "square", "classify", "image_to_text", "text_to_image"]
 Tie = Literal["wrong", "right"]
 
 
@@ -64,6 +70,7 @@ class Row:
         picture: what is shown; None for a row that asks with a text.
         texts: `choice`: the options, the right one first. `text_to_image`: the query.
         right: indices of the right options, into `texts` for `choice`, else into the subset's options.
+        other: `square`: the second picture, of the second text.
         group: what a macro rule averages over (relation, attribute pair, class); None = in no group.
     """
 
@@ -73,6 +80,7 @@ class Row:
     texts: tuple[str, ...] = ()
     right: tuple[int, ...] = (0,)
     group: str | None = None
+    other: Picture | None = None
 
 
 @dataclass(frozen=True)
@@ -142,7 +150,7 @@ def load(name: str, root: Path, *, official: bool) -> list[Subset]:
         if official:
             assert_official(subset)
     pictures = {row.picture.path for subset in subsets for row in subset.rows if row.picture}
-    if not any(path.is_file() for path in pictures):
+    if pictures and not any(path.is_file() for path in pictures):
         raise UserError(
             "evaluate",
             f"none of the {len(pictures)} pictures of {name} is there, e.g. {min(pictures)}",
@@ -215,6 +223,51 @@ def _aro(folder: Path) -> Iterator[Subset]:
             texts = tuple(_field(path, row_id, item, "caption_options", list))
             rows.append(Row(row_id, filename, Picture(folder / "images" / filename), texts))
         yield Subset("aro", name, "choice", "right", _digest(path), tuple(rows))
+
+
+def _sugarcrepe_pp(folder: Path) -> Iterator[Subset]:
+    """Each file twice: picture against three texts (itt), and the three texts among themselves (tot)."""
+    for path in sorted(folder.glob("*.json")):
+        rows = []
+        for row_id, item in _items(path):
+            filename = _field(path, row_id, item, "filename")
+            texts = tuple(_field(path, row_id, item, key) for key in ("caption", "caption2", "negative_caption"))
+            rows.append(Row(row_id, filename, Picture(folder / "images" / filename), texts))
+        without = tuple(Row(row.row_id, row.image_key, None, row.texts) for row in rows)
+        yield Subset("sugarcrepe_pp", f"{path.stem}.itt", "both", "wrong", _digest(path), tuple(rows))
+        yield Subset("sugarcrepe_pp", f"{path.stem}.tot", "texts", "wrong", _digest(path), without)
+
+
+def _winoground(folder: Path) -> Iterator[Subset]:
+    path = folder / "examples.jsonl"
+    if path.exists():
+        rows = []
+        for row_id, item in _lines(path):
+            one, two = (_field(path, row_id, item, f"image_{k}") for k in (0, 1))
+            texts = tuple(_field(path, row_id, item, f"caption_{k}") for k in (0, 1))
+            first, second = (Picture(folder / "images" / f"{name.removesuffix('.png')}.png") for name in (one, two))
+            rows.append(Row(row_id, one, first, texts, other=second))
+        yield Subset("winoground", "all", "square", "wrong", _digest(path), tuple(rows))
+
+
+def _cola(folder: Path) -> Iterator[Subset]:
+    """The pictures are given as addresses; their last part is the file name below images/."""
+    path = folder / "COLA_multiobjects_matching_benchmark.json"
+    if path.exists():
+        rows = []
+        for row_id, item in _items(path):
+            if not (isinstance(item, list) and len(item) == 4 and all(isinstance(part, str) for part in item)):
+                raise UserError(
+                    "evaluate",
+                    f"{path} row {row_id} is {item!r}",
+                    "[picture, caption, picture, caption]",
+                    "download the file again",
+                )
+            (one, first, two, second) = item
+            one, two = one.rpartition("/")[2], two.rpartition("/")[2]
+            pictures = [Picture(folder / "images" / name) for name in (one, two)]
+            rows.append(Row(row_id, one, pictures[0], (first, second), other=pictures[1]))
+        yield Subset("cola", "multi_object", "square", "wrong", _digest(path), tuple(rows))
 
 
 def _zeroshot(folder: Path) -> Iterator[Subset]:
@@ -305,7 +358,15 @@ def _test_split(dataset: Artifact, most: int) -> list[dict[str, Any]]:
     return list(table.to_pylist())
 
 
-LOADERS = {"sugarcrepe": _sugarcrepe, "valse": _valse, "aro": _aro, "zeroshot": _zeroshot}
+LOADERS = {
+    "sugarcrepe": _sugarcrepe,
+    "valse": _valse,
+    "aro": _aro,
+    "sugarcrepe_pp": _sugarcrepe_pp,
+    "winoground": _winoground,
+    "cola": _cola,
+    "zeroshot": _zeroshot,
+}
 FROM_DATASET = {"retrieval": retrieval, "heldout": heldout}
 
 
@@ -325,14 +386,24 @@ def _json(path: Path) -> Any:
         ) from error
 
 
-def _items(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+def _items(path: Path) -> Iterator[tuple[str, Any]]:
     """Rows of a JSON list (row id = position) or of a JSON object (row id = key; SugarCrepe's keys have holes)."""
     content = _json(path)
     if not isinstance(content, dict | list) or not content:
         raise UserError("evaluate", f"{path} holds no rows", "a JSON list or object of rows", "download it again")
-    pairs = content.items() if isinstance(content, dict) else enumerate(content)
-    for row_id, item in pairs:
+    for row_id, item in content.items() if isinstance(content, dict) else enumerate(content):
         yield str(row_id), item
+
+
+def _lines(path: Path) -> Iterator[tuple[str, Any]]:
+    """Rows of a JSON-lines file, by position."""
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines()):
+        try:
+            yield str(number), json.loads(line)
+        except ValueError as error:
+            raise UserError(
+                "evaluate", f"{path} line {number + 1} is no JSON: {error}", "one row per line", "download it again"
+            ) from error
 
 
 def _field(path: Path, row_id: str, item: Any, name: str, kind: Any = str) -> Any:

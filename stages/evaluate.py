@@ -4,10 +4,10 @@ Writes scores (SCORES), one part per model; the manifest's meta holds every aggr
 picture and each distinct text is encoded once per model; embeddings are kept in pieces below `.work/` until the end,
 so a killed run repeats at most one piece.
 
-Shapes: N rows · K options of a row · O options of a whole subset · Q queries at a time · D embedding width.
+Shapes: N pictures or texts · D embedding width.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +21,7 @@ from pipeline.errors import UserError
 from pipeline.schema import SCORES
 from pipeline.stage import Inputs, Progress, Stage, silent
 from stages import benchmarks
-from stages.benchmarks import Picture, Row, Subset
+from stages.benchmarks import Picture, Subset
 
 if TYPE_CHECKING:
     import numpy as np
@@ -33,8 +33,7 @@ if TYPE_CHECKING:
     Floats = NDArray[np.float32]
 
 PIECE = 1024
-BLIND = ("rule", "ngrams")
-WRONG_KEPT = 10
+"""Pictures or texts per file of embeddings."""
 
 
 class Config(BaseConfig):
@@ -77,6 +76,7 @@ def outside(config: Config) -> dict[str, str]:
 def run(config: Config, inputs: Inputs, out: Path, progress: Progress) -> dict[str, Any]:
     """Make the `scores` artifact. Raises UserError for broken or absent benchmarks and for models that do not load."""
     from stages.aggregates import aggregate
+    from stages.scoring import JUDGES, blind, score
 
     subsets, notes = _subsets(config, inputs)
     leaked = _leaked(inputs)
@@ -94,7 +94,7 @@ def run(config: Config, inputs: Inputs, out: Path, progress: Progress) -> dict[s
             _write_json(card, scorer.description)
         descriptions[name] = _read_json(card)
     if config.blind:
-        for index, judge in enumerate(BLIND, start=len(models)):
+        for index, judge in enumerate(JUDGES, start=len(models)):
             if not (path := tables.part(out, index)).exists():
                 tables.write(path, blind(judge, subsets, leaked, progress), SCORES)
     scores = tables.read(out)
@@ -148,6 +148,7 @@ def evaluate_model(
     import pyarrow as pa
 
     from stages.aggregates import aggregate
+    from stages.scoring import JUDGES, blind, score
 
     _check_names(names)
     config = Config(root=root, seed=seed, resamples=resamples, device=device, batch=batch, workers=workers)
@@ -158,7 +159,7 @@ def evaluate_model(
     ]
     scorer = Scorer({"model": model, "pretrained": pretrained, "seed": seed}, config, work, progress)
     rows = score(scorer, subsets, "model", set())
-    for judge in BLIND if with_blind else ():
+    for judge in JUDGES if with_blind else ():
         rows += blind(judge, subsets, set(), progress)
     scores = pa.Table.from_pylist(rows, schema=SCORES)
     return scores, aggregate(scores, resamples=resamples, seed=seed)
@@ -187,7 +188,7 @@ def _subsets(config: Config, inputs: Inputs) -> tuple[list[Subset], list[str]]:
     if chosen is None:
         chosen = (*benchmarks.available(root), *benchmarks.FROM_DATASET)
     subsets: list[Subset] = []
-    notes = [f"{name}: not there" for name in benchmarks.LOADERS if name not in chosen]
+    notes = []
     for name in chosen:
         if name in benchmarks.LOADERS:
             subsets += benchmarks.load(name, root, official=official)
@@ -199,7 +200,7 @@ def _subsets(config: Config, inputs: Inputs) -> tuple[list[Subset], list[str]]:
     if not subsets:
         raise UserError(
             "evaluate",
-            f"there is nothing to measure: {'; '.join(notes)}",
+            f"there is nothing to measure: no benchmark in {root}; {'; '.join(notes)}",
             "a benchmark or a test split",
             "set evaluate.root to a folder of benchmarks, or keep a test split in ingest",
         )
@@ -307,135 +308,6 @@ class Scorer:
         at |= {item: nothing for item in everything if item not in at}
         width = pieces[0].shape[1] if pieces else 1
         return at, np.concatenate([*pieces, np.full((1, width), np.nan, dtype=np.float32)])
-
-
-# -- scoring -----------------------------------------------------------------------------------------------------------
-
-
-def score(
-    scorer: Scorer, subsets: Sequence[Subset], model: str, leaked: set[tuple[str, str, str]]
-) -> list[dict[str, Any]]:
-    """Rows of the scores table for one model."""
-    import numpy as np
-
-    rows = [row for subset in subsets for row in subset.rows]
-    text_at, text_ND = scorer.texts(
-        [text for row in rows for text in row.texts]
-        + [text for subset in subsets for prompt in subset.prompts for text in prompt]
-    )
-    image_at, image_ND = scorer.pictures(
-        [row.picture for row in rows if row.picture] + [picture for subset in subsets for picture in subset.pictures]
-    )
-
-    def images(found: Sequence[Picture]) -> "Floats":
-        return image_ND[[image_at[one] for one in found]]
-
-    def texts(found: Sequence[str]) -> "Floats":
-        return text_ND[[text_at[one] for one in found]]
-
-    made = []
-    for subset in subsets:
-        if subset.rule == "choice":
-            asked = _choice(subset, images, texts)
-        elif subset.rule == "text_to_image":
-            option_at = {picture: index for index, picture in enumerate(subset.pictures)}
-            queries = texts([row.texts[0] for row in subset.rows])
-            asked = _ranked(queries, images(list(option_at)), subset.rows)
-        else:
-            options_OD = np.stack([_prompted(texts(prompt)) for prompt in subset.prompts])
-            asked = _ranked(images([row.picture for row in subset.rows if row.picture]), options_OD, subset.rows)
-        for row, similarities in zip(subset.rows, asked, strict=True):
-            made.append(_row(subset, row, similarities, model, (subset.benchmark, subset.name, row.row_id) in leaked))
-    return made
-
-
-def blind(
-    judge: str, subsets: Sequence[Subset], leaked: set[tuple[str, str, str]], progress: Progress
-) -> list[dict[str, Any]]:
-    """Rows of the scores table for a judge that only reads the options; `similarities` hold its preferences."""
-    from stages import blind as judges
-    from stages.aggregates import BLIND as PREFIX
-
-    asked, made = [subset for subset in subsets if subset.rule == "choice"], []
-    for done, subset in enumerate(asked):
-        progress(f"subsets, {PREFIX}{judge}", done, len(asked))
-        for row, preferences in zip(subset.rows, getattr(judges, judge)(subset), strict=True):
-            known = (subset.benchmark, subset.name, row.row_id) in leaked
-            made.append(_row(subset, row, preferences, f"{PREFIX}{judge}", known))
-    return made
-
-
-def _row(subset: Subset, row: Row, similarities: list[float] | None, model: str, leaked: bool) -> dict[str, Any]:
-    """A line of the scores table: right against the best wrong option, by the subset's tie rule."""
-    best_wrong = max(similarities[1:], default=float("-inf")) if similarities else 0.0
-    tie = bool(similarities) and similarities[0] == best_wrong  # type: ignore[index]
-    correct = float("nan")
-    if similarities:
-        correct = float(similarities[0] > best_wrong or (tie and subset.tie == "right"))
-    return {
-        "model": model,
-        "benchmark": subset.benchmark,
-        "subset": subset.name,
-        "row_id": row.row_id,
-        "image_key": row.image_key,
-        "group": row.group,
-        "similarities": similarities,
-        "correct": correct,
-        "tie": tie,
-        "leaked": leaked,
-        "protocol": subset.protocol,
-    }
-
-
-def _prompted(prompt_PD: "Floats") -> "Floats":
-    """One class: the mean of its prompts' embeddings, normalised again (CLIP's prompt ensemble)."""
-    import numpy as np
-
-    mean_D = prompt_PD.mean(0)
-    return np.asarray(mean_D / np.linalg.norm(mean_D), dtype=np.float32)
-
-
-def _choice(
-    subset: Subset, images: Callable[[Sequence[Picture]], "Floats"], texts: Callable[[Sequence[str]], "Floats"]
-) -> Iterator[list[float] | None]:
-    """Similarities of each row's picture with its own texts, in their order; None without the picture."""
-    for start in range(0, len(subset.rows), PIECE):
-        rows = subset.rows[start : start + PIECE]
-        image_ND = images([row.picture for row in rows if row.picture])
-        text_TD = texts([text for row in rows for text in row.texts])
-        owner_T = [index for index, row in enumerate(rows) for _ in row.texts]
-        # Summed row by row, not as a matrix product: equal texts then get equal bits, and ties are real ties.
-        similarity_T = (image_ND[owner_T] * text_TD).sum(1).tolist()
-        position = 0
-        for row in rows:
-            found = similarity_T[position : position + len(row.texts)]
-            position += len(row.texts)
-            yield None if found[0] != found[0] else found
-
-
-def _ranked(query_ND: "Floats", option_OD: "Floats", rows: Sequence[Row]) -> Iterator[list[float] | None]:
-    """Similarity of the best right option, then of the ten best wrong ones; None when the query or all right ones lack.
-
-    Options without a picture cannot be chosen and are left out.
-    """
-    import numpy as np
-
-    lacking_O = np.isnan(option_OD[:, 0])
-    for start in range(0, len(rows), PIECE):
-        similarity_QO = query_ND[start : start + PIECE] @ option_OD.T
-        similarity_QO[:, lacking_O] = -np.inf
-        for row, similarity_O in zip(rows[start : start + PIECE], similarity_QO, strict=True):
-            best_right = similarity_O[list(row.right)].max()
-            if not np.isfinite(best_right):
-                yield None
-                continue
-            similarity_O[list(row.right)] = -np.inf
-            wrong = (
-                np.partition(similarity_O, -WRONG_KEPT)[-WRONG_KEPT:]
-                if len(similarity_O) > WRONG_KEPT
-                else similarity_O
-            )
-            yield [float(best_right), *np.sort(wrong[np.isfinite(wrong)])[::-1].tolist()]
 
 
 # -- scratch -----------------------------------------------------------------------------------------------------------

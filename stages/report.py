@@ -7,7 +7,6 @@ equal bytes. Whatever came from data (captions, replies, file names) is escaped.
 import base64
 import io
 import json
-import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
@@ -22,8 +21,8 @@ from pipeline.config import Config as BaseConfig
 from pipeline.schema import NEGATIVE_TYPES, TABLES
 from pipeline.stage import Inputs, Progress, Stage
 from stages.benchmarks import REGISTRY, registry
+from stages.pages import TEMPLATES, percent, render, signed
 
-TEMPLATES = REGISTRY.parent / "report"
 PUBLISHED = REGISTRY.parent / "published_scores.json"
 ORDER = ("pairs", "negatives", "dataset", "model", "scores")
 
@@ -55,10 +54,8 @@ def run(config: Config, inputs: Inputs, out: Path, progress: Progress) -> Facts:
     pictures = _thumbnails(facts, inputs, config.thumbnail)
     _write(out / "report.json", json.dumps(facts, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
     progress("report", 3, 4)
-    environment = _environment()
     for name in ("report.html", "report.md"):
-        page = environment.get_template(f"{name}.j2").render(facts, figures=figures, pictures=pictures)
-        _write(out / name, page)
+        _write(out / name, render(name, facts, figures=figures, pictures=pictures))
     progress("report", 4, 4)
     return {"headline": facts["headline"], "figures": list(figures)}
 
@@ -115,7 +112,7 @@ def headline(aggregates: Mapping[str, Facts]) -> list[Facts]:
 
 
 def _sentence(question: str, verdict: str, change: Facts) -> str:
-    points = f"{_signed(change['value'])} points (95 % interval {_signed(change['low'])} to {_signed(change['high'])})"
+    points = f"{signed(change['value'])} points (95 % interval {signed(change['low'])} to {signed(change['high'])})"
     if question == "composition":
         return {
             "up": f"The model understands composition better than before: {points}.",
@@ -325,7 +322,7 @@ def draw(facts: Facts, inputs: Inputs) -> dict[str, Facts]:
     found: dict[str, Facts] = {}
     subsets = [row for benchmark in facts["benchmarks"] for row in benchmark["rows"] if row["subset"]]
     by_family = {
-        "composition": [row for row in subsets if row["benchmark"] in ("sugarcrepe", "valse", "aro")],
+        "composition": [row for row in subsets if row["benchmark"] not in ("heldout", "zeroshot", "retrieval")],
         "heldout": [row for row in subsets if row["benchmark"] == "heldout"],
         "retention": [row for row in subsets if row["benchmark"] in ("zeroshot", "retrieval")],
     }
@@ -353,7 +350,7 @@ def draw(facts: Facts, inputs: Inputs) -> dict[str, Facts]:
         )
     types = facts["generation"]["types"]
     if types:
-        accepted = "; ".join(f"{row['type']} {_percent(row['accepted'])} accepted" for row in types)
+        accepted = "; ".join(f"{row['type']} {percent(row['accepted'])} accepted" for row in types)
         svg = figures.acceptance([(row["type"], row["counts"]) for row in types])
         found["acceptance"] = _figure(svg, "Negatives that passed the checks, by type", accepted)
     terms = [row["term"] for row in facts["training"]["terms"]]
@@ -371,7 +368,7 @@ def _figure(svg: str, title: str, alt: str) -> Facts:
 
 def _alt(rows: list[Facts]) -> str:
     return "; ".join(
-        f"{row['name']} {_percent(row['before']['value'])} before, {_percent(row['after']['value'])} after"
+        f"{row['name']} {percent(row['before']['value'])} before, {percent(row['after']['value'])} after"
         for row in rows
     )
 
@@ -397,86 +394,11 @@ def _thumbnails(facts: Facts, inputs: Inputs, side: int) -> dict[str, str]:
     return found
 
 
-def _environment() -> Any:
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
-    environment = Environment(
-        loader=FileSystemLoader(TEMPLATES),
-        autoescape=lambda name: bool(name) and ".html" in str(name),
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {
-        "percent": _percent,
-        "points": _signed,
-        "p": _p_value,
-        "count": _count,
-        "short": _short,
-        "md": _markdown,
-        "breakable": _breakable,
-        "bare": lambda name, benchmark: name.removeprefix(f"{benchmark}."),
-        "duration": _duration,
-        "number": _number,
-        "json": lambda value: json.dumps(value, indent=1, sort_keys=True),
-    }
-    return environment
-
-
-# -- words -------------------------------------------------------------------------------------------------------------
-
-
-def _percent(share: float | None) -> str:
-    return "–" if share is None else f"{100 * share:.1f}"
-
-
-def _signed(share: float | None) -> str:
-    return "–" if share is None else "0.0" if abs(share) < 0.0005 else f"{100 * share:+.1f}".replace("-", "−")
-
-
-def _p_value(p: float | None) -> str:
-    return "–" if p is None else "< 0.001" if p < 0.001 else f"{p:.3f}"
-
-
-def _count(number: float | None) -> str:
-    return "–" if number is None else f"{number:,.0f}"
-
-
-def _number(value: Any) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
-
-
-def _duration(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    return (
-        f"{minutes // 60} h {minutes % 60} min"
-        if minutes >= 60
-        else f"{minutes} min {rest} s"
-        if minutes
-        else f"{rest} s"
-    )
+# -- files -------------------------------------------------------------------------------------------------------------
 
 
 def _share(part: int, whole: int) -> float | None:
     return part / whole if whole else None
-
-
-def _breakable(name: str) -> Any:
-    """A name that may wrap after its dots, dashes and underscores."""
-    from markupsafe import Markup, escape
-
-    return Markup(re.sub(r"([._-])", r"\1<wbr>", str(escape(name))))
-
-
-def _markdown(text: Any) -> str:
-    """Text from data inside a Markdown table cell: nothing of it may become markup."""
-    plain = " ".join(str(text).split())
-    for sign in "\\`*_[]|#~":
-        plain = plain.replace(sign, f"\\{sign}")
-    return plain.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-
-
-# -- files -------------------------------------------------------------------------------------------------------------
 
 
 @contextmanager

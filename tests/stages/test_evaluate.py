@@ -16,7 +16,8 @@ from pipeline.stage import silent
 from stages import benchmarks, blind, evaluate
 from stages.aggregates import PHENOMENA, aggregate, definitions
 from stages.benchmarks import Picture, Row, Subset
-from stages.evaluate import Config, Scorer, evaluate_model, score
+from stages.evaluate import Config, Scorer, evaluate_model
+from stages.scoring import margin, score
 from tests.stages.small_road import SmallRoad, build, model_folder, write_benchmarks
 
 
@@ -37,7 +38,8 @@ def run(road: SmallRoad, out: Path, **config: Any) -> tuple[pa.Table, dict[str, 
 def test_the_stage_scores_both_models_on_everything_there_is(road: SmallRoad, tmp_path: Path) -> None:
     scores, meta = run(road, tmp_path)
     assert scores.schema.equals(SCORES)
-    assert set(scores["benchmark"].unique().to_pylist()) == {*benchmarks.LOADERS, *benchmarks.FROM_DATASET}
+    there = {"sugarcrepe", "valse", "aro", "zeroshot", "retrieval", "heldout"}
+    assert set(scores["benchmark"].unique().to_pylist()) == there
     rows = {one["values"]: one["counts"] for one in pc.value_counts(scores["model"].cast(pa.string())).to_pylist()}
     assert rows["before"] == rows["after"] > rows["blind:rule"] == rows["blind:ngrams"] > 0
     assert meta["notes"] == []
@@ -155,7 +157,7 @@ def told(subset: Subset, cosines: list[tuple[float, float]]) -> dict[Any, list[f
 
 
 def accuracy(subset: Subset, cosines: list[tuple[float, float]]) -> dict[str, Any]:
-    rows = score(Told(told(subset, cosines)), [subset], "model", set())  # type: ignore[arg-type]
+    rows = score(Told(told(subset, cosines)), [subset], "model", set())
     return aggregate(pa.Table.from_pylist(rows, schema=SCORES), resamples=100)["sugarcrepe.micro"]
 
 
@@ -221,7 +223,7 @@ def test_retrieval_ranks_by_hand() -> None:
     to_image = tuple(Row(t, t, None, (t,), (i,)) for t, i in own.items())
     prompts = tuple((t,) for t in own)
     rows = score(
-        Told(vectors),  # type: ignore[arg-type]
+        Told(vectors),
         [
             Subset("retrieval", "i2t", "image_to_text", "wrong", "d", to_text, prompts),
             Subset("retrieval", "t2i", "text_to_image", "wrong", "d", to_image, (), tuple(p)),
@@ -235,6 +237,49 @@ def test_retrieval_ranks_by_hand() -> None:
     assert (correct["t2i", "a"], correct["t2i", "b"], correct["t2i", "c"]) == (1, 0, 1)
     (b,) = (row for row in rows if row["row_id"] == "b")
     assert b["similarities"] == pytest.approx([0.6, 0.96, 0.8])  # its own picture, then the two others there are
+
+
+def test_two_right_texts_and_squares_are_decided_as_their_benchmarks_do() -> None:
+    assert margin("both", [0.5, 0.4, 0.3]) > 0 > margin("both", [0.5, 0.2, 0.3])
+    assert margin("texts", [0.9, 0.2, 0.8]) > 0 > margin("texts", [0.7, 0.2, 0.8])
+    assert margin("square", [0.9, 0.1, 0.2, 0.8]) > 0
+    assert margin("square", [0.9, 0.1, 0.95, 0.96]) < 0, "the second picture takes the first caption"
+
+
+def test_winoground_and_cola_scores_by_hand() -> None:
+    """Three squares: all right; only each picture finds its caption; only each caption finds its picture."""
+    squares = [[0.9, 0.1, 0.2, 0.8], [0.5, 0.4, 0.7, 0.8], [0.5, 0.7, 0.4, 0.8]]
+    rows = [
+        {"model": "m", "benchmark": name, "subset": subset, "row_id": str(i), "image_key": str(i), "group": None,
+         "similarities": s, "correct": float(margin("square", s) > 0), "tie": False, "leaked": False, "protocol": "p"}
+        for name, subset in (("winoground", "all"), ("cola", "multi_object")) for i, s in enumerate(squares)
+    ]  # fmt: skip
+    found = aggregate(pa.Table.from_pylist(rows, schema=SCORES), resamples=100)
+    values = {name: one["m"]["value"] for name, one in found.items()}
+    for name in ("winoground", "cola"):
+        expected = {f"{name}.text": 2 / 3, f"{name}.image": 2 / 3, f"{name}.group": 1 / 3}
+        assert {key: values[key] for key in expected} == pytest.approx(expected)
+    assert found["winoground.group"]["subset"] == "all" and found["cola.image"]["subset"] == "multi_object"
+
+
+def test_newer_sets_are_read_and_scored(road: SmallRoad, tmp_path: Path) -> None:
+    picture = road.artifacts["pairs"].path / "images/0.png"
+    for name in ("sugarcrepe_pp", "winoground", "cola"):
+        (tmp_path / name / "images").mkdir(parents=True)
+        shutil.copy(picture, tmp_path / name / "images" / "0.png")
+        shutil.copy(picture.with_name("1.png"), tmp_path / name / "images" / "1.png")
+    three = {"filename": "0.png", "caption": "a cup", "caption2": "one cup", "negative_caption": "a dog"}
+    (tmp_path / "sugarcrepe_pp/swap_obj.json").write_text(json.dumps([{"id": 0, **three}]))
+    line = {"id": 0, "image_0": "0", "image_1": "1", "caption_0": "a cup on a dog", "caption_1": "a dog on a cup"}
+    (tmp_path / "winoground/examples.jsonl").write_text(json.dumps(line) + "\n")
+    four = ["https://x/y/0.png", "a cup", "https://x/y/1.png", "a dog"]
+    (tmp_path / "cola/COLA_multiobjects_matching_benchmark.json").write_text(json.dumps([four]))
+    student = str(road.artifacts["model"].path / "student")
+    scores, found = evaluate_model(student, root=tmp_path, official=False, resamples=100)
+    lengths = {row["subset"]: len(row["similarities"]) for row in scores.to_pylist()}
+    assert lengths == {"swap_obj.itt": 3, "swap_obj.tot": 3, "all": 4, "multi_object": 4}
+    assert {"sugarcrepe_pp.itt", "sugarcrepe_pp.tot", "winoground.group", "cola.image"} <= set(found)
+    assert "composition" not in found
 
 
 def test_wider_ranks_are_read_from_the_similarities() -> None:
