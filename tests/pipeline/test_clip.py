@@ -48,8 +48,16 @@ def rows_of_open_clip(texts: list[str]) -> list[list[int]]:
     return [row[: int(row.argmax()) + 1].tolist() for row in padded]
 
 
-@settings(max_examples=50, deadline=None)
-@given(st.lists(st.text(max_size=120), min_size=1, max_size=4))
+PLAIN = st.text(st.characters(min_codepoint=32, max_codepoint=126), max_size=80)
+AWKWARD = st.lists(
+    st.sampled_from(
+        ["'s", "''s", "don't", "!'s", "...", "<start_of_text>", "<", "a1b2", "  ", "&amp;", "\t", "``", "Red-"]
+    )
+).map("".join)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(st.one_of(PLAIN, AWKWARD, st.text(max_size=120)), min_size=1, max_size=4))
 def test_tokens_are_open_clips_without_the_padding(texts: list[str]) -> None:
     assert clip.tokenizer("ViT-B-32")(texts) == rows_of_open_clip(texts)
 

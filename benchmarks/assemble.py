@@ -1,0 +1,188 @@
+"""How fast, in how much memory, and how linearly `assemble` works; against the same job in plain Python on a sample.
+
+    python benchmarks/assemble.py --captions 200000 2000000
+
+Captions are words drawn by Zipf's law in the lengths of COCO captions, each with five negatives. Prints rows (pairs
+and negatives) per second, peak memory of the process, the ratio to the plain version on a sample of the same data in
+the same run, and the time of the largest size over that of the smallest, per row.
+"""
+
+import argparse
+import hashlib
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from collections import defaultdict
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipeline import tables
+from pipeline.artifact import Artifact, Manifest
+from pipeline.clip import tokenizer
+from pipeline.schema import NEGATIVE_TYPES, NEGATIVES, PAIRS
+from pipeline.stage import silent
+from stages import assemble
+
+CHUNK = 100_000
+SAMPLE = 5_000
+VOCABULARY = 20_000
+
+
+def words(rng: np.random.Generator) -> list[str]:
+    letters = np.array(list("abcdefghijklmnopqrstuvwxyz"))
+    return ["".join(rng.choice(letters, rng.integers(2, 10))) for _ in range(VOCABULARY)]
+
+
+def make(folder: Path, captions: int) -> dict[str, Artifact]:
+    """Pairs (five captions a picture) and their negatives (one word of the caption replaced, or two swapped)."""
+    rng = np.random.default_rng(0)
+    vocabulary = np.array(words(rng), dtype=object)
+    for index, start in enumerate(range(0, captions, CHUNK)):
+        count = min(CHUNK, captions - start)
+        lengths = np.clip(rng.normal(10.5, 2.4, count).astype(int), 5, 30)
+        drawn = vocabulary[np.minimum(rng.zipf(1.3, lengths.sum()), VOCABULARY) - 1]
+        split = np.split(drawn, np.cumsum(lengths)[:-1])
+        ids = [hashlib.sha256(f"{start + i}".encode()).hexdigest()[:16] for i in range(count)]
+        pictures = [(start + i) // 5 for i in range(count)]
+        rows = {
+            "pair_id": ids,
+            "image_key": [f"coco:train2014:{number:012d}" for number in pictures],
+            "image_uri": [f"COCO_train2014_{number:012d}.jpg" for number in pictures],
+            "image_sha256": [f"{number:064x}" for number in pictures],
+            "phash": np.array(pictures, np.uint64) * np.uint64(0x9E3779B97F4A7C15),
+            "width": np.full(count, 640, np.int32),
+            "height": np.full(count, 480, np.int32),
+            "caption": [" ".join(text) for text in split],
+            "source": ["coco"] * count,
+            "split": ["test" if number % 100 == 0 else "train" for number in pictures],
+            "scene": [None] * count,
+        }
+        tables.write(tables.part(folder / "pairs", index), pa.table(rows), PAIRS)
+        texts = []
+        for text in split:
+            for kind in range(5):
+                changed = text.copy()
+                one, two = rng.integers(0, len(text), 2)
+                if kind < 3:
+                    changed[one], changed[two] = changed[two], changed[one]
+                else:
+                    changed[one] = vocabulary[rng.integers(VOCABULARY)]
+                texts.append(" ".join(changed))
+        total = 5 * count
+        same = [text == rows["caption"][i // 5] for i, text in enumerate(texts)]
+        negatives = {
+            "pair_id": np.repeat(np.array(ids, dtype=object), 5),
+            "type": list(NEGATIVE_TYPES) * count,
+            "text": texts,
+            "status": ["rejected" if equal else "accepted" for equal in same],
+            "reason": ["identical" if equal else None for equal in same],
+            "attempt": np.zeros(total, np.int8),
+            "raw_reply": texts,
+            "finish_reason": ["stop"] * total,
+            "prompt_tokens": np.full(total, 900, np.int32),
+            "reply_tokens": np.full(total, 12, np.int32),
+            "model": ["zipf"] * total,
+            "prompt_digest": ["none"] * total,
+        }
+        tables.write(tables.part(folder / "negatives", index), pa.table(negatives), NEGATIVES)
+    return {
+        kind: Artifact(folder / kind, Manifest.model_construct(kind=kind, files={}, meta={"image_root": "images"}))
+        for kind in ("pairs", "negatives")
+    }
+
+
+def plain(inputs: dict[str, Artifact], captions: int) -> float:
+    """The same work, row by row: read, check, pivot, tokenise, write. Gives rows per second."""
+    tokenize = tokenizer("ViT-B-32")
+    pairs = tables.read(inputs["pairs"].path).slice(0, captions).to_pylist()
+    chosen = {row["pair_id"] for row in pairs}
+    negatives = [row for row in tables.read(inputs["negatives"].path).to_pylist() if row["pair_id"] in chosen]
+    start = time.perf_counter()
+    by_pair: dict[str, dict[str, str]] = defaultdict(dict)
+    captions_of: dict[str, set[str]] = defaultdict(set)
+    for row in pairs:
+        captions_of[row["image_key"]].add(row["caption"].lower())
+    key_of = {row["pair_id"]: row["image_key"] for row in pairs}
+    for row in negatives:
+        if row["status"] == "accepted":
+            assert row["text"].strip() and row["type"] not in by_pair[row["pair_id"]]
+            if row["text"].lower() not in captions_of[key_of[row["pair_id"]]]:
+                by_pair[row["pair_id"]][row["type"]] = row["text"]
+    made = []
+    for row in sorted(pairs, key=lambda row: row["pair_id"]):
+        record = {"pair_id": row["pair_id"], "image_key": row["image_key"], "caption": row["caption"]}
+        record["caption_tokens"] = tokenize([row["caption"]])[0]
+        for kind in NEGATIVE_TYPES:
+            text = by_pair[row["pair_id"]].get(kind)
+            record[kind], record[f"{kind}_tokens"] = text, tokenize([text])[0] if text else None
+        made.append(record)
+    with tempfile.TemporaryDirectory() as folder:
+        pq.write_table(pa.Table.from_pylist(made), Path(folder) / "plain.parquet")
+    return 6 * captions / (time.perf_counter() - start)
+
+
+def measure(captions: int) -> dict[str, float]:
+    """One size in a process of its own, so that its peak memory is its own."""
+    done = subprocess.run(
+        [sys.executable, __file__, "--one", str(captions)], capture_output=True, text=True, check=True
+    )
+    return dict(json.loads(done.stdout.splitlines()[-1]))
+
+
+def one(captions: int) -> dict[str, float]:
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        made = subprocess.run([sys.executable, __file__, "--make", str(captions), name], check=True)
+        assert made.returncode == 0
+        inputs = {
+            kind: Artifact(folder / kind, Manifest.model_construct(kind=kind, files={}, meta={"image_root": "images"}))
+            for kind in ("pairs", "negatives")
+        }
+        (folder / "out").mkdir()
+        tokenizer("ViT-B-32")(["warm"])
+        start = time.perf_counter()
+        assemble.run(assemble.Config(tokenizer="ViT-B-32", leaks="off"), inputs, folder / "out", silent)
+        seconds = time.perf_counter() - start
+        peak = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
+        rate = plain(inputs, min(SAMPLE, captions)) if captions <= CHUNK * 2 else float("nan")
+    return {"captions": captions, "seconds": seconds, "peak_gb": int(peak.split()[1]) / 2**20, "plain_rows_per_s": rate}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--captions", type=int, nargs="+", default=[20_000, 200_000])
+    parser.add_argument("--one", type=int, help=argparse.SUPPRESS)
+    parser.add_argument("--make", nargs=2, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.make:
+        make(Path(options.make[1]), int(options.make[0]))
+        return
+    if options.one:
+        print(json.dumps(one(options.one)))
+        return
+    results = [measure(captions) for captions in sorted(options.captions)]
+    for result in results:
+        rows = 6 * result["captions"]
+        rate = rows / result["seconds"]
+        print(
+            f"{int(result['captions']):>9,} captions, {rows:,.0f} rows: {result['seconds']:.1f} s, {rate:,.0f} rows/s, "
+            f"peak {result['peak_gb']:.2f} GB"
+            + (
+                f", {rate / result['plain_rows_per_s']:.1f} x plain Python"
+                if result["plain_rows_per_s"] == result["plain_rows_per_s"]
+                else ""
+            )
+        )
+    small, large = results[0], results[-1]
+    if large is not small:
+        growth = (large["seconds"] / large["captions"]) / (small["seconds"] / small["captions"])
+        print(f"time per row at {int(large['captions']):,} over {int(small['captions']):,}: {growth:.2f} (1 = linear)")
+
+
+if __name__ == "__main__":
+    main()
