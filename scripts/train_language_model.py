@@ -235,7 +235,9 @@ def accept(model: Path, prompts: dict[str, Prompt], count: int, shots: int, seed
             asks = [Ask(caption, 0, i, 48) for i, (caption, _) in enumerate(asked)]
             replies = engine.reply(kind, prompt.prefix(shots), asks, lambda _: None)
             texts = [(reply.text or "").strip() for reply in replies]
-            verdicts[kind] = Counter(judge(kind, *ask, text) for ask, text in zip(asked, texts, strict=True))
+            verdicts[kind] = Counter(
+                judge(kind, caption, text, scene) for (caption, scene), text in zip(asked, texts, strict=True)
+            )
             print(f"{kind}: {dict(verdicts[kind])}", flush=True)
             for (caption, _), text in list(zip(asked, texts, strict=True))[:4]:
                 print(f"    {caption}  ->  {text}")
@@ -273,7 +275,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=ROOT / "data" / "language_model")
     parser.add_argument("--prompts", default="scenes", help="prompt set: rules to train with, examples to accept with")
     parser.add_argument("--captions", type=int, default=20_000)
-    parser.add_argument("--steps", type=int, default=1600)
+    parser.add_argument("--steps", type=int, default=3600)
     parser.add_argument("--batch", type=int, default=1920, help="tokens per step")
     parser.add_argument("--lr", type=float, default=2e-3)
     parser.add_argument("--seed", type=int, default=42)
