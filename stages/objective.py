@@ -146,6 +146,9 @@ class Objective:
 
     Raises:
         UserError: the model has a logit bias (SigLIP), which a softmax over the batch cannot use.
+
+    Attributes:
+        freshly_normed: a BatchNorm of the student still learns its statistics, from each chunk as a whole.
     """
 
     def __init__(self, config: "Loss", student: nn.Module, precision: Literal["fp32", "bf16", "fp16"] = "fp32") -> None:
@@ -157,6 +160,7 @@ class Objective:
         self.teacher = copy.deepcopy(student).eval().requires_grad_(False)
         self.dtype = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
         student.train()
+        self.freshly_normed = _settle_batch_norm(student)
         pairs = [(self.teacher.state_dict()[name], tensor) for name, tensor in student.state_dict().items()]
         self._averaged = [pair for pair in pairs if pair[0].is_floating_point()]
         self._copied = [pair for pair in pairs if not pair[0].is_floating_point()]
@@ -175,6 +179,13 @@ class Objective:
         Returns:
             "loss" and each raw term; NaN for a term of weight 0, which is not computed.
         """
+        if chunks > 1 and self.freshly_normed:
+            raise UserError(
+                "train",
+                f"BatchNorm without statistics would see {chunks} chunks of the batch, not the batch",
+                "weights to start from, or whole batches",
+                "--set train.accumulate=1, or another train.model",
+            )
         teacher = self._teach(batch)
         if chunks == 1:
             losses = self.losses(self._embed(self.student, batch), teacher)
@@ -247,6 +258,21 @@ class Objective:
         none_BKD = text_ND.new_zeros(count, kinds, text_ND.shape[1])
         neg_BKD = none_BKD.index_put((batch.have_BK,), text_ND[count:])
         return Embeddings(image_BD, text_ND[:count], neg_BKD, batch.have_BK)
+
+
+def _settle_batch_norm(student: nn.Module) -> bool:
+    """Keep the statistics of every BatchNorm that has some; True when one has none yet and must learn them.
+
+    With its statistics kept it treats each picture alone, so chunks and processes change nothing, and student and
+    teacher see a picture alike.
+    """
+    fresh = False
+    for module in student.modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.running_mean is not None:
+            learning = not bool(module.running_mean.any())
+            module.train(learning)
+            fresh |= learning
+    return fresh
 
 
 def _there(teacher: Embeddings | None) -> Embeddings:

@@ -283,3 +283,33 @@ def test_a_model_with_a_logit_bias_is_refused(student: nn.Module) -> None:
     student.logit_bias = nn.Parameter(torch.zeros(()))
     with pytest.raises(UserError, match="logit bias"):
         Objective(Loss(), student)
+
+
+def test_batch_norm_learns_its_statistics_once_and_then_keeps_them(tmp_path: Path) -> None:
+    arch = {
+        "embed_dim": 8,
+        "vision_cfg": {"image_size": 32, "layers": [1, 1, 1, 1], "width": 8},
+        "text_cfg": {"context_length": 12, "vocab_size": 49408, "width": 16, "heads": 2, "layers": 1},
+    }
+    (tmp_path / clip.CONFIG).write_text(json.dumps({"model_cfg": arch}))
+    student = clip.load(str(tmp_path), seed=1).model.double()
+    given = batch(6)
+    given = Batch(torch.nn.functional.interpolate(given.image_BCHW, size=32), given.tokens_NL, given.have_BK)
+
+    fresh = Objective(Loss(), student)
+    with pytest.raises(UserError, match="BatchNorm without statistics"):
+        fresh.forward_backward(given, chunks=2)
+    fresh.forward_backward(given)
+    norm = student.visual.bn1
+    assert norm.training and norm.running_mean.any()
+
+    student.zero_grad()
+    tuned = Objective(Loss(), student)
+    learned = norm.running_mean.clone()
+    whole, expected = tuned.forward_backward(given), gradients(student)
+    assert whole["distill_loss"] == pytest.approx(0, abs=1e-20), "student and teacher see a picture alike"
+    student.zero_grad()
+    assert tuned.forward_backward(given, chunks=3) == pytest.approx(whole, rel=1e-9, abs=1e-20)
+    assert torch.equal(norm.running_mean, learned) and student.visual.conv1.training
+    for name, gradient in gradients(student).items():
+        torch.testing.assert_close(gradient, expected[name], atol=1e-10, rtol=1e-7)
