@@ -23,7 +23,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-out = Console(soft_wrap=True, highlight=False)
+out = Console(soft_wrap=True, highlight=False, width=None if sys.stdout.isatty() else 140)
 
 Name = Annotated[str, typer.Argument(help="run to look at")]
 Set = Annotated[list[str], typer.Option("--set", help="section.field=value; may be given several times")]
@@ -306,6 +306,8 @@ def _headline(aggregates: dict[str, Any]) -> Table:
     chosen += [name for name, one in aggregates.items() if one["subset"] and name not in chosen]
     title = "before and after fine-tuning: per cent right, 95 % intervals by picture"
     table = Table("score", "before", "after", "change", "n", title=title, title_justify="left")
+    for column in table.columns:
+        column.no_wrap = True
     for name in chosen:
         one = aggregates[name]
         table.add_row(
