@@ -1,0 +1,24 @@
+"""The committed starting CLIP: small, loadable, good at naming things, and blind to which word belongs to which."""
+
+from pathlib import Path
+
+from pipeline import clip
+from stages import scene_sets
+from stages.evaluate import evaluate_model
+
+FOLDER = Path(__file__).parents[2] / "data" / "starting_clip"
+
+
+def test_it_is_small_and_has_its_card() -> None:
+    files = {path.name: path.stat().st_size for path in FOLDER.iterdir()}
+    assert {clip.CONFIG, clip.WEIGHTS, clip.CARD, "README.md"} <= set(files)
+    assert sum(files.values()) <= 14 * 2**20
+
+
+def test_it_has_the_weakness_this_project_exists_for(tmp_path: Path) -> None:
+    scene_sets.write_benchmarks(tmp_path, 60, 5)
+    names = ["sugarcrepe", "zeroshot"]
+    _, scores = evaluate_model(str(FOLDER), root=tmp_path, names=names, official=False, resamples=200)
+    zeroshot, swap = scores["zeroshot.mean"]["model"], scores["sugarcrepe.swap"]["model"]
+    assert zeroshot["low"] > 3 * 0.1, "far above guessing among ten classes and more"
+    assert swap["high"] < 0.65, "near the coin on exchanged attributes and things"
