@@ -77,9 +77,9 @@ def degla(
     store = Store.default()
     try:
         resolved = road.run_recipe(store, run, recipe, overrides)
-        road.keep_recipe(store, run, resolved)
         names = road.chosen(stages)
         road.check(store, run, resolved, names)
+        road.keep_recipe(store, run, resolved)
         for name in names:
             stage(name, run, force, return_state=True).result()
     except UserError as error:

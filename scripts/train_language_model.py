@@ -75,12 +75,22 @@ def examples(count: int, seed: int) -> dict[str, list[Example]]:
                 # Exchanging like with like is the plainer edit, so it is what the model mostly sees.
                 alike = [option for option in options if _same_categories(caption, write(option))]
                 options = alike or options
+            if kind.startswith("replace") and options and rng.random() < 0.85:
+                # A model this small cannot see that it has copied every word so far, so it mostly changes the first.
+                places = [_first_change(caption, write(option)) for option in options]
+                options = [option for option, place in zip(options, places, strict=True) if place == min(places)]
             false = [option for option in rng.sample(options, min(4, len(options))) if not holds(option, scene)]
             if false:
                 made[kind].append((caption, write(false[0])))
             elif not options and rng.random() < 0.2:
                 made[kind].append((caption, NOT_APPLICABLE))
     return made
+
+
+def _first_change(caption: str, other: str) -> int:
+    """Position of the first word that differs."""
+    pairs = enumerate(zip(caption.split(), other.split(), strict=False))
+    return next((place for place, (one, two) in pairs if one != two), len(caption.split()))
 
 
 def _same_categories(caption: str, other: str) -> bool:
@@ -275,7 +285,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=ROOT / "data" / "language_model")
     parser.add_argument("--prompts", default="scenes", help="prompt set: rules to train with, examples to accept with")
     parser.add_argument("--captions", type=int, default=20_000)
-    parser.add_argument("--steps", type=int, default=3600)
+    parser.add_argument("--steps", type=int, default=2000)
     parser.add_argument("--batch", type=int, default=1920, help="tokens per step")
     parser.add_argument("--lr", type=float, default=2e-3)
     parser.add_argument("--seed", type=int, default=42)
