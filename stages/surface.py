@@ -27,8 +27,7 @@ def match_surface(caption: str, text: str) -> str:
 
 
 def _match_case(caption: str, text: str) -> str:
-    letters = [letter for letter in caption if letter.isalpha()]
-    if letters and all(letter.isupper() for letter in letters) and len(letters) > 3:
+    if caption.isupper() and sum(letter.isalpha() for letter in caption) > 3:
         return text.upper()
     as_written = {word.lower: word.text for word in parse(caption)[1:]}
     first = parse(caption)[0].text if caption else ""

@@ -63,17 +63,14 @@ class Word:
         lower: in lower case.
         lemma: base form (singular, no third-person s), lower case.
         tag: Penn tag, or the token itself for punctuation.
+        is_word: False for punctuation.
     """
 
     text: str
     lower: str
     lemma: str
     tag: str
-
-    @property
-    def is_word(self) -> bool:
-        """False for punctuation."""
-        return self.text[0].isalnum()
+    is_word: bool
 
     @property
     def is_noun(self) -> bool:
@@ -200,11 +197,17 @@ def parse(text: str) -> tuple[Word, ...]:
     for index, (token, lower, tag) in enumerate(zip(tokens, lowered, tags, strict=True)):
         base = lemma(lower)
         following = tags[index + 1] if index + 1 < len(tags) else ""
-        words.append(Word(token, lower, base, _settle(base, lower, tag, following, lowered[:index])))
+        previous = lowered[index - 1] if index else ""
+        words.append(_word(token, lower, base, _settle(base, lower, tag, following, previous)))
     return tuple(words)
 
 
-def _settle(base: str, lower: str, tag: str, following: str, before: list[str]) -> str:
+@lru_cache(maxsize=65536)
+def _word(text: str, lower: str, base: str, tag: str) -> Word:
+    return Word(text, lower, base, tag, text[0].isalnum())
+
+
+def _settle(base: str, lower: str, tag: str, following: str, previous: str) -> str:
     """Correct the tagger with the lexicon: a word that is both is an adjective before a noun or adjective."""
     known = lexicon()
     if not lower[0].isalnum() or lower in FUNCTION:
@@ -213,7 +216,6 @@ def _settle(base: str, lower: str, tag: str, following: str, before: list[str]) 
     if lower in known.adjectives and not tag.startswith(("JJ", "CD")):
         return "JJ" if not both or following[:2] in ("NN", "JJ") else "NN"
     if both and tag.startswith(("VB", "JJ", "RB", "MD")):
-        previous = before[-1] if before else ""
         nominal = previous in ARTICLES or previous in ("his", "her", "their", "its", "of", "") or previous in PLACES
         return "NN" if nominal and following[:2] not in ("NN", "JJ") else tag
     return tag
