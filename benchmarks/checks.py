@@ -20,6 +20,7 @@ from pathlib import Path
 
 from pipeline.schema import NEGATIVE_TYPES
 from stages.checks import Verdict, judge
+from stages.words import parse
 
 SUGARCREPE = {
     "replace_obj": "replace_nouns",
@@ -43,6 +44,8 @@ COORDINATION = re.compile(
     r"\b(?P<x>(?:a|an|the) (?:\w+ )?\w+) and (?P<y>(?:a|an|the|two|some) (?:\w+ )?\w+)"
     r"(?= (?:in|on|at|are|is|with|near|by)\b|\s*\.|$)"
 )
+
+TURNED = ("NN", "JJ", "VB")
 
 Case = tuple[str, str, str, list[str]]
 """type, caption, candidate, captions of the same picture"""
@@ -86,19 +89,50 @@ def impostors(shared: Path) -> Iterator[tuple[str, list[Case]]]:
         "chatter",
         [(kind, c, text.format(c, c), []) for kind in NEGATIVE_TYPES for c, _ in every[:500] for text in CHATTER],
     )
-    turned = []
     sugar = [
         row["caption"]
         for name in SUGARCREPE
         for row in json.loads((shared / "benchmarks/sugarcrepe" / f"{name}.json").read_text()).values()
     ]
-    for caption in dict.fromkeys([c for c, _ in every] + sugar):
-        match = COORDINATION.search(caption)
-        if match and match["x"] != match["y"]:
-            swapped = f"{match['y']} and {match['x']}"
-            turned.append((caption, caption[: match.start()] + swapped + caption[match.end() :]))
-    for kind in ("swap_nouns", "swap_adjectives", "reshuffle_order"):
-        yield f"A and B turned, {kind}", [(kind, c, text, []) for c, text in turned]
+    texts = list(dict.fromkeys([caption for caption, _ in every] + sugar))
+    for form, turn in (("the A and the B", turned_phrases), ("A and B", turned_words)):
+        turned = [(caption, text) for caption in texts if (text := turn(caption))]
+        for kind in ("swap_nouns", "swap_adjectives", "reshuffle_order"):
+            yield f"{form} turned, {kind}", [(kind, caption, text, []) for caption, text in turned]
+
+
+def turned_phrases(caption: str) -> str | None:
+    """Two noun phrases with articles around "and", in each other's place."""
+    match = COORDINATION.search(caption)
+    if not match or match["x"] == match["y"]:
+        return None
+    return f"{caption[: match.start()]}{match['y']} and {match['x']}{caption[match.end() :]}"
+
+
+def turned_words(caption: str) -> str | None:
+    """Two words of one part of speech around "and", in each other's place.
+
+    Left out where the turn says something else: a noun that an adjective or another noun stands before ("red apples
+    and pears"), or that goes on into another noun, and where punctuation sits between.
+    """
+    words = parse(caption)
+    for i in range(1, len(words) - 1):
+        if (
+            words[i].lower != "and"
+            or words[i - 1].tag[:2] != words[i + 1].tag[:2]
+            or words[i + 1].tag[:2] not in TURNED
+        ):
+            continue
+        before = words[i - 2].tag[:2] if i > 1 else ""
+        after = words[i + 2].tag[:2] if i + 2 < len(words) else ""
+        if words[i + 1].is_noun and (before in ("JJ", "NN", "CD", "VB") or after == "NN"):
+            continue
+        if words[i + 1].tag.startswith("VB") and after not in (".", ""):
+            continue
+        one, two = words[i - 1].text, words[i + 1].text
+        if one.lower() != two.lower() and f"{one} and {two}" in caption:
+            return caption.replace(f"{one} and {two}", f"{two} and {one}", 1)
+    return None
 
 
 def report(name: str, cases: list[Case], show: int, *, true: bool) -> tuple[int, float]:
