@@ -88,6 +88,7 @@ def make(folder: Path, captions: int) -> dict[str, Artifact]:
             "reply_tokens": np.full(total, 12, np.int32),
             "model": ["zipf"] * total,
             "prompt_digest": ["none"] * total,
+            "weight": np.ones(total, np.float32),
         }
         tables.write(tables.part(folder / "negatives", index), pa.table(negatives), NEGATIVES)
     return {
@@ -146,7 +147,7 @@ def one(captions: int) -> dict[str, float]:
         (folder / "out").mkdir()
         tokenizer("ViT-B-32")(["warm"])
         start = time.perf_counter()
-        assemble.run(assemble.Config(tokenizer="ViT-B-32", leaks="off"), inputs, folder / "out", silent)
+        assemble.run(assemble.Config(tokenizer="ViT-B-32"), inputs, folder / "out", silent)
         seconds = time.perf_counter() - start
         peak = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
         rate = plain(inputs, min(SAMPLE, captions)) if captions <= CHUNK * 2 else float("nan")

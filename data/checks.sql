@@ -1,5 +1,5 @@
 -- What must hold between pairs, negatives and dataset. Each query returns the offending rows, their id first.
--- An error stops `assemble`; a warning is counted in the manifest. Views: pairs, negatives, dataset.
+-- An error stops `assemble`; a warning is counted in the manifest. Views: pairs, negatives, dataset (as written).
 
 -- error: pair_id occurs twice in pairs
 select pair_id from pairs group by pair_id having count(*) > 1;
@@ -16,8 +16,13 @@ select pair_id from pairs where trim(caption) = '';
 -- error: negative of an unknown pair
 select pair_id from negatives anti join pairs using (pair_id);
 
+-- error: negative of an unknown type
+select pair_id from negatives where type not in
+('reshuffle_order', 'swap_nouns', 'swap_adjectives', 'replace_nouns', 'replace_adjectives', 'paraphrase');
+
 -- error: two accepted negatives of one type for one pair
-select pair_id from negatives where status = 'accepted' group by pair_id, type having count(*) > 1;
+select pair_id from negatives where status = 'accepted' and type <> 'paraphrase'
+group by pair_id, type having count(*) > 1;
 
 -- error: accepted negative without text
 select pair_id from negatives where status = 'accepted' and coalesce(trim(text), '') = '';
@@ -29,7 +34,7 @@ where status = 'accepted' and lower(trim(text)) = lower(trim(caption));
 -- error: accepted negative is another caption of the same picture
 select n.pair_id from negatives n join pairs p using (pair_id)
 join pairs o on o.image_key = p.image_key and lower(o.caption) = lower(n.text)
-where n.status = 'accepted';
+where n.status = 'accepted' and n.type <> 'paraphrase';
 
 -- error: rejected negative without a reason
 select pair_id from negatives where status = 'rejected' and reason is null;
@@ -37,8 +42,27 @@ select pair_id from negatives where status = 'rejected' and reason is null;
 -- error: pair_id occurs twice in dataset
 select pair_id from dataset group by pair_id having count(*) > 1;
 
+-- error: text without tokens, or tokens without text, in dataset
+select pair_id from dataset where len(caption_tokens) < 2
+or (reshuffle_order is null) <> (reshuffle_order_tokens is null)
+or (swap_nouns is null) <> (swap_nouns_tokens is null)
+or (swap_adjectives is null) <> (swap_adjectives_tokens is null)
+or (replace_nouns is null) <> (replace_nouns_tokens is null)
+or (replace_adjectives is null) <> (replace_adjectives_tokens is null);
+
 -- warning: pair without any accepted negative
-select pair_id from pairs anti join (select distinct pair_id from negatives where status = 'accepted') using (pair_id);
+select pair_id from pairs anti join
+(select distinct pair_id from negatives where status = 'accepted' and type <> 'paraphrase') using (pair_id);
+
+-- warning: one text is two negatives of a pair
+select pair_id from negatives where status = 'accepted' and type <> 'paraphrase'
+group by pair_id, lower(text) having count(*) > 1;
+
+-- warning: caption fills CLIP's 77 tokens and may be cut
+select pair_id from dataset where len(caption_tokens) >= 77;
+
+-- warning: training pair overlaps with a benchmark
+select pair_id from dataset where split = 'train' and len(leaks) > 0;
 
 -- warning: caption shared by different pictures
 select min(pair_id) from pairs group by lower(caption) having count(distinct image_key) > 1;

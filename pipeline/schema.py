@@ -5,6 +5,9 @@ import pyarrow as pa
 NEGATIVE_TYPES = ("reshuffle_order", "swap_nouns", "swap_adjectives", "replace_nouns", "replace_adjectives")
 """The five negative types of the paper, in the order used everywhere."""
 
+PARAPHRASE = "paraphrase"
+"""The kind of a rewrite that keeps the meaning; it stands beside the negative types in `negatives`."""
+
 SPLITS = ("train", "val", "test")
 
 _ENUM = pa.dictionary(pa.int32(), pa.string())
@@ -52,7 +55,7 @@ PAIRS_NEGATIVES = _schema(
 
 NEGATIVES = _schema(
     ("pair_id", pa.string(), "the pair it is a negative of"),
-    ("type", _ENUM, "one of the five negative types"),
+    ("type", _ENUM, "one of the five negative types, or paraphrase"),
     ("text", pa.string(), "the negative caption; null when there is none", NULL),
     ("status", _ENUM, "accepted, rejected, or not_applicable"),
     ("reason", _ENUM, "slug of the check that refused it; null when accepted", NULL),
@@ -63,12 +66,13 @@ NEGATIVES = _schema(
     ("reply_tokens", pa.int32(), "tokens", NULL),
     ("model", _ENUM, "generator that wrote it"),
     ("prompt_digest", _ENUM, "digest of rule and examples"),
+    ("weight", pa.float32(), "chance that training takes it when its turn comes; below 1 where text gives it away"),
 )
 
 DATASET = _schema(
     ("pair_id", pa.string(), "unique"),
     ("image_key", pa.string(), "identity of the picture"),
-    ("image_group", pa.string(), "smallest image_key among the pictures that are copies of this one", NULL),
+    ("image_group", pa.string(), "smallest image_key among the pictures that are copies of this one"),
     ("image_uri", pa.string(), "path of the picture, relative to the pairs manifest's image_root"),
     ("caption", pa.string(), "the true caption"),
     *((kind, pa.string(), f"{kind} negative; null = none passed the checks", NULL) for kind in NEGATIVE_TYPES),
@@ -84,7 +88,7 @@ LEAKS = _schema(
     ("benchmark", _ENUM, "benchmark it overlaps with"),
     ("subset", pa.string(), "subset of that benchmark"),
     ("row_id", pa.string(), "row of that subset"),
-    ("rule", _ENUM, "image_id, caption_hash or perceptual_hash"),
+    ("rule", _ENUM, "image_id, caption_hash, perceptual_hash or foil_ngram"),
 )
 
 STEPS = _schema(

@@ -1,10 +1,12 @@
 """assemble: pairs and accepted negatives become the training set, one row per pair, validated, with tokens.
 
-Writes dataset (DATASET) and leaks (LEAKS). Rows are ordered by pair_id, which is a hash: a fixed shuffle.
+Writes dataset (DATASET), leaks (LEAKS), and a data card. Rows stand in an order drawn from a seed, in files of one row
+group, so that going through the files one after another is going through a shuffle. DuckDB joins and sorts, and spills
+to disk; only one shard's texts are in Python's memory.
 """
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -13,16 +15,17 @@ import pyarrow as pa
 from pydantic import Field
 
 from pipeline import tables
-from pipeline.artifact import Artifact, listing_digest, path_digest
+from pipeline.artifact import SCRATCH, Artifact, listing_digest, path_digest
 from pipeline.config import Config as BaseConfig
 from pipeline.config import placement
 from pipeline.errors import UserError
-from pipeline.schema import DATASET, LEAKS, NEGATIVE_TYPES
+from pipeline.schema import DATASET, LEAKS, NEGATIVE_TYPES, PARAPHRASE
 from pipeline.stage import Inputs, Progress, Stage
-from stages.duplicates import group_pictures
+from stages import dataset_card
+from stages.duplicates import count_copies, group_pictures
+from stages.tokens import Tokenize, tokenise
 
 CHECKS = Path(__file__).resolve().parent.parent / "data" / "checks.sql"
-Tokenize = Callable[[list[str]], list[list[int]]]
 
 
 class Config(BaseConfig):
@@ -31,17 +34,18 @@ class Config(BaseConfig):
     tokenizer: str = Field("ViT-B-32", description="open_clip model, or local folder, whose tokenizer is used")
     min_negatives: int = Field(0, ge=0, le=5, description="pairs with fewer accepted negatives are left out")
     duplicates: Literal["keep", "drop"] = Field(
-        "keep", description="a caption repeated on copies of one picture: kept, or kept once"
+        "keep", description="one caption (case, punctuation aside) repeated on copies of a picture: kept, or kept once"
     )
-    leaks: Literal["off", "flag", "drop"] = Field(
-        "flag", description="pairs that overlap with a benchmark: not looked for, flagged, or left out of training"
+    leaks: Literal["keep", "flag", "drop"] = Field(
+        "flag", description="pairs that overlap with a benchmark: only counted, flagged, or left out of training"
     )
     leaks_from: Path | None = Field(
         None, description="folder of benchmarks to look for; null = the built-in world's own, where there are any"
     )
     leak_benchmarks: tuple[str, ...] = Field(("sugarcrepe", "valse", "aro"), description="which of them")
     vg_map: Path | None = Field(None, description="Visual Genome's image_data.json, to know its COCO pictures")
-    shard: int = placement(65_536, ge=1, description="rows per part")
+    seed: int = Field(0, ge=0, description="seed of the order in which rows are stored")
+    shard: int = Field(65_536, ge=1, le=65_536, description="rows per file; the most that a kill can cost")
     memory: str = placement("2GB", description="memory DuckDB may use before it spills to disk")
 
 
@@ -51,7 +55,7 @@ def outside(config: Config) -> dict[str, str]:
 
     digests = {"tokenizer": tokenizer_digest(config.tokenizer), "checks": path_digest(CHECKS)}
     for name, path in (("leaks_from", config.leaks_from), ("vg_map", config.vg_map)):
-        if path is not None and config.leaks != "off":
+        if path is not None:
             if not path.exists():
                 raise UserError("assemble", f"{path} is not there", "an existing path", f"set assemble.{name}")
             digests[name] = listing_digest(path)
@@ -67,33 +71,50 @@ def run(config: Config, inputs: Inputs, out: Path, progress: Progress) -> dict[s
 
     pairs, negatives = inputs["pairs"], inputs["negatives"]
     tokenize = tokenizer(config.tokenizer)
+    checks = read_checks()
     with tables.connect({"pairs": pairs.table("pairs"), "negatives": negatives.table("negatives")}) as sql:
         sql.execute("set memory_limit = $1", [config.memory])
-        sql.execute("set temp_directory = $1", [str(out / ".work")])
-        copies = group_pictures(sql)
+        sql.execute("set temp_directory = $1", [str(out / SCRATCH)])
+        # What only needs the inputs is checked before the long work.
+        offending = validate(sql, [check for check in checks if not check.of_dataset])
+        with_copies = group_pictures(sql)
         _assemble(sql, config.min_negatives, config.duplicates)
-        leaks = _leaks(sql, config, pairs)
-        checks = validate(sql, read_checks())
+        found = _leaks(sql, config, pairs)
         total = _one(sql, "select count(*) from dataset")
-        rows = sql.sql("from dataset order by pair_id").to_arrow_reader(config.shard)
-        for index, batch in enumerate(_rechunk(rows, config.shard)):
+        rows = sql.sql(
+            f"""select dataset.* replace (coalesce(flagged.names, []) as leaks)
+                from dataset left join flagged using (pair_id)
+                order by md5('{config.seed} ' || pair_id), pair_id"""  # noqa: S608 - a number of our own
+        ).to_arrow_reader(config.shard)
+        for index, shard in enumerate(_rechunk(rows, config.shard)):
             path = tables.part(out, index)
             if not path.exists():
-                tables.write(path, _with_tokens(batch, tokenize), DATASET)
+                tables.write(path, _with_tokens(shard, tokenize), DATASET)
             progress("pairs", min((index + 1) * config.shard, total), total)
-        facts = _facts(sql)
         tables.write(tables.part(out / "leaks", 0), sql.sql("from leaks").to_arrow_table(), LEAKS)
-    if not facts["splits"].get("train"):
-        raise UserError(
-            "assemble", "no pair is left for training", "at least one", "lower assemble.min_negatives or see degla sql"
-        )
-    return facts | {
-        "checks": checks,
-        "leaks": leaks,
-        "pictures_with_copies": copies,
+        if not total or not (splits := _splits(sql)).get("train"):
+            raise UserError(
+                "assemble",
+                "no pair is left for training",
+                "at least one",
+                "lower assemble.min_negatives or see degla sql",
+            )
+        copies = count_copies(sql) | {"pictures_with_copies": with_copies}
+        sql.execute("drop table dataset")
+        sql.read_parquet(str(out / "*.parquet")).create_view("dataset")
+        offending |= validate(sql, [check for check in checks if check.of_dataset])
+        facts = _facts(sql)
+    facts |= {
+        "splits": splits,
+        "checks": {check.what: offending[check.what] for check in checks},
+        "leaks": found,
+        "duplicates": copies,
         "tokenizer": tokenizer_digest(config.tokenizer),
         "image_root": pairs.meta["image_root"],
     }
+    severities = {check.what: check.severity for check in checks}
+    dataset_card.write(out, pairs, facts, config.model_dump(mode="json"), severities)
+    return facts
 
 
 class Check(NamedTuple):
@@ -102,6 +123,11 @@ class Check(NamedTuple):
     severity: str
     what: str
     query: str
+
+    @property
+    def of_dataset(self) -> bool:
+        """Whether it asks of what assemble makes, not only of its inputs."""
+        return re.search(r"\bdataset\b", self.query) is not None
 
 
 def read_checks(path: Path = CHECKS) -> list[Check]:
@@ -124,6 +150,7 @@ def validate(sql: duckdb.DuckDBPyConnection, checks: list[Check]) -> dict[str, i
 
 
 def _assemble(sql: duckdb.DuckDBPyConnection, min_negatives: int, duplicates: str) -> None:
+    """Create the table `dataset`: DATASET without tokens, no leak marked yet."""
     # Copies of a picture that ingest put on different sides all train: a held-out picture has no copy in training.
     sql.execute(
         """create table group_splits as
@@ -131,44 +158,42 @@ def _assemble(sql: duckdb.DuckDBPyConnection, min_negatives: int, duplicates: st
            from pairs join picture_groups using (image_key) group by image_group"""
     )
     columns = ", ".join(f"max(text) filter (type = '{kind}') as {kind}" for kind in NEGATIVE_TYPES)
+    once = "row_number() over (partition by image_group, said(caption) order by coalesce(have, 0) desc, pair_id) = 1"
     sql.execute(
         f"""create table dataset as
-            select pair_id, image_key, image_group, image_uri, caption, {", ".join(NEGATIVE_TYPES)},
-                   null::varchar[] as paraphrases, group_split as split, []::varchar[] as leaks
+            select pair_id, image_key, image_group, image_uri, caption, {", ".join(NEGATIVE_TYPES)}, paraphrases,
+                   group_split as split, []::varchar[] as leaks
             from pairs join picture_groups using (image_key) join group_splits using (image_group)
-            left join (select pair_id, {columns}, count(*) as have
+            left join (select pair_id, {columns}, count(*) filter (type <> '{PARAPHRASE}') as have,
+                              list(text order by text) filter (type = '{PARAPHRASE}') as paraphrases
                        from negatives where status = 'accepted' group by pair_id) using (pair_id)
-            where coalesce(have, 0) >= ?""",  # noqa: S608 - column names are our own constants
+            where coalesce(have, 0) >= ?
+            {f"qualify {once}" if duplicates == "drop" else ""}""",  # noqa: S608 - our own names
         [min_negatives],
     )
-    if duplicates == "drop":
-        sql.execute(
-            """delete from dataset where pair_id not in
-               (select min(pair_id) from dataset group by image_group, lower(caption))"""
-        )
 
 
 def _leaks(sql: duckdb.DuckDBPyConnection, config: Config, pairs: Artifact) -> dict[str, dict[str, int]]:
-    """Fill the table `leaks`, flag or drop the pairs in it; pairs per benchmark and rule."""
+    """Fill the tables `leaks` and `flagged` (pair_id, names), or drop the pairs; pairs per benchmark and rule."""
     from stages import decontaminate
 
     built_in = pairs.path / "benchmarks"
     root = config.leaks_from or (built_in if built_in.is_dir() else None)
-    names = list(config.leak_benchmarks) if root and config.leaks != "off" else []
+    names = list(config.leak_benchmarks) if root else []
     rows = decontaminate.benchmark_rows(root or built_in, names)
     decontaminate.find_leaks(sql, rows, decontaminate.read_vg_map(config.vg_map))
     sql.execute(
-        """update dataset set leaks = found.names
-           from (select pair_id, list_sort(list(distinct benchmark)) as names from leaks group by 1) as found
-           where found.pair_id = dataset.pair_id"""
+        """create table flagged as
+           select pair_id, list_sort(list(distinct benchmark)) as names from leaks where ? group by pair_id""",
+        [config.leaks != "keep"],
     )
     if config.leaks == "drop":
-        sql.execute("delete from dataset where split = 'train' and len(leaks) > 0")
-    counts: dict[str, dict[str, int]] = {}
+        sql.execute("delete from dataset where split = 'train' and pair_id in (select pair_id from flagged)")
+    counts: dict[str, dict[str, int]] = {name: {} for name in names}
     for benchmark, rule, count in sql.execute(
         "select benchmark, rule, count(distinct pair_id) from leaks group by all order by all"
     ).fetchall():
-        counts.setdefault(benchmark, {})[rule] = count
+        counts[benchmark][rule] = count
     return counts
 
 
@@ -193,32 +218,41 @@ def _rechunk(reader: pa.RecordBatchReader, size: int) -> Iterator[pa.Table]:
 
 def _with_tokens(table: pa.Table, tokenize: Tokenize) -> pa.Table:
     for column in ("caption", *NEGATIVE_TYPES):
-        texts = table[column].to_pylist()
-        tokens = iter(tokenize([text for text in texts if text is not None]))
-        values = pa.array(
-            (None if text is None else next(tokens) for text in texts), DATASET.field(f"{column}_tokens").type
-        )
-        table = table.append_column(f"{column}_tokens", values)
+        table = table.append_column(f"{column}_tokens", tokenise(table[column].combine_chunks(), tokenize))
     return table.select(DATASET.names)
 
 
+def _splits(sql: duckdb.DuckDBPyConnection) -> dict[str, int]:
+    return dict(sql.execute("select split::varchar, count(*) from dataset group by 1 order by 1").fetchall())
+
+
 def _facts(sql: duckdb.DuckDBPyConnection) -> dict[str, Any]:
+    """Figures of the written dataset: negatives per type and pair, lengths and vocabulary of captions."""
     have = " + ".join(f"({kind} is not null)::int" for kind in NEGATIVE_TYPES)
+    counted = ", ".join(f"count({kind})" for kind in NEGATIVE_TYPES)
+    lengths = sql.execute(
+        """select round(avg(n), 2), median(n)::int, max(n), round(avg(tokens), 2), max(tokens)
+           from (select len(string_split(caption, ' ')) as n, len(caption_tokens) as tokens from dataset)"""
+    ).fetchall()[0]
+    vocabulary = sql.execute(
+        """select count(*), count(*) filter (times = 1), sum(times)::bigint
+           from (select word, count(*) as times
+                 from (select unnest(string_split(plain(caption), ' ')) as word from dataset) group by word)"""
+    ).fetchall()[0]
     return {
-        "splits": dict(sql.execute("select split::varchar, count(*) from dataset group by 1 order by 1").fetchall()),
-        "negatives": {
-            kind: sql.execute(f"select count({kind}) from dataset").fetchall()[0][0]  # noqa: S608
-            for kind in NEGATIVE_TYPES
-        },
+        "negatives": dict(
+            zip(NEGATIVE_TYPES, sql.execute(f"select {counted} from dataset").fetchall()[0], strict=True)  # noqa: S608
+        ),
         "negatives_per_pair": dict(
             sql.execute(f"select ({have})::varchar, count(*) from dataset group by 1 order by 1").fetchall()  # noqa: S608
         ),
-        "caption_words_mean": sql.execute(
-            "select round(avg(len(string_split(caption, ' '))), 2) from dataset"
-        ).fetchall()[0][0],
+        "caption": dict(
+            zip(("words_mean", "words_median", "words_max", "tokens_mean", "tokens_max"), lengths, strict=True)
+        )
+        | dict(zip(("vocabulary", "words_once", "words"), vocabulary, strict=True)),
     }
 
 
 STAGE = Stage(
-    name="assemble", makes="dataset", needs=("pairs", "negatives"), version=1, config=Config, outside=outside, run=run
+    name="assemble", makes="dataset", needs=("pairs", "negatives"), version=2, config=Config, outside=outside, run=run
 )

@@ -1,8 +1,8 @@
 """Which training pairs overlap with a benchmark: by picture number, by caption, by look, by a foil's wording.
 
 Rules, as they appear in the `leaks` table:
-    image_id         the same COCO picture, whatever the year in its name (2014 and 2017 share numbers); Visual Genome
-                     pictures count through the VG -> COCO map when the user supplies one
+    image_id         the same COCO picture, whatever the year in its name (2014 and 2017 share numbers), or the same
+                     Visual Genome picture; both meet through the VG -> COCO map when the user supplies one
     caption_hash     the caption equals one of the row's texts, case and punctuation aside
     perceptual_hash  the pictures' hashes differ in at most `NEAR` of 64 bits
     foil_ngram       an accepted negative shares `NGRAM` words in a row with one of the row's wrong texts
@@ -18,19 +18,18 @@ import pyarrow as pa
 from pipeline.errors import UserError
 from pipeline.schema import NEGATIVE_TYPES
 from stages import benchmarks
-from stages.duplicates import MACROS as QUARTER
+from stages.duplicates import MACROS as WORDS_AND_LOOKS
 from stages.duplicates import NEAR
 from stages.pictures import examine
 
 NGRAM = 8
 
 MACROS = rf"""
-create or replace macro coco_number(name) as try_cast(regexp_extract(name, '(\d{{12}})(\.\w+)?$', 1) as bigint);
+create or replace macro file_number(name) as try_cast(regexp_extract(name, '(\d{{12}})(\.\w+)?$', 1) as bigint);
 create or replace macro vg_number(name) as try_cast(regexp_extract(name, '^(?:v7w_)?(\d{{1,7}})\.\w+$', 1) as bigint);
-create or replace macro plain(text) as trim(regexp_replace(lower(text), '[^\p{{L}}\p{{N}}]+', ' ', 'g'));
-create or replace macro ngrams(text) as list_transform(
-    range(0, greatest(1, len(string_split(plain(text), ' ')) - {NGRAM - 1})),
-    lambda i: array_to_string(string_split(plain(text), ' ')[i + 1 : i + {NGRAM}], ' '));
+create or replace macro vg_file(uri) as regexp_extract(uri, '(?:^|/)VG_100K(?:_2)?/(\d+\.\w+)$', 1);
+create or replace macro ngrams(words) as list_transform(
+    range(0, greatest(1, len(words) - {NGRAM - 1})), lambda i: array_to_string(words[i + 1 : i + {NGRAM}], ' '));
 """
 
 
@@ -83,36 +82,47 @@ def read_vg_map(path: Path | None) -> pa.Table:
 
 def find_leaks(sql: duckdb.DuckDBPyConnection, rows: pa.Table, vg_map: pa.Table) -> None:
     """Create the table `leaks` beside the tables `pairs` and `dataset` of this connection."""
-    sql.execute(QUARTER + MACROS)
+    sql.execute(WORDS_AND_LOOKS + MACROS)
+    if not len(rows):
+        sql.execute(
+            "create table leaks (pair_id varchar, benchmark varchar, subset varchar, row_id varchar, rule varchar)"
+        )
+        return
     sql.register("benchmark_rows", rows)
     sql.register("vg_map", vg_map)
     sql.register("looks", _looks(rows))
-    types = ", ".join(NEGATIVE_TYPES)
+    # The benchmark is the small side of every join; what is unnested from the pairs only streams past it.
+    negatives = " union all ".join(f"select pair_id, {kind} as text from dataset" for kind in NEGATIVE_TYPES)  # noqa: S608
     sql.execute(
         f"""
         create table leaks as
         with train as (
             select pair_id, dataset.caption, phash,
-                   case when image_key like 'coco:%' then coco_number(image_key) end as coco
+                   case when image_key like 'coco:%' then file_number(image_key)
+                        when contains(image_uri, 'COCO_') then file_number(image_uri) end as coco_number,
+                   vg_number(vg_file(image_uri)) as vg
             from dataset join (select pair_id, phash from pairs) using (pair_id)
+        ), numbered as (
+            select pair_id, vg, coalesce(coco_number, coco) as coco from train left join vg_map using (vg)
         ), rows as (
-            select *, coalesce(coco_number(file), (select min(coco) from vg_map where vg = vg_number(file))) as coco
-            from benchmark_rows
+            select benchmark_rows.*, vg_number(file) as vg, coalesce(file_number(file), coco) as coco
+            from benchmark_rows left join vg_map on vg = vg_number(file)
         ), texts as (
             select benchmark, subset, row_id, plain(unnest(texts)) as text from rows
-        ), negatives as (
-            select pair_id, unnest([{types}]) as text from dataset
         ), ngrams as (
-            select distinct pair_id, unnest(ngrams(text)) as words from negatives where text is not null
+            select pair_id, unnest(ngrams(string_split(plain(text), ' '))) as words
+            from ({negatives}) where text is not null
         ), foils as (
-            select distinct benchmark, subset, row_id, unnest(ngrams(text)) as words
+            select distinct benchmark, subset, row_id, unnest(ngrams(string_split(plain(text), ' '))) as words
             from (select benchmark, subset, row_id, unnest(texts[2:]) as text from rows)
         ), look as (
             select pair_id, phash, unnest([0, 1, 2, 3]) as band from train
         ), looks_banded as (
             select *, unnest([0, 1, 2, 3]) as band from looks
         )
-        select pair_id, benchmark, subset, row_id, 'image_id' as rule from train join rows using (coco)
+        select pair_id, benchmark, subset, row_id, 'image_id' as rule from numbered join rows using (coco)
+        union
+        select pair_id, benchmark, subset, row_id, 'image_id' from numbered join rows using (vg)
         union
         select pair_id, benchmark, subset, row_id, 'caption_hash' from train join texts on plain(caption) = text
         union

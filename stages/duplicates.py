@@ -1,6 +1,4 @@
-"""Pictures that are copies of each other, by bytes or by look, and captions repeated on them."""
-
-from collections.abc import Sequence
+"""Pictures that are copies of each other, by bytes or by look, and captions that say the same words."""
 
 import duckdb
 import numpy as np
@@ -9,7 +7,13 @@ import pyarrow as pa
 NEAR = 3
 """Perceptual hashes that differ in at most this many of 64 bits count as one picture; four bands find all of those."""
 
-MACROS = "create or replace macro quarter(hash, band) as (hash >> (16 * band)) & 65535;"
+MACROS = r"""
+create or replace macro quarter(hash, band) as (hash >> (16 * band)) & 65535;
+create or replace macro plain(text) as trim(regexp_replace(lower(text), '[^\p{L}\p{N}]+', ' ', 'g'));
+create or replace macro said(text) as coalesce(nullif(plain(text), ''), text);
+"""
+"""quarter: 16 bits of a perceptual hash. plain: a text's words, case and punctuation aside. said: the same, or the text
+itself where it has no word: texts that say the same are near duplicates."""
 
 
 def group_pictures(sql: duckdb.DuckDBPyConnection) -> int:
@@ -41,13 +45,29 @@ def group_pictures(sql: duckdb.DuckDBPyConnection) -> int:
         """  # noqa: S608 - a number of our own
     )
     links = sql.sql("from links").fetchnumpy()
-    keys: Sequence[str] = sql.sql("select image_key from pictures order by number").to_arrow_table()[0].to_pylist()
-    edges = coo_array((np.ones(len(links["one"]), bool), (links["one"], links["two"])), (len(keys), len(keys)))
+    count = sql.sql("from pictures").shape[0]
+    edges = coo_array((np.ones(len(links["one"]), bool), (links["one"], links["two"])), (count, count))
     _, label_N = connected_components(edges, directed=False)
-    first_of = np.full(label_N.max(initial=-1) + 1, len(keys))
-    np.minimum.at(first_of, label_N, np.arange(len(keys)))
-    groups = pa.table({"image_key": keys, "image_group": [keys[first_of[label]] for label in label_N]})
-    sql.register("grouped", groups)
-    sql.execute("create or replace table picture_groups as from grouped; drop table links; drop table pictures")
+    first_of = np.full(label_N.max(initial=-1) + 1, count)
+    np.minimum.at(first_of, label_N, np.arange(count))
+    sql.register("grouped", pa.table({"number": np.arange(count), "first": first_of[label_N]}))
+    sql.execute(
+        """create or replace table picture_groups as
+               select one.image_key, first.image_key as image_group
+               from grouped join pictures as one using (number) join pictures as first on first.number = grouped.first;
+           drop table links; drop table pictures"""
+    )
     sql.unregister("grouped")
-    return int(np.sum(np.bincount(label_N)[label_N] > 1)) if len(keys) else 0
+    return int(np.sum(np.bincount(label_N)[label_N] > 1)) if count else 0
+
+
+def count_copies(sql: duckdb.DuckDBPyConnection) -> dict[str, int]:
+    """Near-duplicate captions of the table `dataset`: `repeated_captions`, pairs whose words another pair of the same
+    picture (or a copy) already has; `shared_captions`, pairs whose words a pair of another picture has too.
+    """
+    repeated, shared = sql.execute(
+        """select coalesce(sum(n - 1), 0)::bigint, coalesce(sum(n) filter (pictures > 1), 0)::bigint
+           from (select n, count(*) over (partition by words) as pictures
+                 from (select image_group, said(caption) as words, count(*) as n from dataset group by all))"""
+    ).fetchall()[0]
+    return {"repeated_captions": repeated, "shared_captions": shared}

@@ -1,24 +1,49 @@
-"""The report's pages: the templates of data/report filled with facts; how numbers and foreign text are written."""
+"""Pages: templates filled with facts; how numbers, foreign text and pictures are written into them."""
 
+import base64
+import io
 import json
 import re
+from pathlib import Path
 from typing import Any
 
 from stages.benchmarks import REGISTRY
 
 TEMPLATES = REGISTRY.parent / "report"
+CARDS = REGISTRY.parent / "card"
 
 
-def render(name: str, facts: dict[str, Any], **more: Any) -> str:
-    """One page, "report.html" or "report.md". HTML escapes everything, Markdown what goes through the `md` filter."""
-    return str(_environment().get_template(f"{name}.j2").render(facts, **more))
+def render(name: str, facts: dict[str, Any], templates: Path = TEMPLATES, **more: Any) -> str:
+    """One page, e.g. "report.html" or "report.md". HTML escapes everything, Markdown what goes through `md`."""
+    return str(_environment(templates).get_template(f"{name}.j2").render(facts, **more))
 
 
-def _environment() -> Any:
+def thumbnail(path: Path, side: int) -> str:
+    """A picture file as a data URI, its longest side at most `side` pixels. Small pictures are kept as they are, large
+    ones become JPEG. Raises UserError when it cannot be read.
+    """
+    from PIL import Image
+
+    from pipeline.clip import read_picture
+
+    image = read_picture(path)
+    small = max(image.size) <= side
+    image.thumbnail((side, side), Image.Resampling.LANCZOS)
+    out = io.BytesIO()
+    image.save(out, **({"format": "PNG"} if small else {"format": "JPEG", "quality": 82}))
+    return data_uri("image/png" if small else "image/jpeg", out.getvalue())
+
+
+def data_uri(kind: str, content: bytes) -> str:
+    """Bytes of a MIME type as a link that holds them."""
+    return f"data:{kind};base64,{base64.b64encode(content).decode()}"
+
+
+def _environment(templates: Path) -> Any:
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     environment = Environment(
-        loader=FileSystemLoader(TEMPLATES),
+        loader=FileSystemLoader(templates),
         autoescape=lambda name: bool(name) and ".html" in str(name),
         undefined=StrictUndefined,
         trim_blocks=True,

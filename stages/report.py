@@ -4,8 +4,6 @@ Writes report.html (one file, no network), report.md, report.json (the same fact
 equal bytes. Whatever came from data (captions, replies, file names) is escaped.
 """
 
-import base64
-import io
 import json
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -21,7 +19,7 @@ from pipeline.config import Config as BaseConfig
 from pipeline.schema import NEGATIVE_TYPES, TABLES
 from pipeline.stage import Inputs, Progress, Stage
 from stages.benchmarks import REGISTRY, registry
-from stages.pages import TEMPLATES, percent, render, signed
+from stages.pages import TEMPLATES, data_uri, percent, render, signed, thumbnail
 
 PUBLISHED = REGISTRY.parent / "published_scores.json"
 ORDER = ("pairs", "negatives", "dataset", "model", "scores")
@@ -363,7 +361,7 @@ def draw(facts: Facts, inputs: Inputs) -> dict[str, Facts]:
 
 
 def _figure(svg: str, title: str, alt: str) -> Facts:
-    return {"svg": svg, "title": title, "alt": alt, "uri": _uri("image/svg+xml", svg.encode())}
+    return {"svg": svg, "title": title, "alt": alt, "uri": data_uri("image/svg+xml", svg.encode())}
 
 
 def _alt(rows: list[Facts]) -> str:
@@ -378,20 +376,10 @@ def _short(name: str) -> str:
 
 
 def _thumbnails(facts: Facts, inputs: Inputs, side: int) -> dict[str, str]:
-    """Data URIs of the gallery's pictures by pair id. Small pictures are kept as they are, large ones become JPEG."""
-    from PIL import Image
-
-    from pipeline.clip import read_picture
-
-    pairs, found = inputs["pairs"], {}
-    for card in facts["gallery"]:
-        image = read_picture(pairs.path / pairs.meta["image_root"] / card["image_uri"])
-        small = max(image.size) <= side
-        image.thumbnail((side, side), Image.Resampling.LANCZOS)
-        out = io.BytesIO()
-        image.save(out, **({"format": "PNG"} if small else {"format": "JPEG", "quality": 82}))
-        found[card["pair_id"]] = _uri("image/png" if small else "image/jpeg", out.getvalue())
-    return found
+    """Data URIs of the gallery's pictures by pair id."""
+    pairs = inputs["pairs"]
+    root = pairs.path / pairs.meta["image_root"]
+    return {card["pair_id"]: thumbnail(root / card["image_uri"], side) for card in facts["gallery"]}
 
 
 # -- files -------------------------------------------------------------------------------------------------------------
@@ -409,10 +397,6 @@ def _sql(**folders: Path) -> Iterator[Callable[[str], list[Facts]]]:
             if not tables.files(folder):
                 connection.register(name, TABLES[name].empty_table())
         yield lambda query: list(connection.sql(query).to_arrow_table().to_pylist())
-
-
-def _uri(kind: str, content: bytes) -> str:
-    return f"data:{kind};base64,{base64.b64encode(content).decode()}"
 
 
 def _write(path: Path, text: str) -> None:

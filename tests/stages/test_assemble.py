@@ -4,12 +4,13 @@ from pathlib import Path
 from typing import Any
 
 import duckdb
+import numpy as np
 import pytest
 
 from pipeline import tables
 from pipeline.artifact import Artifact, Store, now
 from pipeline.errors import UserError
-from pipeline.schema import DATASET, NEGATIVES, PAIRS
+from pipeline.schema import DATASET, NEGATIVE_TYPES, NEGATIVES, PAIRS
 from pipeline.stage import Inputs, silent
 from stages import assemble
 
@@ -44,6 +45,7 @@ def negative(of: dict[str, Any], kind: str, text: str | None, status: str = "acc
         "reply_tokens": 1,
         "model": "replay",
         "prompt_digest": "p",
+        "weight": 1.0,
     }
 
 
@@ -95,7 +97,6 @@ def test_one_row_per_pair_with_a_null_where_a_negative_is_missing(tmp_path: Path
     assert rows["A bird."]["swap_nouns"] is None
     assert meta["splits"] == {"test": 1, "train": 3}
     assert meta["negatives"]["swap_nouns"] == 1
-    assert [row["pair_id"] for row in table.to_pylist()] == sorted(row["pair_id"] for row in PAIRS_ROWS)
 
 
 def test_tokens_are_clips_own_at_their_own_length(tmp_path: Path) -> None:
@@ -124,14 +125,68 @@ def test_copies_of_a_picture_stay_on_one_side_and_in_one_group(tmp_path: Path) -
     assert near == ["csv:c:1.png"] * 3, "links are followed"
     assert rows["Four."]["image_group"] == rows["Five."]["image_group"] == "csv:c:4.png", "equal bytes"
     assert {row["split"] for row in rows.values()} == {"train"}
-    assert meta["pictures_with_copies"] == 5
+    assert meta["duplicates"]["pictures_with_copies"] == 5
 
 
-def test_a_caption_repeated_on_copies_is_kept_once_on_request(tmp_path: Path) -> None:
-    pairs = [pair(i, caption, i) | {"phash": 1} for i, caption in enumerate(("Same.", "SAME.", "Other."))]
-    given = inputs(tmp_path, pairs, [])
-    assert run(tmp_path / "keep", given)["splits"] == {"train": 3}
-    assert run(tmp_path / "drop", given, duplicates="drop")["splits"] == {"train": 2}
+def test_the_order_is_a_fixed_shuffle_drawn_from_the_seed(tmp_path: Path) -> None:
+    rows = [pair(i, f"Caption {i}.", i) for i in range(40)]
+    given = inputs(tmp_path, rows, [])
+    orders = []
+    for name, seed in (("one", 0), ("again", 0), ("other", 1)):
+        run(tmp_path / name, given, seed=seed, shard=16)
+        assert [tables.rows(path) for path in tables.files(tmp_path / name)] == [16, 16, 8]
+        orders.append(tables.read(tmp_path / name)["caption"].to_pylist())
+    assert orders[0] == orders[1] != orders[2] and sorted(orders[0]) == sorted(orders[2])
+    assert orders[0] != [row["caption"] for row in sorted(rows, key=lambda row: row["pair_id"])]
+
+
+def test_a_caption_that_says_the_same_on_copies_is_kept_once_on_request(tmp_path: Path) -> None:
+    said = ("Same thing.", "SAME, thing!", "Other.", "?!", "!?")
+    pairs = [pair(i, caption, i) | {"phash": 1} for i, caption in enumerate(said)]
+    elsewhere = pair(9, "same thing", 9)
+    given = inputs(tmp_path, [*pairs, elsewhere], [negative(pairs[1], "swap_nouns", "Thing same.")])
+    kept = run(tmp_path / "keep", given)
+    assert kept["splits"] == {"train": 6}
+    assert kept["duplicates"] == {"repeated_captions": 1, "shared_captions": 3, "pictures_with_copies": 5}
+    dropped = run(tmp_path / "drop", given, duplicates="drop")
+    assert dropped["splits"] == {"train": 5} and dropped["duplicates"]["repeated_captions"] == 0
+    rest = {row["caption"] for row in tables.read(tmp_path / "drop").to_pylist()}
+    assert rest == {"SAME, thing!", "Other.", "?!", "!?", "same thing"}, "the one with a negative stays"
+
+
+def test_paraphrases_stand_beside_the_negatives_and_do_not_count_as_such(tmp_path: Path) -> None:
+    extra = [
+        negative(PAIRS_ROWS[0], "paraphrase", text)
+        for text in ("Red cup, blue table.", "A blue table holds a red cup.")
+    ]
+    run(tmp_path / "out", inputs(tmp_path, PAIRS_ROWS, [*NEGATIVE_ROWS, *extra]), min_negatives=2)
+    (row,) = tables.read(tmp_path / "out").to_pylist()
+    assert row["paraphrases"] == ["A blue table holds a red cup.", "Red cup, blue table."]
+    with pytest.raises(UserError, match="no pair is left"):
+        run(tmp_path / "none", inputs(tmp_path / "b", PAIRS_ROWS, extra), min_negatives=1)
+    assert not tables.files(tmp_path / "none")
+
+
+def test_more_than_fits_in_memory_spills_and_gives_the_same_bytes(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    words = ["".join(rng.choice(list("abcdefghijklmnopqrstuvwxyz"), 30)) for _ in range(50)]
+    rows = [pair(i, f"{i} " + " ".join(rng.choice(words, 40)), i // 5) for i in range(12_000)]
+    texts = [negative(row, kind, f"{row['caption']} {kind}") for row in rows for kind in NEGATIVE_TYPES]
+    given = inputs(tmp_path, rows, texts)
+    run(tmp_path / "roomy", given, shard=4000)
+    run(tmp_path / "tight", given, shard=4000, memory="64MB")
+    assert sum(len(row["text"]) for row in texts) > 70e6, "what is joined and sorted is larger than the memory"
+    for path in tables.files(tmp_path / "roomy"):
+        assert (tmp_path / "tight" / path.name).read_bytes() == path.read_bytes()
+
+
+def test_checks_of_the_dataset_read_what_was_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    query = "select pair_id from dataset where len(caption_tokens) <> 5"
+    monkeypatch.setattr(assemble, "read_checks", lambda: [assemble.Check("error", "five tokens", query)])
+    given = inputs(tmp_path, PAIRS_ROWS, NEGATIVE_ROWS)
+    with pytest.raises(UserError, match="five tokens: 3 rows"):
+        run(tmp_path / "out", given)
+    assert not (tmp_path / "out" / "card.md").exists()
 
 
 def test_nothing_left_for_training_is_an_error(tmp_path: Path) -> None:
@@ -156,6 +211,7 @@ TRIPS: dict[str, tuple[list[dict[str, Any]], list[dict[str, Any]], list[dict[str
     "copies of one picture are in two splits": ([], [], [{"pair_id": "a"}, {"pair_id": "b", "split": "val"}]),
     "caption is empty": ([PAIRS_ROWS[0] | {"caption": " "}], [], []),
     "negative of an unknown pair": ([PAIRS_ROWS[1]], NEGATIVE_ROWS[:1], []),
+    "negative of an unknown type": (PAIRS_ROWS, [NEGATIVE_ROWS[0] | {"type": "swap_verbs"}], []),
     "two accepted negatives of one type for one pair": (PAIRS_ROWS, [NEGATIVE_ROWS[0], NEGATIVE_ROWS[0]], []),
     "accepted negative without text": (PAIRS_ROWS, [NEGATIVE_ROWS[0] | {"text": ""}], []),
     "accepted negative equals its caption": (
@@ -170,7 +226,15 @@ TRIPS: dict[str, tuple[list[dict[str, Any]], list[dict[str, Any]], list[dict[str
     ),
     "rejected negative without a reason": (PAIRS_ROWS, [NEGATIVE_ROWS[3] | {"reason": None}], []),
     "pair_id occurs twice in dataset": (PAIRS_ROWS, [], [{"pair_id": "a"}, {"pair_id": "a"}]),
+    "text without tokens, or tokens without text, in dataset": ([], [], [{"pair_id": "a", "swap_nouns": "A."}]),
     "pair without any accepted negative": (PAIRS_ROWS, NEGATIVE_ROWS, []),
+    "one text is two negatives of a pair": (
+        PAIRS_ROWS,
+        [NEGATIVE_ROWS[0], NEGATIVE_ROWS[0] | {"type": "swap_nouns"}],
+        [],
+    ),
+    "caption fills CLIP's 77 tokens and may be cut": ([], [], [{"pair_id": "a", "caption_tokens": list(range(77))}]),
+    "training pair overlaps with a benchmark": ([], [], [{"pair_id": "a", "leaks": ["valse"]}]),
     "caption shared by different pictures": ([PAIRS_ROWS[0], pair(9, "A red cup is on a blue table.", 9)], [], []),
     "one picture under several names": ([PAIRS_ROWS[0], PAIRS_ROWS[2] | {"image_sha256": f"{1:064x}"}], [], []),
     "negative text shared by more than twenty pairs": (
@@ -195,7 +259,7 @@ def test_every_check_has_a_table_that_trips_it_and_one_that_does_not(tmp_path: P
             "caption": "",
             "split": "train",
             "leaks": [],
-            "caption_tokens": [],
+            "caption_tokens": [1, 2],
         }
         tables.write(tables.part(folder / "d", 0), [empty | complete | row for row in dataset], DATASET)
         with tables.connect({"pairs": folder / "p", "negatives": folder / "n", "dataset": folder / "d"}) as sql:

@@ -56,8 +56,10 @@ def test_drop_leaves_leaking_pairs_out_of_training(root: Path, tmp_path: Path) -
     settings: dict[str, Any] = {"leaks_from": root, "leak_benchmarks": ["sugarcrepe"]}
     meta = run(tmp_path / "out", given, leaks="drop", **settings)
     assert meta["splits"] == {"test": 1, "train": 2}
-    (tmp_path / "off").mkdir()
-    assert run(tmp_path / "off", given, leaks="off", **settings)["leaks"] == {}
+    kept = run(tmp_path / "keep", given, leaks="keep", **settings)
+    assert kept["splits"] == {"test": 1, "train": 3} and kept["leaks"] == {"sugarcrepe": {"caption_hash": 1}}
+    assert all(row["leaks"] == [] for row in tables.read(tmp_path / "keep").to_pylist())
+    assert leaks(tmp_path / "keep") == leaks(tmp_path / "out") == {("1", "caption_hash")}
 
 
 def test_visual_genome_pictures_count_through_the_map(root: Path, tmp_path: Path) -> None:

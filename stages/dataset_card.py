@@ -1,0 +1,143 @@
+"""The data card of a dataset artifact, Markdown and HTML: what is in it, how clean it is, samples, how to load it."""
+
+import difflib
+from pathlib import Path
+from typing import Any
+
+from pipeline import tables
+from pipeline.artifact import Artifact
+from pipeline.errors import UserError
+from pipeline.schema import NEGATIVE_TYPES
+
+SAMPLES = 12
+"""Pairs shown, one per picture: of those with the most negatives the first stored, which is a random draw."""
+
+THUMBNAIL = 192
+"""Longest side of a picture shown, pixels."""
+
+BARS = 24
+"""Bars of the caption lengths at most; longer captions share the last one."""
+
+LOAD = {
+    "duckdb": """import duckdb
+rows = duckdb.sql("select caption, swap_nouns from 'part-*.parquet' where split = 'train'")
+rows.show()""",
+    "pyarrow": """from glob import glob
+from pyarrow import dataset
+table = dataset.dataset(sorted(glob("part-*.parquet"))).to_table(filter=dataset.field("split") == "train")""",
+    "pandas": """from glob import glob
+import pandas
+frame = pandas.concat(map(pandas.read_parquet, sorted(glob("part-*.parquet"))))""",
+}
+"""Three lines each, to be run in the folder of the card."""
+
+
+def write(
+    out: Path, pairs: Artifact, facts: dict[str, Any], config: dict[str, Any], severities: dict[str, str]
+) -> None:
+    """Write card.md and card.html beside a dataset's parts.
+
+    Args:
+        out: folder of the dataset's parts and leaks.
+        pairs: the pairs artifact, for its pictures and refusals.
+        facts: what `assemble` records of the dataset.
+        config: the stage's settings.
+        severities: check -> error or warning.
+    """
+    from stages.pages import CARDS, render
+
+    told = (
+        facts
+        | _tables(out, pairs)
+        | {
+            "types": NEGATIVE_TYPES,
+            "config": config,
+            "severities": severities,
+            "total": sum(facts["splits"].values()),
+            "load": LOAD,
+            "longest_bar": BARS,
+        }
+    )
+    pictures = _pictures(pairs, told["samples"])
+    for page in ("card.md", "card.html"):
+        text = render(f"dataset.{page.partition('.')[2]}", told, CARDS, pictures=pictures)
+        unfinished = out / f".{page}.tmp"
+        unfinished.write_text(text, encoding="utf-8")
+        tables.finish(unfinished, out / page)
+
+
+def _tables(out: Path, pairs: Artifact) -> dict[str, Any]:
+    """Figures the card shows beside those of the manifest, and the samples."""
+    views = {"pairs": pairs.table("pairs"), "dataset": out, "leaks": out / "leaks"}
+    if tables.files(pairs.table("pairs_rejected")):
+        views["refused"] = pairs.table("pairs_rejected")
+    counts = ", ".join(f"count({kind}) as {kind}" for kind in NEGATIVE_TYPES)
+    have = " + ".join(f"({kind} is not null)::int" for kind in NEGATIVE_TYPES)
+    with tables.connect(views) as sql:
+        sql.read_parquet(str(tables.files(out)[0])).create_view("stored_first")
+
+        def ask(query: str) -> list[dict[str, Any]]:
+            return list(sql.sql(query).to_arrow_table().to_pylist())
+
+        return {
+            "by_split": ask(
+                f"""select split, count(*) as pairs, count(distinct image_key) as pictures, {counts},
+                           count(*) filter (len(leaks) > 0) as leaking
+                    from dataset group by split order by list_position(['train', 'val', 'test'], split)"""  # noqa: S608
+            ),
+            "sources": ask("select source, count(*) as pairs from pairs group by source order by pairs desc"),
+            "lengths": ask(
+                f"""select least(len(string_split(caption, ' ')), {BARS}) as words, count(*) as captions
+                    from dataset group by 1 order by 1"""  # noqa: S608 - a number of our own
+            ),
+            "refused": ask(
+                """select reason, count(*) as rows, min(origin || ': ' || detail) as example
+                   from refused group by reason order by rows desc"""
+            )
+            if "refused" in views
+            else [],
+            "overlaps": ask(
+                """select benchmark, rule, count(distinct pair_id) as pairs, count(distinct (subset, row_id)) as rows
+                   from leaks group by all order by all"""
+            ),
+            "samples": [
+                _sample(row)
+                for row in ask(
+                    f"""from (from (select *, {have} as have, row_number() over () as place
+                               from stored_first where split = 'train')
+                              qualify row_number() over (partition by image_group order by have desc, place) = 1)
+                        order by have desc, place limit {SAMPLES}"""  # noqa: S608 - names and numbers of our own
+                )
+            ],
+        }
+
+
+def _sample(row: dict[str, Any]) -> dict[str, Any]:
+    negatives = [
+        {"type": kind, "words": _changed(row["caption"], row[kind])} for kind in NEGATIVE_TYPES if row[kind] is not None
+    ]
+    return {name: row[name] for name in ("pair_id", "image_key", "image_uri", "caption", "leaks")} | {
+        "negatives": negatives
+    }
+
+
+def _changed(caption: str, negative: str) -> list[tuple[str, bool]]:
+    """The negative's words, each with whether the caption lacks it in that place."""
+    words = negative.split()
+    matcher = difflib.SequenceMatcher(None, caption.lower().split(), negative.lower().split(), autojunk=False)
+    kept = {place for block in matcher.get_matching_blocks() for place in range(block.b, block.b + block.size)}
+    return [(word, place not in kept) for place, word in enumerate(words)]
+
+
+def _pictures(pairs: Artifact, samples: list[dict[str, Any]]) -> dict[str, str]:
+    """Data URI by pair id of those samples whose picture can still be read; a card is no reason to fail."""
+    from stages.pages import thumbnail
+
+    found = {}
+    for sample in samples:
+        try:
+            picture = pairs.path / pairs.meta["image_root"] / sample["image_uri"]
+            found[sample["pair_id"]] = thumbnail(picture, THUMBNAIL)
+        except UserError:
+            continue
+    return found

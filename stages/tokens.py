@@ -1,0 +1,89 @@
+"""Token ids of a whole column of texts: every distinct word is tokenised once, the rest is array work.
+
+Shapes: N texts, W words of all texts in a row, T token ids of all texts in a row.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+Tokenize = Callable[[list[str]], list[list[int]]]
+"""Texts -> token ids with start and end token, see `pipeline.clip.tokenizer`."""
+
+Ints = NDArray[np.int64]
+
+_NOT_PLAIN = r"[^\x20-\x7e]|&"
+"""Such texts are mended as a whole before they are parted into words (Unicode, HTML entities)."""
+
+
+def tokenise(texts: pa.Array, tokenize: Tokenize) -> pa.ListArray:
+    """`tokenize` of every text, as one list array of int32; null stays null. Equal to calling it on the texts.
+
+    Fast where `tokenize` gives texts their own length: that is CLIP's byte-pair encoding, whose tokens never cross
+    white space, so the tokens of a plain text are those of its words in a row. Any other tokenizer is simply called.
+    """
+    null_N = np.asarray(texts.is_null())
+    length_N = np.zeros(len(texts), np.int64)
+    if len(tokenize(["a a"])[0]) != 4:
+        values_T, length_N[~null_N] = _flat(tokenize(texts.drop_null().to_pylist()))
+        return _lists(values_T, length_N, null_N)
+    start, *_, end = tokenize(["a"])[0]
+    most = len(tokenize(["a " * 10_000])[0]) - 2
+
+    plain_N = np.asarray(pc.invert(pc.match_substring_regex(texts, _NOT_PLAIN)).fill_null(False))
+    found = []
+    for chosen_N, tokens in ((plain_N, _by_words), (~plain_N & ~null_N, _one_by_one)):
+        body_T, length = tokens(texts.filter(pa.array(chosen_N)), tokenize)
+        body_T, length = _cut(body_T, length, most)
+        length_N[chosen_N] = length + 2
+        found.append((chosen_N, body_T, length))
+    begin_N = np.cumsum(length_N) - length_N
+    values_T = np.empty(int(length_N.sum()), np.int32)
+    values_T[begin_N[~null_N]] = start
+    values_T[(begin_N + length_N - 1)[~null_N]] = end
+    for chosen_N, body_T, length in found:
+        values_T[_ranges(begin_N[chosen_N] + 1, length)] = body_T
+    return _lists(values_T, length_N, null_N)
+
+
+def _by_words(texts: pa.Array, tokenize: Tokenize) -> tuple[NDArray[np.int32], Ints]:
+    """Token ids without start and end of plain texts, in a row, and how many each text has."""
+    words = pc.ascii_split_whitespace(pc.ascii_lower(texts))
+    coded = words.flatten().dictionary_encode()
+    body, length = _flat([row[1:-1] for row in tokenize(coded.dictionary.to_pylist())])
+    begin = np.cumsum(length) - length
+    word_W = np.asarray(coded.indices)
+    ends_W = np.concatenate([[0], np.cumsum(length[word_W])])
+    offsets_N = np.asarray(words.offsets) - words.offsets[0].as_py()
+    return body[_ranges(begin[word_W], length[word_W])], np.diff(ends_W[offsets_N])
+
+
+def _one_by_one(texts: pa.Array, tokenize: Tokenize) -> tuple[NDArray[np.int32], Ints]:
+    return _flat([row[1:-1] for row in tokenize(texts.to_pylist())])
+
+
+def _flat(rows: list[list[int]]) -> tuple[NDArray[np.int32], Ints]:
+    lists = pa.array(rows, pa.list_(pa.int32()))
+    return np.asarray(lists.flatten()), np.diff(np.asarray(lists.offsets)).astype(np.int64)
+
+
+def _cut(body_T: NDArray[np.int32], length_N: Ints, most: int) -> tuple[NDArray[np.int32], Ints]:
+    if length_N.max(initial=0) <= most:
+        return body_T, length_N
+    kept_N = np.minimum(length_N, most)
+    return body_T[_ranges(np.cumsum(length_N) - length_N, kept_N)], kept_N
+
+
+def _ranges(begin: Ints, length: Ints) -> Ints:
+    """begin[0], begin[0] + 1, ... (length[0] of them), begin[1], ..."""
+    skipped = begin - (np.cumsum(length) - length)
+    positions: Ints = np.repeat(skipped, length) + np.arange(int(length.sum()))
+    return positions
+
+
+def _lists(values_T: NDArray[np.int32], length_N: Ints, null_N: NDArray[np.bool_]) -> pa.ListArray:
+    offsets = pa.array(np.concatenate([[0], np.cumsum(length_N)]), pa.int32())
+    return pa.ListArray.from_arrays(offsets, pa.array(values_T, pa.int32()), mask=pa.array(null_N))
