@@ -78,6 +78,8 @@ def photos(shared: Path) -> dict[str, list[str]]:
 
 
 def impostors(shared: Path) -> Iterator[tuple[str, list[Case]]]:
+    for name, cases in sugarcrepe(shared):
+        yield name.replace("true:", "as paraphrase:"), [("paraphrase", *rest) for _, *rest in cases]
     captions = photos(shared)
     every = [(caption, group) for group in captions.values() for caption in group]
     alike: list[Callable[[str], str]] = [str, str.lower, str.upper, lambda text: text.rstrip(" .") + "!"]

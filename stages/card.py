@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline import tables
-from pipeline.schema import NEGATIVE_TYPES
+from pipeline.schema import NEGATIVE_TYPES, PARAPHRASE
 
 TEMPLATES = Path(__file__).parents[1] / "data" / "card"
 SAMPLES = 50
@@ -50,5 +50,8 @@ def samples(out: Path, pairs: Path) -> dict[str, list[tuple[str, str]]]:
             "qualify row_number() over (partition by type order by pair_id) <= $1 order by type, pair_id",
             [SAMPLES],
         ).fetchall()
-    found = {kind: [(caption, text) for named, caption, text in rows if named == kind] for kind in NEGATIVE_TYPES}
+    found = {
+        kind: [(caption, text) for named, caption, text in rows if named == kind]
+        for kind in (*NEGATIVE_TYPES, PARAPHRASE)
+    }
     return {kind: chosen for kind, chosen in found.items() if chosen}

@@ -3,8 +3,9 @@
     judge("swap_nouns", "a dog chases a cat", "A cat chases a dog.", ...) -> accepted, "a cat chases a dog"
 
 A rule is a function `rule(case) -> bool` that is True when it refuses the candidate; its name is the reason slug.
-`EVERY` holds for all types, `BY_TYPE` adds what a type promises. Rules look at words only: a candidate that passes is
-well-formed, of its type, and not known to be true; nothing here sees the picture.
+`EVERY` holds for all types, `BY_TYPE` adds what a type promises; a paraphrase promises the opposite of the others.
+Rules look at words only: a candidate that passes is well-formed, of its type, and (a negative) not known to be true;
+nothing here sees the picture.
 """
 
 import re
@@ -16,7 +17,7 @@ from functools import cached_property
 from itertools import pairwise
 from typing import NamedTuple
 
-from stages.paraphrase import is_reordering
+from stages.paraphrase import Rewrite, is_reordering
 from stages.surface import match_surface
 from stages.words import ARTICLES, PLACES, QUANTIFIERS, Word, is_known, lexicon, parse, word_set
 
@@ -146,8 +147,8 @@ def judge(
         return Verdict("not_applicable", None, None)
     if finish_reason == "length":
         return Verdict("rejected", "cut", reply or None)
-    if not reply:
-        return Verdict("rejected", "empty", None)
+    if not normal(reply):
+        return Verdict("rejected", "empty", reply or None)
     for rule in RAW:
         if rule(Case(caption, reply)):
             return Verdict("rejected", rule.__name__, reply)
@@ -159,6 +160,20 @@ def judge(
     if _gist(text) in {_gist(sibling) for sibling in siblings}:
         return Verdict("rejected", "other_caption", text)
     return Verdict("accepted", None, text)
+
+
+def likely_types(caption: str, text: str) -> list[str]:
+    """The negative types a ready-made negative may be of, the likeliest first: replacing when it brings new words."""
+    case = Case(caption, text)
+    if case.gained:
+        types = ["replace_nouns", "replace_adjectives"]
+        told = [all(word.is_adjective or word.tag == "CD" for word in case.gained)]
+    else:
+        types = ["reshuffle_order", "swap_nouns", "swap_adjectives"]
+        moved = _moved(case)
+        told = [all(w.is_noun for w in moved), all(w.is_adjective or w.tag == "CD" for w in moved)]
+    first = next((kind for kind, fits in zip(types[1:], told, strict=True) if fits), types[0])
+    return [first, *(kind for kind in types if kind != first)]
 
 
 def normal(text: str) -> str:
@@ -304,14 +319,43 @@ def still_true(case: Case) -> bool:
     )
 
 
+# -- rules for paraphrases ---------------------------------------------------------------------------------------------
+
+
+def less_said(case: Case) -> bool:
+    """A thing, quality or action of the caption is missing."""
+    return Rewrite(case.caption, case.text).less
+
+
+def more_said(case: Case) -> bool:
+    """It names a thing, quality or action that the caption does not."""
+    return Rewrite(case.caption, case.text).more
+
+
+def other_counts(case: Case) -> bool:
+    """Numbers, quantifiers or negations differ."""
+    return Rewrite(case.caption, case.text).counts_changed
+
+
+def other_relations(case: Case) -> bool:
+    """Another relation in space."""
+    return Rewrite(case.caption, case.text).relations_changed
+
+
+def other_roles(case: Case) -> bool:
+    """Its things stand in another order, or an adjective describes another of them."""
+    return Rewrite(case.caption, case.text).roles_changed
+
+
 RAW: tuple[Rule, ...] = (multi_line, markup, chatter, script)
-EVERY: tuple[Rule, ...] = (identical, length, punctuation, language, repeated, same_meaning)
+EVERY: tuple[Rule, ...] = (identical, length, punctuation, language, repeated)
 BY_TYPE: dict[str, tuple[Rule, ...]] = {
-    "reshuffle_order": (other_words, nothing_moved),
-    "swap_nouns": (other_words, nothing_moved, no_noun_moved),
-    "swap_adjectives": (other_words, nothing_moved, no_adjective_moved),
-    "replace_nouns": (nothing_replaced, much_replaced, no_noun_replaced, still_true),
-    "replace_adjectives": (nothing_replaced, much_replaced, no_adjective_replaced, still_true),
+    "reshuffle_order": (same_meaning, other_words, nothing_moved),
+    "swap_nouns": (same_meaning, other_words, nothing_moved, no_noun_moved),
+    "swap_adjectives": (same_meaning, other_words, nothing_moved, no_adjective_moved),
+    "replace_nouns": (same_meaning, nothing_replaced, much_replaced, no_noun_replaced, still_true),
+    "replace_adjectives": (same_meaning, nothing_replaced, much_replaced, no_adjective_replaced, still_true),
+    "paraphrase": (less_said, more_said, other_counts, other_relations, other_roles),
 }
 
 
@@ -355,7 +399,9 @@ def _moved(case: Case) -> list[Word]:
 def _describes(words: tuple[Word, ...], index: int) -> bool:
     """True for an adjective, number, quantifier, participle, and for a noun before a noun."""
     following = words[index + 1] if index + 1 < len(words) else None
-    return words[index].may_modify or bool(following and words[index].may_be_noun and following.may_be_noun)
+    return words[index].may_modify or bool(
+        following and words[index].may_be_noun and following.may_be_noun and not following.tag.startswith("VB")
+    )
 
 
 def _described(words: tuple[Word, ...]) -> list[tuple[str, str]]:

@@ -91,11 +91,19 @@ class Engine:
 
     def reply(self, kind: str, prefix: list[Message], asks: Sequence[Ask], tick: Ticker) -> list[Reply]:
         """Replies in the order of the asks. Raises UserError when the engine dies."""
-        self._send((prefix, list(asks)))
+        self._send(("reply", prefix, list(asks)))
         replies, facts = self._receive(tick)
         for name, count in facts.items():
             self._facts[name] = self._facts.get(name, 0) + count
         return list(replies)
+
+    def likelihood(self, texts: Sequence[str]) -> list[float]:
+        """Natural log of each text's probability, after the model's first token where it has one.
+
+        Raises UserError when the engine dies.
+        """
+        self._send(("likelihood", list(texts)))
+        return list(self._receive(lambda _: None))
 
     def facts(self) -> dict[str, Any]:
         """Version, device, seconds to get ready; prompt tokens, those found in the prefix cache, seconds of work."""
@@ -214,7 +222,8 @@ def serve() -> None:
         model = _Loaded(pipe, **pipe.recv())
         pipe.send(("done", model.facts))
         while (message := pipe.recv()) is not None:
-            pipe.send(("done", model.reply(*message)))
+            what, *arguments = message
+            pipe.send(("done", getattr(model, what)(*arguments)))
     except Exception as error:
         import traceback
 
@@ -308,6 +317,29 @@ class _Loaded:
             "work_seconds": round(time.monotonic() - start, 3),
         }
         return [reply for reply in replies if reply is not None], facts
+
+    def likelihood(self, texts: list[str]) -> list[float]:
+        """Sum of the log-probabilities of a text's tokens; what exceeds the model's length is left out."""
+        from vllm import SamplingParams, TokensPrompt
+
+        first = self._tokenizer.bos_token_id
+        start = [self._tokenizer.eos_token_id if first is None else first]
+        ids = [
+            (start + one)[: self._longest - 1] for one in self._tokenizer(texts, add_special_tokens=False)["input_ids"]
+        ]
+        outputs = self.llm.generate(
+            [TokensPrompt(prompt_token_ids=one) for one in ids],
+            SamplingParams(max_tokens=1, temperature=0.0, prompt_logprobs=0),
+            use_tqdm=False,
+        )
+        return [
+            sum(
+                told[token].logprob
+                for token, told in zip(output.prompt_token_ids, output.prompt_logprobs, strict=True)
+                if told
+            )
+            for output in outputs
+        ]
 
     def _generate(self, work: list[tuple[list[int], Ask]]) -> list[Any]:
         from vllm import SamplingParams, TokensPrompt

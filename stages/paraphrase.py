@@ -1,13 +1,16 @@
-"""Orders of words that keep the meaning: "A and B" for "B and A", "A next to B" for "B next to A", a place moved first.
+"""What keeps the meaning of a caption: another order of its parts, or other words for the same thing.
 
-Texts are compared as words in lower case without articles; what an article would have told (where a phrase starts) is
-kept beside each word.
+`is_reordering`: "A and B" for "B and A", "A next to B" for "B next to A", a place moved first. `Rewrite`: whether a
+text says neither less nor more than the caption, word by word, as far as the lexicon can tell. Texts are compared as
+words in lower case without articles; what an article would have told (where a phrase starts) is kept beside each word.
 """
 
 from collections import Counter
+from dataclasses import dataclass
+from functools import cached_property
 from typing import NamedTuple
 
-from stages.words import ARTICLES, FUNCTION, PLACES, parse, word_set
+from stages.words import ARTICLES, FUNCTION, PLACES, QUANTIFIERS, Word, lexicon, parse, word_set
 
 _JOINING = word_set("and or , &")
 _BESIDE = word_set("beside near alongside")
@@ -27,9 +30,10 @@ def is_reordering(caption: str, text: str) -> bool:
     """True when the text says what the caption says, in another order of its parts."""
     one, other = _pieces(caption), _pieces(text)
     before, after = [piece.lower for piece in one], [piece.lower for piece in other]
-    if before == after or Counter(before) != Counter(after):
+    if before == after or Counter(before) - Counter(",") != Counter(after) - Counter(","):
         return False
-    return _parts_reordered(one, before, after) or _place_moved(before, after)
+    together = Counter(before) == Counter(after) and _parts_reordered(one, before, after)
+    return together or _place_moved(before, after)
 
 
 def _pieces(text: str) -> list[Piece]:
@@ -86,3 +90,173 @@ def _place_moved(before: list[str], after: list[str]) -> bool:
         for one, other in ((before, after), (after, before))
         for i in range(1, len(one))
     )
+
+
+# -- other words for the same thing ------------------------------------------------------------------------------------
+
+_LIGHT = word_set(
+    """wear wears wearing worn dressed located situated placed shown seen picture image photo photograph there have
+    having has it who which that"""
+)
+_GENDER = {"he": "he", "him": "he", "his": "he", "she": "she", "her": "she", "hers": "she"}
+_PARTICIPLES = {
+    "fed": "feed", "held": "hold", "thrown": "throw", "caught": "catch", "taken": "take", "ridden": "ride",
+    "driven": "drive", "eaten": "eat", "drawn": "draw", "led": "lead", "hung": "hang", "sat": "sit", "laid": "lie",
+    "lying": "lie", "written": "write", "bitten": "bite", "cut": "cut", "built": "build", "made": "make",
+    "swept": "sweep", "bought": "buy", "sold": "sell", "given": "give", "hidden": "hide", "broken": "break",
+    "blown": "blow", "flown": "fly", "shot": "shoot", "hit": "hit", "left": "leave", "lit": "light", "told": "tell",
+}  # fmt: skip
+_NEGATIONS = word_set("no not n't never without none nobody nothing")
+_RELATIONS = {
+    word: group[0]
+    for group in (
+        ("beside", "near", "next", "alongside", "close"),
+        ("on", "upon", "atop", "onto", "top"),
+        ("under", "beneath", "below", "underneath"),
+        ("over", "above"),
+        ("in", "inside", "within", "into"),
+        ("around", "round"),
+        ("across",), ("against",), ("behind",), ("between",), ("through",), ("outside",), ("before",), ("after",),
+        ("toward", "towards"), ("left",), ("right",), ("front",), ("along",), ("among", "amid"),
+    )
+    for word in group
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Rewrite:
+    """A caption and a text that may say the same in other words."""
+
+    caption: str
+    text: str
+
+    @cached_property
+    def _before(self) -> list[Word]:
+        return [word for word in parse(self.caption) if word.is_word]
+
+    @cached_property
+    def _after(self) -> list[Word]:
+        return [word for word in parse(self.text) if word.is_word]
+
+    @cached_property
+    def _renamed(self) -> dict[str, str]:
+        """Stem of a word the text brought -> stem of the caption's word it stands for: a synonym or a wider word."""
+        lost, gained = _content(self._before), _content(self._after)
+        left = {stem: word for stem, word in lost.items() if stem not in gained}
+        renamed = {}
+        for stem, word in gained.items():
+            if stem in lost:
+                continue
+            stands_for = next((old for old, w in left.items() if lexicon().says_no_more(w.lemma, word.lemma)), None)
+            if stands_for is not None:
+                renamed[stem] = stands_for
+                del left[stands_for]
+        return renamed
+
+    @property
+    def less(self) -> bool:
+        """A content word of the caption has no counterpart in the text."""
+        kept = set(_content(self._after)) | set(self._renamed.values())
+        return bool(set(_content(self._before)) - kept)
+
+    @property
+    def more(self) -> bool:
+        """The text names something that stands for nothing in the caption."""
+        return bool(set(_content(self._after)) - set(_content(self._before)) - set(self._renamed))
+
+    @property
+    def counts_changed(self) -> bool:
+        """Numbers, quantifiers or negations differ."""
+
+        def told(words: list[Word]) -> Counter[str]:
+            counted = (w.lower for w in words if w.tag == "CD" or w.lower in QUANTIFIERS | _NEGATIONS)
+            return Counter(word for word in counted if word not in ("one", "some"))
+
+        return told(self._before) != told(self._after)
+
+    @property
+    def relations_changed(self) -> bool:
+        """Another relation in space: "on" for "under"."""
+
+        def told(words: list[Word]) -> Counter[str]:
+            named = Counter(_RELATIONS[word.lower] for word in words if word.lower in _RELATIONS)
+            return named + Counter(
+                **{"in": sum(word.lemma == "wear" or word.lower in ("wearing", "worn") for word in words)}
+            )
+
+        def by(words: list[Word]) -> int:
+            return sum(word.lower == "by" for word in words)
+
+        before, after = told(self._before), told(self._after)
+        if not self._is_turned:  # "by the gate" is beside the gate
+            before["beside"] += by(self._before)
+            after["beside"] += by(self._after)
+        return +before != +after
+
+    @property
+    def roles_changed(self) -> bool:
+        """Its things stand in another order (unless turned into the passive), or an adjective describes another one."""
+        if is_reordering(self.caption, self.text):
+            return False
+        ordered = self._order(self._before) == self._order(self._after) or self._is_turned
+        return not ordered or self._bound(self._before) != self._bound(self._after)
+
+    def _order(self, words: list[Word]) -> list[str]:
+        return [
+            self._renamed.get(_stem(word), _stem(word)) for word in words if _is_content(word) and not word.is_adjective
+        ]
+
+    @cached_property
+    def _is_turned(self) -> bool:
+        """One is the other in the passive: X v Y ..., and Y is v ... by X."""
+
+        def passive(active: list[str], passive: list[str]) -> bool:
+            doer, *rest = active
+            without = [stem for stem in passive if stem != doer]
+            return len(rest) > 1 and passive[0] != doer and without == [rest[1], rest[0], *rest[2:]]
+
+        before, after = self._order(self._before), self._order(self._after)
+        added = Counter(word.lower for word in self._after)["by"] - Counter(word.lower for word in self._before)["by"]
+        return bool(before and after) and (
+            passive(before, after) if added == 1 else added == -1 and passive(after, before)
+        )
+
+    def _bound(self, words: list[Word]) -> Counter[tuple[str, str]]:
+        """(adjective, its noun): the next noun, or with "is" before it the last one."""
+        found = []
+        for i, word in enumerate(words):
+            if not (word.is_adjective or word.tag == "CD") or not word.is_content:
+                continue
+            head = next((other for other in words[i + 1 : i + 4] if other.is_noun), None)
+            if head is None or (i and words[i - 1].lemma == "be"):
+                head = next((other for other in reversed(words[:i]) if other.is_noun), None)
+            stem = _stem(word)
+            noun = _stem(head) if head else ""
+            found.append((self._renamed.get(stem, stem), self._renamed.get(noun, noun)))
+        return Counter(found)
+
+
+def _is_content(word: Word) -> bool:
+    return word.lower in _GENDER or (
+        word.is_content
+        and word.lower not in _LIGHT | QUANTIFIERS | _NEGATIONS | PLACES
+        and word.lower not in _RELATIONS
+        and word.tag != "CD"
+    )
+
+
+def _content(words: list[Word]) -> dict[str, Word]:
+    return {_stem(word): word for word in words if _is_content(word)}
+
+
+def _stem(word: Word) -> str:
+    """Base form without a verb's ending: chases, chased, chasing -> chas; held -> hold."""
+    known = _GENDER.get(word.lower) or _PARTICIPLES.get(word.lower)
+    if known:
+        return known.removesuffix("e") if len(known) > 3 else known
+    for ending in ("ing", "ed", "e"):
+        if word.lemma.endswith(ending) and len(word.lemma) > len(ending) + 2:
+            stem = word.lemma.removesuffix(ending)
+            doubled = ending != "e" and stem[-1] == stem[-2] and stem[-1] not in "sl"
+            return stem[:-1] if doubled else stem[:-1] + "y" if stem[-1] == "i" else stem
+    return word.lemma

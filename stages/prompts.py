@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError
 
 from pipeline.artifact import digest
 from pipeline.errors import UserError
@@ -29,17 +29,21 @@ PROMPTS = Path(__file__).parents[1] / "data" / "prompts"
 NOT_APPLICABLE = "not applicable"
 
 NegativeType = Literal["reshuffle_order", "swap_nouns", "swap_adjectives", "replace_nouns", "replace_adjectives"]
+Kind = NegativeType | Literal["paraphrase"]
 Message = dict[str, str]
 """One turn of a chat: {"role": "system" | "user" | "assistant", "content": text}."""
 
 
 class Example(BaseModel):
-    """A caption and what the model should have answered; None = this type cannot be made from it."""
+    """A caption and what the model should have answered; None = this type cannot be made from it.
+
+    The answer is called `negative`, in a file of paraphrases `paraphrase`.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid", str_strip_whitespace=True)
 
     caption: str = Field(min_length=1)
-    negative: str | None = Field(min_length=1)
+    negative: str | None = Field(min_length=1, validation_alias=AliasChoices("negative", "paraphrase"))
 
 
 class Prompt(BaseModel):
@@ -47,7 +51,7 @@ class Prompt(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", str_strip_whitespace=True)
 
-    type: NegativeType
+    type: Kind
     rule: str = Field(min_length=1)
     examples: tuple[Example, ...]
 

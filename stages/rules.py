@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from itertools import combinations, islice, pairwise
 from typing import Any
 
+from pipeline.schema import PARAPHRASE
 from stages.checks import NOT_APPLICABLE, judge
 from stages.language_model import Ask, Reply, Ticker
 from stages.prompts import Message
@@ -110,6 +111,7 @@ class Rules:
             "swap_adjectives": _adjective_swaps,
             "replace_nouns": self._noun_replacements,
             "replace_adjectives": self._adjective_replacements,
+            PARAPHRASE: _paraphrases,
         }[kind](caption, rng, _words_of(ask.avoid, ask.caption))
         for text in islice(proposals, PROPOSALS):
             verdict = judge(kind, ask.caption, text, ask.avoid)
@@ -269,6 +271,23 @@ def _reshuffles(caption: _Caption, rng: random.Random, _: frozenset[str]) -> Ite
             yield caption.exchanged(*phrases)
         if len(segments) > 2:
             yield caption.arranged([i for segment in rng.sample(segments, len(segments)) for i in segment])
+
+
+def _paraphrases(caption: _Caption, rng: random.Random, _: frozenset[str]) -> Iterator[str]:
+    """Phrases around "and" or "next to" in each other's place, the last place moved to the front, a synonym."""
+    exchanged = [caption.exchanged(one, other) for one, other in pairwise(caption.phrases())]
+    places = [i for i, word in enumerate(caption.words) if i and word.lower in PLACES]
+    end = len(caption.words) - (not caption.words[-1].is_word)
+    moved = [caption.arranged([*range(i, end), *range(i), *range(end, len(caption.words))]) for i in places[-1:]]
+    renamed = [
+        caption.replaced(i, _plural(name) if word.tag == "NNS" else name)
+        for i, word in enumerate(caption.words)
+        if word.is_noun
+        for name in sorted(lexicon().synonyms.get(word.lemma, ()))
+    ]
+    proposals = [*exchanged, *moved, *renamed]
+    rng.shuffle(proposals)
+    yield from proposals
 
 
 def _words_of(captions: Iterable[str], own: str) -> frozenset[str]:

@@ -8,22 +8,27 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import duckdb
 import pyarrow.parquet as pq
 
 from pipeline import tables
+from pipeline.artifact import Artifact
+from pipeline.errors import UserError
 
 _KEY_BITS = 64
 
 
 class Pair(NamedTuple):
-    """A pair that has the caption: its id, its picture, and all captions of that, the caption itself among them."""
+    """A pair that has the caption: its id, its picture, all captions of that (the caption itself among them), and the
+    negatives its source brought, when they are asked for.
+    """
 
     pair_id: str
     image_key: str
     siblings: list[str]
+    given: list[str]
 
 
 class Entry(NamedTuple):
@@ -39,7 +44,7 @@ class Shards:
     """Shards 0..count-1 of one plan file.
 
     Attributes:
-        plan: Parquet file of caption_key, caption, pair_id, image_key, siblings, sorted by caption_key and pair_id.
+        plan: Parquet file of caption_key, caption, pair_id, image_key, siblings, given, by caption_key and pair_id.
         count: how many shards, a power of two.
         captions: distinct captions in all.
     """
@@ -60,7 +65,7 @@ class Shards:
             self.plan, filters=[("caption_key", ">=", first), ("caption_key", "<=", last)], use_threads=False
         ).to_pylist()
         return [
-            Entry(key, pairs[0]["caption"], [Pair(row["pair_id"], row["image_key"], row["siblings"]) for row in pairs])
+            Entry(key, pairs[0]["caption"], [_pair(row) for row in pairs])
             for key, group in groupby(rows, key=lambda row: row["caption_key"])
             if (pairs := list(group))
         ]
@@ -78,15 +83,36 @@ class Shards:
                 return
 
 
-def make(pairs: Path, plan: Path, size: int, memory: str = "512MB") -> Shards:
-    """Write the plan of a pairs table and cut it into shards of about `size` captions, never more than twice that."""
+def _pair(row: dict[str, Any]) -> Pair:
+    return Pair(row["pair_id"], row["image_key"], row["siblings"], row["given"] or [])
+
+
+def make(pairs: Artifact, plan: Path, size: int, *, given: bool = False, memory: str = "512MB") -> Shards:
+    """Write the plan of a pairs table and cut it into shards of about `size` captions, never more than twice that.
+
+    Args:
+        pairs: the artifact.
+        plan: the file to write.
+        size: captions per shard.
+        given: also the negatives the source brought. Raises UserError when it brought none.
+        memory: what DuckDB may use before it spills.
+    """
     plan.parent.mkdir(parents=True, exist_ok=True)
     unfinished = plan.with_name(f".{plan.name}.tmp")
     with duckdb.connect() as sql:
         sql.execute(f"set memory_limit = '{memory}'")
         sql.execute("set temp_directory = $folder", {"folder": str(plan.parent / "spill")})
         sql.execute("set threads = 2")
-        pieces = str(pairs / "*.parquet").replace("'", "''")
+        pieces = str(pairs.path / "*.parquet").replace("'", "''")
+        brought = "(select null::varchar as pair_id, null::varchar[] as given where false)"
+        if given:
+            files = tables.files(pairs.path / "pairs_negatives")
+            if not files:
+                raise UserError(
+                    "generate", "the pairs brought no negatives", "NegCLIP, DeGLA.json, ...", "generate.backend"
+                )
+            parts = str(pairs.path / "pairs_negatives" / "*.parquet").replace("'", "''")
+            brought = f"(select pair_id, list(text) as given from read_parquet('{parts}') group by pair_id)"  # noqa: S608
         target = str(unfinished).replace("'", "''")
         sql.execute(
             f"""
@@ -95,8 +121,8 @@ def make(pairs: Path, plan: Path, size: int, memory: str = "512MB") -> Shards:
                     select image_key, list(distinct caption order by caption) as siblings
                     from read_parquet('{pieces}') group by image_key
                 )
-                select left(sha256(caption), 16) as caption_key, caption, pair_id, image_key, siblings
-                from read_parquet('{pieces}') join pictures using (image_key)
+                select left(sha256(caption), 16) as caption_key, caption, pair_id, image_key, siblings, given
+                from read_parquet('{pieces}') join pictures using (image_key) left join {brought} using (pair_id)
                 order by caption_key, pair_id
             ) to '{target}' (format parquet, compression zstd, row_group_size 8192)
             """  # noqa: S608

@@ -128,6 +128,11 @@ class Lexicon:
         narrower = any(self._kinds(name) & old_all & self.vague for name in new_all)
         return bool(old_all & new_all) or wider or narrower
 
+    def says_no_more(self, old: str, new: str) -> bool:
+        """True when `new` is a synonym of `old` or a wider word."""
+        new_all = self._names(new)
+        return any(name in new_all or self._kinds(name) & new_all for name in self._names(old))
+
     def same_or_wider(self, one: str, other: str) -> bool:
         """True when one word is a synonym, a kind or a member of a kind of the other, as far as the lexicon knows."""
         one_all, other_all = self._names(one), self._names(other)

@@ -17,9 +17,10 @@ import yaml
 from pipeline import tables
 from pipeline.artifact import Artifact, Manifest
 from pipeline.errors import UserError
-from pipeline.schema import NEGATIVE_TYPES, NEGATIVES, PAIRS
+from pipeline.schema import NEGATIVE_TYPES, NEGATIVES, PAIRS, PAIRS_NEGATIVES
 from pipeline.stage import silent
-from stages import generate
+from stages import generate, generator
+from stages.candidates import Work
 from stages.engine import cause
 from stages.replies import caption_key
 
@@ -38,7 +39,8 @@ def pairs(home: Path, rows: list[tuple[str, str]]) -> Artifact:
         for image, caption in rows
     ]
     part = tables.part(folder, 0)
-    tables.write(part, [{name: row[name] for name in PAIRS.names if name in row} for row in table], PAIRS)
+    if not part.exists():  # another process of this test may have made it, and be reading
+        tables.write(part, [{name: row[name] for name in PAIRS.names if name in row} for row in table], PAIRS)
     content = {part.name: hashlib.sha256(part.read_bytes()).hexdigest()}
     manifest = {
         "format": 1, "kind": "pairs", "stage": "ingest", "stage_version": 1, "fingerprint": folder.name, "config": {},
@@ -143,7 +145,7 @@ def test_the_card_says_what_the_table_holds(tmp_path: Path) -> None:
     for kind, entry in meta["types"].items():
         assert f"| {kind} | {entry['pairs']['accepted']} |" in card
         assert f"| {kind} | identical | {entry['reasons']['identical']} |" in card
-        assert f"| {kind} | {meta['blind'][kind]['n']} |" in card
+        assert f"| {kind} | ngrams | {meta['blind'][kind]['ngrams']['n']} |" in card
         shown = card.split(f"### {kind}\n")[1].split("###")[0]
         assert shown.count("\n| A ") == min(50, entry["pairs"]["accepted"])
     assert "<details>" in (out / "card.html").read_text()
@@ -157,7 +159,7 @@ def test_refining_drops_what_text_gives_away_and_asks_nothing(tmp_path: Path) ->
     out, meta = work(tmp_path, rows, "refined", **settings, refine="drop")
     assert kept(tmp_path) == before
     # "zebra" and "pink" stand in every replacement and in no caption: nothing of them survives
-    assert meta["types"]["replace_nouns"]["pairs"]["dropped"] > 0.9 * meta["blind"]["replace_nouns"]["n"]
+    assert meta["types"]["replace_nouns"]["pairs"]["dropped"] > 0.9 * meta["blind"]["replace_nouns"]["ngrams"]["n"]
     changed = [(old, new) for old, new in zip(read(plain), read(out), strict=True) if old != new]
     assert changed and all({**new, "status": "accepted", "reason": None} == old for old, new in changed)
     assert {new["reason"] for _, new in changed} == {"blind"}
@@ -179,6 +181,59 @@ def test_a_negative_of_one_picture_may_be_a_caption_of_another(tmp_path: Path) -
         (caption_key("p2\0A dog chases a cat."), "other_caption"),
     }
     assert meta["captions"] == 2
+
+
+def test_negatives_that_the_source_brought_are_typed_judged_and_kept(tmp_path: Path) -> None:
+    caption = "A red dog stands before a blue cat."
+    brought = [
+        "A red cat stands before a blue dog.",  # nouns
+        "A blue dog stands before a red cat.",  # adjectives
+        "A red horse stands before a blue cat.",
+        "A red zebra stands before a blue cat.",  # of a type that is taken
+        "A red dog stands before a blue cat .",  # nothing changed
+    ]
+    artifact = pairs(tmp_path, [("p", caption), ("q", "A boy sits.")])
+    given = [{"pair_id": caption_key(f"p\0{caption}"), "text": text} for text in brought]
+    config = generate.Config(backend="given", max_reject_rate=1.0)
+    out = tmp_path / "store" / "negatives" / "f.partial"
+    with pytest.raises(UserError, match="brought no negatives"):
+        generate.run(config, {"pairs": artifact}, out, silent)
+    tables.write(tables.part(artifact.path / "pairs_negatives", 0), given, PAIRS_NEGATIVES)
+    generate.run(config, {"pairs": artifact}, out, silent)
+    found = {row["raw_reply"]: (row["type"], row["status"], row["reason"]) for row in read(out)}
+    assert found == dict(
+        zip(
+            brought,
+            [
+                ("swap_nouns", "accepted", None),
+                ("swap_adjectives", "accepted", None),
+                ("replace_nouns", "accepted", None),
+                ("replace_nouns", "rejected", "type_taken"),
+                ("swap_nouns", "rejected", "identical"),
+            ],
+            strict=True,
+        )
+    )
+    assert {row["model"] for row in read(out)} == {"given"}
+
+
+def test_paraphrases_come_from_the_same_pass_when_they_are_wanted(tmp_path: Path) -> None:
+    rows = [("p", "A dog and a cat sit in the garden."), ("q", "A bike leans on a car.")]
+    out, meta = work(tmp_path, rows, backend="rules", types=["swap_nouns"], paraphrases=True)
+    said = {row["pair_id"]: row["text"] for row in read(out) if row["type"] == "paraphrase"}
+    assert len(said) == 2 and meta["types"]["paraphrase"]["pairs"]["accepted"] == 2
+    assert "### paraphrase" in (out / "card.md").read_text() and "paraphrase" not in meta["blind"]
+
+
+def test_reweighting_keeps_the_rows_and_writes_weights(tmp_path: Path) -> None:
+    rows = captions(200)
+    settings: dict[str, Any] = {"backend": "replay", "model": str(canned(tmp_path / "r.jsonl", rows))}
+    plain, _ = work(tmp_path, rows, "plain", **settings)
+    out, _ = work(tmp_path, rows, "weighed", **settings, refine="reweight")
+    weighed = read(out)
+    assert [{**row, "weight": 1.0} for row in weighed] == read(plain)
+    told = [row["weight"] for row in weighed if row["type"] == "replace_nouns" and row["status"] == "accepted"]
+    assert len(told) > 100 and sum(told) < 0.1 * len(told)
 
 
 def test_no_types_make_an_empty_table_without_a_model(tmp_path: Path) -> None:
@@ -229,7 +284,7 @@ def test_one_changed_byte_in_a_prompt_is_another_source_for_that_type_alone(tmp_
         from stages.prompts import load
 
         prompts = load(str(folder), NEGATIVE_TYPES)
-        return {kind: repr(generate._source(config, prompts[kind], {})) for kind in NEGATIVE_TYPES}
+        return {kind: repr(generator.source(config, prompts[kind], {})) for kind in NEGATIVE_TYPES}
 
     before, outside = sources(), generate.outside(config)
     path = folder / "swap_nouns.yaml"
@@ -247,7 +302,7 @@ from pathlib import Path
 
 sys.path.insert(0, {root!r})
 from pipeline.stage import silent
-from stages import generate
+from stages import generate, generator
 from stages.language_model import Replay
 from stages.replies import Replies
 from tests.stages.test_generate import captions, pairs
@@ -324,7 +379,8 @@ def test_two_processes_fill_one_run_together(tmp_path: Path, calm: Any) -> None:
     pairs(home, captions(240))
     (home / "store" / "negatives" / "f.partial").mkdir(parents=True)
     processes = [start(home, log, settings, act, 0.3) for log, act in zip(logs, (RUN, ASSIST), strict=True)]
-    assert [process.communicate(timeout=120) and process.returncode for process in processes] == [0, 0]
+    errors = [process.communicate(timeout=120)[1].decode() for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], errors
     assert content(home / "store" / "negatives" / "f.partial") == undisturbed
     assert min(map(asked, logs)) > 0 and sum(map(asked, logs)) == replies_in(home)  # both worked, nothing asked twice
 
@@ -416,10 +472,18 @@ def test_vllm_answers_in_one_line_is_seeded_and_leaves_nothing_running(tmp_path:
     prompt = {"type": "swap_nouns", "rule": "Swap.", "examples": [{"caption": "a b", "negative": "b a"}] * 40}
     (folder / "swap_nouns.yaml").write_text(yaml.safe_dump(prompt))
     rows = [*captions(12), ("p", "a <|user|> dog"), ("p", "dog " * 300)]
-    out, meta = work(
-        tmp_path, rows, backend="vllm", model=str(tiny_llama(tmp_path / "model")), types=["swap_nouns"],
-        prompts=str(folder), examples_per_prompt=40, max_reject_rate=1.0, temperature=1.5, top_p=1.0,
-    )  # fmt: skip
+    model = tiny_llama(tmp_path / "model")
+    settings: dict[str, Any] = {
+        "backend": "vllm", "model": str(model), "types": ["swap_nouns"], "prompts": str(folder),
+        "examples_per_prompt": 40, "max_reject_rate": 1.0, "temperature": 1.5, "top_p": 1.0, "likelihood": True,
+    }  # fmt: skip
+    inputs, partial = {"pairs": pairs(tmp_path, rows)}, tmp_path / "store" / "negatives" / "f.partial"
+    texts = ["a dog and a cat", "a cat", "dog " * 300]
+    with Work(generate.Config(**settings), inputs, partial, partial / ".work") as engine:
+        engine.fill(silent)
+        facts, logprobs = engine.facts, engine.likelihood(texts)
+    assert logprobs[:2] == pytest.approx(reference(model, texts[:2]), abs=1e-3) and logprobs[2] < logprobs[0]
+    out, _ = work(tmp_path, rows, **settings)  # needs no engine: every reply is there
     found = read(out)
     assert len(found) >= 14 and {row["status"] for row in found} <= {"rejected", "accepted"}
     errors = [row["raw_reply"] for row in found if row["finish_reason"] == "error" and row["attempt"] == 0]
@@ -428,7 +492,7 @@ def test_vllm_answers_in_one_line_is_seeded_and_leaves_nothing_running(tmp_path:
     assert all(row["raw_reply"] and "\n" not in row["raw_reply"] and row["prompt_tokens"] > 200 for row in said)
     assert not {"multi_line", "markup"} & {row["reason"] for row in said}  # structured output forbids them
     assert all(row["reply_tokens"] <= 16 + 30 for row in said)
-    assert meta["generator"]["vllm"] and meta["generator"]["cached_tokens"] > 0
+    assert facts["vllm"] and facts["cached_tokens"] > 0
     assert len({row["raw_reply"] for row in said}) > len(said) // 2
     replay = {"backend": "replay", "model": str(as_replay(tmp_path, found)), "types": ["swap_nouns"]}
     out, _ = work(tmp_path, rows, "again", **replay, max_reject_rate=1.0)
@@ -438,6 +502,20 @@ def test_vllm_answers_in_one_line_is_seeded_and_leaves_nothing_running(tmp_path:
         path.read_text(errors="replace") for path in Path("/proc").glob("[0-9]*/cmdline") if _readable(path)
     )
     assert str(tmp_path) not in commands
+
+
+def reference(model: Path, texts: list[str]) -> list[float]:
+    """Log-probability of each text, by the model's own code."""
+    import torch
+    from transformers import AutoTokenizer, LlamaForCausalLM
+
+    llama, tokenizer, found = LlamaForCausalLM.from_pretrained(model), AutoTokenizer.from_pretrained(model), []
+    for text in texts:
+        ids = torch.tensor([[tokenizer.eos_token_id, *tokenizer(text)["input_ids"]]])
+        with torch.no_grad():
+            told = llama(ids).logits[0, :-1].log_softmax(-1)
+        found.append(float(told.gather(1, ids[0, 1:, None]).sum()))
+    return found
 
 
 def as_replay(tmp_path: Path, found: list[dict[str, Any]]) -> Path:

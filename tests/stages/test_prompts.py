@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from pipeline.errors import UserError
-from pipeline.schema import NEGATIVE_TYPES
+from pipeline.schema import NEGATIVE_TYPES, PARAPHRASE
 from stages import prompts
 from stages.checks import judge
 
@@ -71,7 +71,7 @@ def test_a_missing_file_set_or_example_is_refused(tmp_path: Path) -> None:
         prompts.load(write(tmp_path, GOOD), ["swap_nouns"], 3)
 
 
-@pytest.mark.parametrize("kind", NEGATIVE_TYPES)
+@pytest.mark.parametrize("kind", (*NEGATIVE_TYPES, PARAPHRASE))
 def test_english_has_fifty_distinct_examples_that_pass_the_checks(kind: str) -> None:
     prompt = prompts.load("english", [kind], 50)[kind]
     captions = [example.caption for example in prompt.examples]
@@ -109,7 +109,7 @@ def test_no_example_shares_a_caption_with_a_benchmark() -> None:
         return " ".join("".join(char if char.isalnum() else " " for char in text.lower()).split())
 
     taken = {plain(text) for text in taken}
-    for prompt in prompts.load("english", NEGATIVE_TYPES).values():
+    for prompt in prompts.load("english", (*NEGATIVE_TYPES, PARAPHRASE)).values():
         for example in prompt.examples:
             for text in (example.caption, example.negative):
                 assert text is None or len(text.split()) < 4 or plain(text) not in taken, text

@@ -1,0 +1,176 @@
+"""What a negative gives away without its picture: the blind test of generated negatives, and refining them by it.
+
+Two scorers say how much likelier it is that a text is the negative of its caption than the other way round, a gap in
+[-1, 1]: `ngrams`, a classifier trained on the negatives themselves (`stages/ngrams.py`), and `likelihood`, the
+generator's own log-probability of both texts. A gap of 0 gives nothing away. Refining:
+
+    drop       reject each negative that a scorer is surer about than a margin
+    rebalance  reject negatives at random until each gap is as common as its opposite
+    reweight   keep all, with a weight: the share that rebalancing would keep of the negative's kind
+
+Rebalancing follows SugarCrepe's adversarial refinement (arXiv 2306.14610): a grid over the gaps of all scorers, in
+which a cell and its mirror image end up with the same number of negatives. Draws are fixed by the texts.
+"""
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline import tables
+from pipeline.schema import NEGATIVE_TYPES
+from stages import ngrams
+from stages.ngrams import Judge
+
+CELLS = 20
+"""Cells of equal width on either side of a zero gap."""
+
+REASON = "blind"
+"""Why a negative that text alone gives away is rejected."""
+
+Refine = Literal["off", "drop", "reweight", "rebalance"]
+Vector = NDArray[np.float64]
+Likelihood = Callable[[Sequence[str]], Sequence[float]]
+"""Texts -> natural log of their probability under a language model."""
+
+
+class Row(NamedTuple):
+    """A caption, its negative, and the picture they belong to."""
+
+    image_key: str
+    caption: str
+    negative: str
+
+
+class Blind(NamedTuple):
+    """How well one scorer does on one type.
+
+    Attributes:
+        n: negatives tested, each against its caption.
+        accuracy: share of them told from their caption; undecided counts half, and 0.5 means no artefact.
+        low, high: its 95 % interval, clustered by picture.
+    """
+
+    n: int
+    accuracy: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Examined:
+    """One type's blind test, and what refining needs to know of it.
+
+    Attributes:
+        blind: scorer -> how well it did.
+        judge: the classifier, which scores pictures it has not read of.
+        likelihood: the second scorer, when it was asked for.
+        keep: share of negatives to keep per cell of the grid over the gaps.
+    """
+
+    blind: dict[str, Blind]
+    judge: Judge
+    likelihood: Likelihood | None
+    keep: Vector
+
+    def gaps(self, rows: Sequence[Row]) -> NDArray[np.float64]:
+        """Gap of each row under each scorer, [rows, scorers], in [-1, 1]; positive = the negative is told."""
+        return _gaps(rows, self.judge, self.likelihood)
+
+
+def examine(negatives: Path, pairs: Path, limit: int, likelihood: Likelihood | None = None) -> dict[str, Examined]:
+    """Train and test on up to `limit` accepted negatives per type, those of the smallest pair ids, which are hashes."""
+    with tables.connect({"negatives": negatives, "pairs": pairs}) as sql:
+        found = sql.execute(
+            "select type, image_key, caption, text from negatives join pairs using (pair_id) where status = 'accepted' "
+            "qualify row_number() over (partition by type order by pair_id) <= $1 order by type, pair_id",
+            [limit],
+        ).fetchall()
+    examined = {}
+    for kind in NEGATIVE_TYPES:
+        rows = [Row(*row) for named, *row in found if named == kind]
+        if len({row.image_key for row in rows}) >= ngrams.FEWEST:
+            examined[kind] = examine_type(rows, likelihood)
+    return examined
+
+
+def examine_type(rows: Sequence[Row], likelihood: Likelihood | None = None) -> Examined:
+    """The blind test of one type. Raises ValueError below `ngrams.FEWEST` pictures."""
+    pictures = [row.image_key for row in rows]
+    judge = Judge.train(pictures, [row.caption for row in rows], [row.negative for row in rows])
+    gaps = _gaps(rows, judge, likelihood)
+    names = ("ngrams", "likelihood")[: gaps.shape[1]]
+    blind = {name: _blind(gaps[:, i], pictures) for i, name in enumerate(names)}
+    return Examined(blind, judge, likelihood, keep_shares(gaps))
+
+
+def refine(
+    candidates: Sequence[dict[str, Any]],
+    captions: Mapping[str, tuple[str, str]],
+    examined: Mapping[str, Examined],
+    mode: Refine,
+    margin: float,
+) -> list[dict[str, Any]]:
+    """Reject or weigh down the accepted negatives that text alone gives away.
+
+    Args:
+        candidates: rows of the negatives table.
+        captions: pair id -> (picture, caption).
+        examined: type -> its blind test.
+        mode: see above.
+        margin: gap from which `drop` rejects.
+    """
+    refined = list(candidates)
+    for kind, test in examined.items():
+        places = [i for i, row in enumerate(refined) if row["type"] == kind and row["status"] == "accepted"]
+        rows = [Row(*captions[refined[i]["pair_id"]], refined[i]["text"]) for i in places]
+        if not rows or mode == "off":
+            continue
+        gaps = test.gaps(rows)
+        weights = test.keep[_cells(gaps)]
+        for place, row, gap, weight in zip(places, rows, gaps, weights, strict=True):
+            if mode == "reweight":
+                refined[place] = {**refined[place], "weight": float(weight)}
+            elif gap.max() >= margin if mode == "drop" else _drawn(row) >= weight:
+                refined[place] = {**refined[place], "status": "rejected", "reason": REASON}
+    return refined
+
+
+def keep_shares(gaps: NDArray[np.float64]) -> Vector:
+    """Share of negatives to keep per cell, so that a cell and its mirror image are equally common: min(n, n') / n."""
+    counts = np.bincount(_cells(gaps), minlength=(2 * CELLS) ** gaps.shape[1]).astype(float)
+    shares: Vector = np.minimum(counts, counts[::-1]) / np.maximum(counts, 1)
+    return shares
+
+
+def _cells(gaps: NDArray[np.float64]) -> NDArray[np.int64]:
+    """Number of each row's cell; mirrored cells have numbers of the same sum, a gap of exactly 1 is in the last."""
+    outward = np.minimum((np.abs(gaps) * CELLS).astype(np.int64), CELLS - 1)
+    sides = np.where(gaps > 0, CELLS + outward, CELLS - 1 - outward)
+    return np.asarray(sides @ (2 * CELLS) ** np.arange(gaps.shape[1]))
+
+
+def _gaps(rows: Sequence[Row], judge: Judge, likelihood: Likelihood | None) -> NDArray[np.float64]:
+    pictures = [row.image_key for row in rows]
+    captions, negatives = [row.caption for row in rows], [row.negative for row in rows]
+    logits = [judge.score(pictures, negatives) - judge.score(pictures, captions)]
+    if likelihood:
+        logits.append(np.subtract(likelihood(captions), likelihood(negatives)))
+    return np.tanh(np.stack(logits, axis=1) / 2)
+
+
+def _blind(gaps: Vector, pictures: Sequence[str]) -> Blind:
+    right = (1 + np.sign(gaps)) / 2
+    mean = float(right.mean())
+    _, cluster = np.unique(pictures, return_inverse=True)
+    spread = 1.96 * float(np.sqrt((np.bincount(cluster, right - mean) ** 2).sum())) / len(right)
+    return Blind(len(right), round(mean, 4), round(max(mean - spread, 0.0), 4), round(min(mean + spread, 1.0), 4))
+
+
+def _drawn(row: Row) -> float:
+    """A number in [0, 1) fixed by the texts."""
+    return int(hashlib.sha256(f"{row.caption}\0{row.negative}".encode()).hexdigest()[:12], 16) / 16**12
