@@ -7,6 +7,7 @@ to disk; only one shard's texts are in Python's memory.
 
 import re
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -72,15 +73,27 @@ def run(config: Config, inputs: Inputs, out: Path, progress: Progress) -> dict[s
     pairs, negatives = inputs["pairs"], inputs["negatives"]
     tokenize = tokenizer(config.tokenizer)
     checks = read_checks()
-    with tables.connect({"pairs": pairs.table("pairs"), "negatives": negatives.table("negatives")}) as sql:
+    with (
+        _spilling(config),
+        tables.connect({"pairs": pairs.table("pairs"), "negatives": negatives.table("negatives")}) as sql,
+    ):
         sql.execute("set memory_limit = $1", [config.memory])
         sql.execute("set temp_directory = $1", [str(out / SCRATCH)])
+        sql.execute("set preserve_insertion_order = false")
         # What only needs the inputs is checked before the long work.
         offending = validate(sql, [check for check in checks if not check.of_dataset])
         with_copies = group_pictures(sql)
         _assemble(sql, config.min_negatives, config.duplicates)
         found = _leaks(sql, config, pairs)
-        total = _one(sql, "select count(*) from dataset")
+        splits = dict(sql.execute("select split::varchar, count(*) from dataset group by 1 order by 1").fetchall())
+        if not splits.get("train"):
+            raise UserError(
+                "assemble",
+                "no pair is left for training",
+                "at least one",
+                "lower assemble.min_negatives or see degla sql",
+            )
+        total = sum(splits.values())
         rows = sql.sql(
             f"""select dataset.* replace (coalesce(flagged.names, []) as leaks)
                 from dataset left join flagged using (pair_id)
@@ -92,13 +105,6 @@ def run(config: Config, inputs: Inputs, out: Path, progress: Progress) -> dict[s
                 tables.write(path, _with_tokens(shard, tokenize), DATASET)
             progress("pairs", min((index + 1) * config.shard, total), total)
         tables.write(tables.part(out / "leaks", 0), sql.sql("from leaks").to_arrow_table(), LEAKS)
-        if not total or not (splits := _splits(sql)).get("train"):
-            raise UserError(
-                "assemble",
-                "no pair is left for training",
-                "at least one",
-                "lower assemble.min_negatives or see degla sql",
-            )
         copies = count_copies(sql) | {"pictures_with_copies": with_copies}
         sql.execute("drop table dataset")
         sql.read_parquet(str(out / "*.parquet")).create_view("dataset")
@@ -115,6 +121,21 @@ def run(config: Config, inputs: Inputs, out: Path, progress: Progress) -> dict[s
     severities = {check.what: check.severity for check in checks}
     dataset_card.write(out, pairs, facts, config.model_dump(mode="json"), severities)
     return facts
+
+
+@contextmanager
+def _spilling(config: Config) -> Iterator[None]:
+    """What DuckDB says of its memory and its disk, as a user's error."""
+    try:
+        yield
+    except (duckdb.OutOfMemoryException, duckdb.IOException, duckdb.ParserException) as error:
+        said = str(error).strip().splitlines()[0]
+        raise UserError(
+            "assemble",
+            f"DuckDB with {config.memory} of memory: {said}",
+            "memory as in 2GB, and room on the disk to spill to",
+            "set assemble.memory, or free some disk",
+        ) from None
 
 
 class Check(NamedTuple):
@@ -197,10 +218,6 @@ def _leaks(sql: duckdb.DuckDBPyConnection, config: Config, pairs: Artifact) -> d
     return counts
 
 
-def _one(sql: duckdb.DuckDBPyConnection, query: str) -> int:
-    return int(sql.execute(query).fetchall()[0][0])
-
-
 def _rechunk(reader: pa.RecordBatchReader, size: int) -> Iterator[pa.Table]:
     """Tables of exactly `size` rows (the last may be shorter), whatever batch sizes the reader gives."""
     waiting: list[pa.RecordBatch] = []
@@ -220,10 +237,6 @@ def _with_tokens(table: pa.Table, tokenize: Tokenize) -> pa.Table:
     for column in ("caption", *NEGATIVE_TYPES):
         table = table.append_column(f"{column}_tokens", tokenise(table[column].combine_chunks(), tokenize))
     return table.select(DATASET.names)
-
-
-def _splits(sql: duckdb.DuckDBPyConnection) -> dict[str, int]:
-    return dict(sql.execute("select split::varchar, count(*) from dataset group by 1 order by 1").fetchall())
 
 
 def _facts(sql: duckdb.DuckDBPyConnection) -> dict[str, Any]:

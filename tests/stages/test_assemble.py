@@ -5,10 +5,11 @@ from typing import Any
 
 import duckdb
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from pipeline import tables
-from pipeline.artifact import Artifact, Store, now
+from pipeline.artifact import Artifact, Manifest, Store, now
 from pipeline.errors import UserError
 from pipeline.schema import DATASET, NEGATIVE_TYPES, NEGATIVES, PAIRS
 from pipeline.stage import Inputs, silent
@@ -167,17 +168,42 @@ def test_paraphrases_stand_beside_the_negatives_and_do_not_count_as_such(tmp_pat
     assert not tables.files(tmp_path / "none")
 
 
-def test_more_than_fits_in_memory_spills_and_gives_the_same_bytes(tmp_path: Path) -> None:
-    rng = np.random.default_rng(0)
-    words = ["".join(rng.choice(list("abcdefghijklmnopqrstuvwxyz"), 30)) for _ in range(50)]
-    rows = [pair(i, f"{i} " + " ".join(rng.choice(words, 40)), i // 5) for i in range(12_000)]
-    texts = [negative(row, kind, f"{row['caption']} {kind}") for row in rows for kind in NEGATIVE_TYPES]
-    given = inputs(tmp_path, rows, texts)
-    run(tmp_path / "roomy", given, shard=4000)
-    run(tmp_path / "tight", given, shard=4000, memory="64MB")
-    assert sum(len(row["text"]) for row in texts) > 70e6, "what is joined and sorted is larger than the memory"
-    for path in tables.files(tmp_path / "roomy"):
-        assert (tmp_path / "tight" / path.name).read_bytes() == path.read_bytes()
+def test_more_than_fits_in_memory_spills_to_disk(tmp_path: Path) -> None:
+    """150 MB of texts are joined, and sorted into a second copy, in 190 MB: what does not fit goes through the disk."""
+    count, long = 50_000, "x" * 500
+    ids = [f"{number * 0x9E3779B97F4A7C15 % 2**64:016x}" for number in range(count)]
+    pictures = [number // 5 for number in range(count)]
+    pairs = {
+        "pair_id": ids,
+        "caption": [f"{number % 97} {long}" for number in range(count)],
+        "image_key": [f"csv:c:{picture}" for picture in pictures],
+        "image_sha256": [f"{picture:064x}" for picture in pictures],
+        "phash": pa.array([picture * 0x9E3779B97F4A7C15 % 2**64 for picture in pictures], pa.uint64()),
+    }
+    texts = {
+        "pair_id": np.repeat(ids, 5),
+        "type": list(NEGATIVE_TYPES) * count,
+        "text": [f"{number % 89} y{long}" for number in range(5 * count)],
+    }
+    given = {}
+    for kind, row, columns, schema in (
+        ("pairs", PAIRS_ROWS[0], pairs, PAIRS),
+        ("negatives", NEGATIVE_ROWS[0], texts, NEGATIVES),
+    ):
+        rows = len(columns["pair_id"])
+        filled = {name: columns.get(name, pa.array([row[name]] * rows, schema.field(name).type)) for name in row}
+        tables.write(tables.part(tmp_path / kind, 0), pa.table(filled), schema)
+        manifest = Manifest.model_construct(kind=kind, files={}, meta={"image_root": "images"})
+        given[kind] = Artifact(tmp_path / kind, manifest)
+    assert run(tmp_path / "out", given, memory="190MB")["splits"] == {"train": count}
+    found = tables.read(tmp_path / "out", ["pair_id"])["pair_id"].to_pylist()
+    assert found == sorted(ids, key=lambda name: hashlib.md5(f"0 {name}".encode()).hexdigest())
+
+
+@pytest.mark.parametrize("memory", ["1MB", "plenty"])
+def test_wrong_memory_is_said_in_one_line(tmp_path: Path, memory: str) -> None:
+    with pytest.raises(UserError, match=rf"assemble: DuckDB with {memory} of memory: .*fix: set assemble\.memory"):
+        run(tmp_path / "out", inputs(tmp_path, PAIRS_ROWS, NEGATIVE_ROWS), memory=memory)
 
 
 def test_checks_of_the_dataset_read_what_was_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
