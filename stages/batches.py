@@ -3,13 +3,14 @@
 A batch is a pure function of (dataset, settings, step), so a resumed run needs to remember nothing but its step.
 
 Shapes: B pairs of this process, K negatives per caption, N texts = B captions + the negatives there are, L tokens of
-the longest of them, C, H, W picture.
+the longest of them, M pairs with a second picture, C, H, W picture.
 """
 # ruff: noqa: N815 - shapes are suffixes of names here, also of fields
 
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -34,30 +35,46 @@ class Batch:
     """One process's share of a global batch.
 
     Attributes:
-        image_BCHW: uint8 from the loader, what the model reads after `normalised`.
+        image_BCHW: uint8 from the loader, what the model reads after `on`.
         tokens_NL: int64, zero-padded; the B captions, then the negatives there are, row by row of `have_BK`.
-        have_BK: bool, which negatives there are.
+        type_BK: int64, which type each negative is of (its place in `types`); -1 = there is none.
+        other_MCHW: pictures of the first negatives, as `image_BCHW`, for the rows of `depicted_B`.
+        depicted_B: bool, which pairs have such a picture.
     """
 
     image_BCHW: Tensor
     tokens_NL: Tensor
-    have_BK: Tensor
+    type_BK: Tensor
+    other_MCHW: Tensor
+    depicted_B: Tensor
+
+    @property
+    def have_BK(self) -> Tensor:  # noqa: N802 - shapes are suffixes of names here
+        """bool, which negatives there are."""
+        return self.type_BK >= 0
 
     def on(self, device: str, model: Clip) -> "Batch":
         """The batch on a device, its pictures normalised for the model."""
-        image_BCHW = clip.normalise(model, self.image_BCHW.to(device, non_blocking=True))
-        return Batch(image_BCHW, self.tokens_NL.to(device, non_blocking=True), self.have_BK.to(device))
+        move = partial(torch.Tensor.to, device=device, non_blocking=True)
+        image_BCHW, other_MCHW = (
+            clip.normalise(model, move(pictures)) for pictures in (self.image_BCHW, self.other_MCHW)
+        )
+        return Batch(image_BCHW, move(self.tokens_NL), move(self.type_BK), other_MCHW, move(self.depicted_B))
 
     def split(self, parts: int) -> list["Batch"]:
-        """The batch in pieces of as equal a size as can be; each keeps the negatives of its captions."""
-        count = len(self.have_BK)
-        counts = self.have_BK.sum(dim=1).tolist()
-        ends = np.cumsum([0, *counts]) + count
+        """The batch in pieces of as equal a size as can be; each keeps the negatives and pictures of its captions."""
+        count = len(self.type_BK)
+        if parts == 1:
+            return [self]
+        ends = np.cumsum([0, *self.have_BK.sum(dim=1).tolist()]) + count
+        shown = np.cumsum([0, *self.depicted_B.tolist()])
         pieces = []
         for rows in np.array_split(np.arange(count), min(parts, count)):
             first, last = int(rows[0]), int(rows[-1]) + 1
             texts = torch.cat([self.tokens_NL[first:last], self.tokens_NL[ends[first] : ends[last]]])
-            pieces.append(Batch(self.image_BCHW[first:last], texts, self.have_BK[first:last]))
+            other_MCHW = self.other_MCHW[shown[first] : shown[last]]
+            piece = (self.image_BCHW[first:last], texts, self.type_BK[first:last], other_MCHW)
+            pieces.append(Batch(*piece, self.depicted_B[first:last]))
         return pieces
 
 
@@ -71,6 +88,7 @@ class Rows:
         image: row -> number of its image_group; rows that share one are captions of one picture, or of copies of it.
         tokens: per text column (the caption, then the types) all token ids, and the row offsets into them.
         have: [rows, types], whether a row has that negative.
+        depicting: [rows, types], index into `uris` of a picture that the negative is about; -1 = none.
     """
 
     root: Path
@@ -79,6 +97,7 @@ class Rows:
     image: Ints
     tokens: list[tuple[NDArray[np.int32], Ints]]
     have: NDArray[np.bool_]
+    depicting: Ints
 
     def __len__(self) -> int:
         return len(self.picture)
@@ -89,13 +108,25 @@ class Rows:
         return torch.from_numpy(values[offsets[row] : offsets[row + 1]].astype(np.int64))
 
 
-def read_rows(dataset: Artifact, pairs: Artifact, types: Sequence[str]) -> Rows:
-    """The rows of the training split, only the columns training needs. Raises UserError when there is none."""
+def read_rows(
+    dataset: Artifact, pairs: Artifact, types: Sequence[str], split: str = "train", shown: Path | None = None
+) -> Rows:
+    """The rows of one split, only the columns training needs.
+
+    Args:
+        dataset, pairs: the artifacts.
+        types: negative types to read.
+        split: train, val or test.
+        shown: a table that names pictures of negatives, see `_shown`.
+
+    Raises:
+        UserError: there is no such row, or `shown` cannot be read.
+    """
     columns = ["caption_tokens", *(f"{kind}_tokens" for kind in types)]
-    table = tables.read(dataset.table("dataset"), ["image_group", "image_uri", "split", *columns])
-    table = table.filter(np.asarray(table["split"].to_numpy() == "train")).combine_chunks()
+    table = tables.read(dataset.table("dataset"), ["pair_id", "image_group", "image_uri", "split", *columns])
+    table = table.filter(np.asarray(table["split"].to_numpy() == split)).combine_chunks()
     if not len(table):
-        raise UserError("train", "the dataset has no row in split train", "at least one", "see degla sql, or ingest")
+        raise UserError("train", f"the dataset has no row in split {split}", "at least one", "see degla sql, or ingest")
     tokens = []
     for name in columns:
         column = table[name].chunk(0) if table[name].num_chunks else table[name].combine_chunks()
@@ -103,15 +134,52 @@ def read_rows(dataset: Artifact, pairs: Artifact, types: Sequence[str]) -> Rows:
         tokens.append((np.asarray(column.flatten()), np.concatenate([[0], np.cumsum(lengths)])))
     uris, picture = np.unique(table["image_uri"].to_numpy().astype(str), return_inverse=True)
     _, image = np.unique(table["image_group"].to_numpy().astype(str), return_inverse=True)
-    have = np.stack([np.asarray(table[f"{kind}_tokens"].is_valid()) for kind in types], axis=1) if types else None
+    have = np.zeros((len(table), len(types)), dtype=bool)
+    for place, kind in enumerate(types):
+        have[:, place] = table[f"{kind}_tokens"].is_valid()
+    depicting: Ints = np.full(have.shape, -1, dtype=np.int64)
+    more: list[str] = []
+    if shown is not None:
+        depicting, more = _shown(shown, table["pair_id"].to_pylist(), types, len(uris))
     return Rows(
         root=pairs.path / pairs.meta["image_root"],
-        uris=uris.tolist(),
+        uris=[*uris.tolist(), *more],
         picture=picture,
         image=image,
         tokens=tokens,
-        have=np.zeros((len(table), 0), dtype=bool) if have is None else have,
+        have=have,
+        depicting=np.where(have, depicting, -1),
     )
+
+
+def _shown(path: Path, pair_ids: list[str], types: Sequence[str], known: int) -> tuple[Ints, list[str]]:
+    """Pictures of negatives from a user's CSV or Parquet file: (picture number of each row and type, their files).
+
+    The file has the columns pair_id, type and image, a path beside it; rows of other pairs and types do not count.
+    """
+    import duckdb
+
+    try:
+        # replace(): a quote in a path must not end the string
+        named = duckdb.sql(f"select pair_id::varchar, type, image from '{str(path).replace(chr(39), chr(39) * 2)}'")  # noqa: S608
+        listed = named.fetchall()
+    except duckdb.Error as error:
+        line = str(error).splitlines()[0]
+        raise UserError(
+            "train", f"cannot read {path}: {line}", "a CSV or Parquet file with pair_id, type, image", "mend it"
+        ) from None
+    row_of = {pair_id: row for row, pair_id in enumerate(pair_ids)}
+    depicting: Ints = np.full((len(pair_ids), len(types)), -1, dtype=np.int64)
+    files: list[str] = []
+    for pair_id, kind, image in listed:
+        if pair_id in row_of and kind in types:
+            depicting[row_of[pair_id], types.index(kind)] = known + len(files)
+            files.append(str(path.absolute().parent / image))
+    if not files:
+        raise UserError(
+            "train", f"{path} names no pair and type of this dataset", "pair_id as in the dataset", "see degla show"
+        )
+    return depicting, files
 
 
 # -- which rows, which negatives ---------------------------------------------------------------------------------------
@@ -157,6 +225,29 @@ def epoch_negatives(have: NDArray[np.bool_], count: int, seed: int, epoch: int) 
     return np.where(np.isfinite(np.take_along_axis(draw, chosen, axis=1)), chosen, -1)
 
 
+def with_neighbours(order: Ints, rows: Rows, neighbours: Ints, seed: int, epoch: int) -> Ints:
+    """Each batch of `order`, [batches, half], followed by one row for each of its rows: a caption of a similar picture.
+
+    The picture is drawn from the row's `neighbours`, [pictures, k], among those the batch does not show yet; where it
+    shows all of them, from all pictures.
+    """
+    draw = np.random.default_rng((seed, epoch, 2))
+    by_picture = np.argsort(rows.picture, kind="stable")
+    ends = np.searchsorted(rows.picture[by_picture], np.arange(len(rows.uris) + 1))
+    partners = np.empty_like(order)
+    for number, anchors in enumerate(order):
+        seen = set(rows.image[anchors].tolist())
+        for place, anchor in enumerate(anchors):
+            similar = draw.permutation(neighbours[rows.picture[anchor]]).tolist()
+            captions = (int(draw.choice(by_picture[ends[p] : ends[p + 1]])) for p in similar)
+            chosen = next((row for row in captions if int(rows.image[row]) not in seen), None)
+            while chosen is None or int(rows.image[chosen]) in seen:
+                chosen = int(draw.integers(len(rows)))
+            seen.add(int(rows.image[chosen]))
+            partners[number, place] = chosen
+    return np.concatenate([order, partners], axis=1)
+
+
 # -- batches -----------------------------------------------------------------------------------------------------------
 
 
@@ -172,6 +263,8 @@ class Batches(Dataset[Batch]):
         seed: of order and draw.
         rank: which share of each batch, `batch / world` rows of it.
         world: processes that share each batch.
+        neighbours: [pictures, k], similar pictures of each; with them the second half of each batch is drawn from
+            those of the first.
 
     Raises:
         UserError: not one batch of different pictures can be made.
@@ -187,13 +280,18 @@ class Batches(Dataset[Batch]):
         seed: int,
         rank: int = 0,
         world: int = 1,
+        neighbours: Ints | None = None,
     ) -> None:
         self.rows, self.pictures = rows, pictures
-        orders = [epoch_order(rows.image, batch, seed, epoch) for epoch in range(epochs)]
-        if not sum(map(len, orders)):
+        of_order = batch if neighbours is None else batch // 2
+        orders = [epoch_order(rows.image, of_order, seed, epoch) for epoch in range(epochs)]
+        different = int(rows.image.max()) + 1
+        if neighbours is not None and different >= batch:
+            orders = [with_neighbours(order, rows, neighbours, seed, epoch) for epoch, order in enumerate(orders)]
+        if not sum(map(len, orders)) or different < batch:
             raise UserError(
                 "train",
-                f"a batch of {batch} needs as many different pictures, and there are {rows.image.max() + 1}",
+                f"a batch of {batch} needs as many different pictures, and there are {different}",
                 "a batch no larger than the training split's pictures",
                 "lower train.batch",
             )
@@ -205,6 +303,10 @@ class Batches(Dataset[Batch]):
     def __len__(self) -> int:
         return len(self.order)
 
+    def epoch_starts(self, step: int) -> bool:
+        """Whether the batch of that 0-based step is the first of its epoch."""
+        return step == 0 or (step < len(self) and bool(self.epoch[step] != self.epoch[step - 1]))
+
     def epochs_done(self, step: int) -> float:
         """Epochs done, fractional, after `step` steps."""
         epoch = int(self.epoch[step - 1])
@@ -213,12 +315,25 @@ class Batches(Dataset[Batch]):
 
     def __getitem__(self, step: int) -> Batch:
         rows, chosen = self.order[step], self.negatives[self.epoch[step]][self.order[step]]
+        shown_B = self._first_shown(rows, chosen)
         texts = [self.rows.text(0, row) for row in rows]
         texts += [
             self.rows.text(1 + chosen[place], rows[place[0]]) for place in zip(*np.nonzero(chosen >= 0), strict=True)
         ]
         image_BCHW = torch.stack([self.pictures[picture] for picture in self.rows.picture[rows]])
-        return Batch(image_BCHW, clip.pad(texts), torch.from_numpy(chosen >= 0))
+        others = [self.pictures[picture] for picture in shown_B[shown_B >= 0]]
+        other_MCHW = torch.stack(others) if others else image_BCHW[:0]
+        return Batch(image_BCHW, clip.pad(texts), torch.from_numpy(chosen), other_MCHW, torch.from_numpy(shown_B >= 0))
+
+    def _first_shown(self, rows: Ints, chosen: Ints) -> Ints:
+        """The picture of each row's first negative, -1 = none; a negative that has one is moved to the front."""
+        if not chosen.shape[1]:
+            return np.full(len(rows), -1, dtype=np.int64)
+        shown = np.where(chosen >= 0, self.rows.depicting[rows[:, None], chosen], -1)
+        each, first = np.arange(len(rows)), np.argmax(shown >= 0, axis=1)
+        chosen[each, first], chosen[:, 0] = chosen[:, 0].copy(), chosen[each, first].copy()
+        found: Ints = shown[each, first]
+        return found
 
 
 class Pictures:

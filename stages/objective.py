@@ -1,139 +1,32 @@
-"""The DeGLA objective: student, teacher, the four loss terms, and the moving average that makes the teacher.
+"""Student and teacher, the weighted loss between them, and the moving average that makes the teacher.
 
-Paper: Decoupled Global-Local Alignment (arXiv 2504.16801). Every term is a plain function of embeddings of the whole
-global batch, in fp32, so its value and gradient do not depend on how the batch was cut into chunks or over processes.
+The terms are in stages/losses.py and stages/rivals.py; here is how they get the embeddings of the whole global batch,
+however it was cut into chunks and over processes, and how their gradients get back to the parameters.
 
-Shapes: B images and captions, K negatives per caption, D embedding width, N texts = B captions + the negatives there
-are, L tokens. All embeddings have L2 norm 1, except the rows of `neg_BKD` where `have_BK` is False: those are zeros
-and take part in nothing.
+Shapes: B images and captions, K negatives per caption, T types, D embedding width, M pictures.
 """
-# ruff: noqa: N815 - shapes are suffixes of names here, also of fields
 
 import copy
 import math
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
-import torch.nn.functional as F  # noqa: N812 - the name everyone uses
 from torch import Tensor, nn
 
 from pipeline import clip
 from pipeline.errors import UserError
+from pipeline.schema import NEGATIVE_TYPES
+from stages import losses, processes, rivals
+from stages.losses import Embeddings
 
 if TYPE_CHECKING:
     from stages.batches import Batch
     from stages.train import Loss
 
-
-class Embeddings(NamedTuple):
-    """What one model says about one batch."""
-
-    image_BD: Tensor
-    text_BD: Tensor
-    neg_BKD: Tensor
-    have_BK: Tensor
-
-
-# -- the terms ---------------------------------------------------------------------------------------------------------
-
-
-def base_loss(student: Embeddings, scale: Tensor) -> Tensor:
-    """NegCLIP's loss: each image against all captions and all negatives, each caption against all images.
-
-    Mean over images, mean over captions, mean of the two::
-
-        i2t = t2i = 0
-        for i in range(B):
-            options = [image[i] @ text[j] for j in range(B)]
-            options += [image[i] @ neg[j][k] for j in range(B) for k in range(K) if have[j][k]]
-            i2t += -log(exp(scale * image[i] @ text[i]) / sum(exp(scale * x) for x in options)) / B
-            t2i += -log(exp(scale * image[i] @ text[i]) / sum(exp(scale * image[j] @ text[i]) for j in range(B))) / B
-        loss = (i2t + t2i) / 2
-
-    Source: paper, the global term; NegCLIP (Yuksekgonul et al. 2023). Without negatives it is CLIP's own loss.
-    """
-    image_BD, text_BD, neg_BKD, have_BK = student
-    own_B = torch.arange(len(image_BD), device=image_BD.device)
-    image_text_BB = scale * image_BD @ text_BD.T
-    image_neg_BM = (scale * image_BD @ neg_BKD.flatten(0, 1).T).masked_fill(~have_BK.flatten(), -torch.inf)
-    image_to_text = F.cross_entropy(torch.cat([image_text_BB, image_neg_BM], dim=1), own_B)
-    return (image_to_text + F.cross_entropy(image_text_BB.T, own_B)) / 2
-
-
-def distill_loss(student: Embeddings, teacher: Embeddings) -> Tensor:
-    """Distance from the teacher: the squared differences summed over features and over all rows of the global batch.
-
-    A sum, as the paper has it, so it grows with the batch: the paper's weight 0.005 belongs to 256 images with 4
-    negatives each::
-
-        loss = 0
-        for i in range(B):
-            for d in range(D):
-                loss += (image[i][d] - image_t[i][d]) ** 2 + (text[i][d] - text_t[i][d]) ** 2
-                loss += sum((neg[i][k][d] - neg_t[i][k][d]) ** 2 for k in range(K) if have[i][k])
-
-    Source: paper, the self-distillation term.
-    """
-    pairs = zip(student[:3], teacher[:3], strict=True)
-    return torch.stack([(mine - theirs).square().sum() for mine, theirs in pairs]).sum()
-
-
-def igc_loss(student: Embeddings, scale: Tensor) -> Tensor:
-    """Image-grounded contrast: each image's own caption against that caption's own negatives. Mean over images.
-
-    An image whose caption has no negative adds 0::
-
-        loss = 0
-        for i in range(B):
-            options = [image[i] @ text[i]] + [image[i] @ neg[i][k] for k in range(K) if have[i][k]]
-            loss += -log(exp(scale * options[0]) / sum(exp(scale * x) for x in options)) / B
-
-    Source: paper, the image-grounded term.
-    """
-    image_BD, text_BD, neg_BKD, have_BK = student
-    return _own_contrast(image_BD, text_BD, neg_BKD, have_BK, scale)
-
-
-def tgc_loss(
-    student: Embeddings, teacher: Embeddings, scale: float, layout: Literal["paper", "as_released"] = "paper"
-) -> Tensor:
-    """Text-grounded contrast: each caption against the teacher's embedding of it and its own negatives. Mean over B.
-
-    The caption and its negatives are the student's; a caption without negatives adds 0::
-
-        loss = 0
-        for i in range(B):
-            options = [text[i] @ text_t[i]] + [text[i] @ neg[i][k] for k in range(K) if have[i][k]]
-            loss += -log(exp(scale * options[0]) / sum(exp(scale * x) for x in options)) / B
-
-    `as_released` takes the negatives the released code takes: its mask counts negatives type by type while they lie
-    caption by caption, so caption i meets the negatives at the flat places i, i + B, i + 2 B, ...::
-
-        own = [divmod(t * B + i, K) for t in range(K)]
-        options = [text[i] @ text_t[i]] + [text[i] @ neg[j][k] for j, k in own if have[j][k]]
-
-    Source: paper, the text-grounded term (scale 10); the released train script for `as_released`.
-    """
-    neg_BKD, have_BK = student.neg_BKD, student.have_BK
-    if layout == "as_released":
-        count, kinds, width = neg_BKD.shape
-        neg_BKD = neg_BKD.reshape(kinds, count, width).transpose(0, 1)
-        have_BK = have_BK.reshape(kinds, count).T
-    return _own_contrast(student.text_BD, teacher.text_BD, neg_BKD, have_BK, scale)
-
-
-def _own_contrast(
-    anchor_BD: Tensor, positive_BD: Tensor, neg_BKD: Tensor, have_BK: Tensor, scale: Tensor | float
-) -> Tensor:
-    positive_B1 = scale * (anchor_BD * positive_BD).sum(dim=1, keepdim=True)
-    # Masked after scaling: the gradient of the scale would be 0 * inf otherwise.
-    neg_BK = (scale * torch.einsum("bd,bkd->bk", anchor_BD, neg_BKD)).masked_fill(~have_BK, -torch.inf)
-    first_B = torch.zeros(len(anchor_BD), dtype=torch.int64, device=anchor_BD.device)
-    return F.cross_entropy(torch.cat([positive_B1, neg_BK], dim=1), first_B)
-
-
-# -- student and teacher -----------------------------------------------------------------------------------------------
+RETENTION = ("contrast_distill", "clip")
+"""The terms by whose gradients GIFT tells which weights matter to what the model knows."""
 
 
 class Objective:
@@ -149,6 +42,7 @@ class Objective:
 
     Attributes:
         freshly_normed: a BatchNorm of the student still learns its statistics, from each chunk as a whole.
+        threshold_T: what the ranking term asks of each type, made anew after every step.
     """
 
     def __init__(self, config: "Loss", student: nn.Module, precision: Literal["fp32", "bf16", "fp16"] = "fp32") -> None:
@@ -161,14 +55,21 @@ class Objective:
         self.dtype = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
         student.train()
         self.freshly_normed = _settle_batch_norm(student)
-        pairs = [(self.teacher.state_dict()[name], tensor) for name, tensor in student.state_dict().items()]
+        self.threshold_T = torch.zeros(len(NEGATIVE_TYPES), device=next(student.parameters()).device)
+        self._next_threshold_T = self.threshold_T
+        theirs = self.teacher.state_dict()
+        pairs = [(theirs[name], tensor) for name, tensor in student.state_dict().items()]
         self._averaged = [pair for pair in pairs if pair[0].is_floating_point()]
         self._copied = [pair for pair in pairs if not pair[0].is_floating_point()]
+
+    def embed(self, batch: "Batch") -> Embeddings:
+        """What the student says about a batch."""
+        return self._embed(self.student, batch)
 
     def forward_backward(
         self, batch: "Batch", chunks: int = 1, scaled: Callable[[Tensor], Tensor] = lambda loss: loss
     ) -> dict[str, float]:
-        """Add the gradients of the loss to the student's parameters.
+        """Set the gradients of the loss on the student's parameters.
 
         Args:
             batch: this process's share of the global batch, on the student's device.
@@ -179,48 +80,48 @@ class Objective:
         Returns:
             "loss" and each raw term; NaN for a term of weight 0, which is not computed.
         """
-        if chunks > 1 and self.freshly_normed:
+        if (chunks > 1 or processes.world() > 1) and self.freshly_normed:
             raise UserError(
                 "train",
-                f"BatchNorm without statistics would see {chunks} chunks of the batch, not the batch",
-                "weights to start from, or whole batches",
-                "--set train.accumulate=1, or another train.model",
+                f"BatchNorm without statistics would see {max(chunks, processes.world())} pieces of the batch, not it",
+                "weights to start from, or whole batches in one process",
+                "--set train.accumulate=1 --set train.processes=1, or another train.model",
             )
-        teacher = self._teach(batch)
-        if chunks == 1:
-            losses = self.losses(self._embed(self.student, batch), teacher)
-            scaled(losses["loss"]).backward()  # type: ignore[no-untyped-call]
-            return {name: loss.item() for name, loss in losses.items()}
-        parts = batch.split(chunks)
-        with torch.no_grad():
-            pieces = [self._embed(self.student, part) for part in parts]
-        student = Embeddings(*map(torch.cat, zip(*pieces, strict=True)))
-        leaves = [tensor.requires_grad_() for tensor in student[:3]]
-        losses = self.losses(student, teacher)
-        scaled(losses["loss"]).backward()  # type: ignore[no-untyped-call]
-        sizes = [len(part.have_BK) for part in parts]
-        gradients = [torch.split(torch.zeros_like(leaf) if leaf.grad is None else leaf.grad, sizes) for leaf in leaves]
-        for part, *of_part in zip(parts, *gradients, strict=True):
-            torch.autograd.backward(self._embed(self.student, part)[:3], of_part)
-        return {name: loss.item() for name, loss in losses.items()}
+        importance = self._importance(batch, chunks, scaled) if self.config.fisher else []
+        self.student.zero_grad()
+        found = self._backward(batch, chunks, self.terms, scaled)
+        if self.config.fisher:
+            found["fisher"] = self._consolidate(importance, scaled(torch.ones_like(self.threshold_T[0])).item())
+        weights = self.config.weights()
+        total = sum(weight * found[name] for name, weight in weights.items() if weight)
+        return {"loss": total} | {f"{name}_loss": found.get(name, math.nan) for name in weights}
 
-    def losses(self, student: Embeddings, teacher: Embeddings | None) -> dict[str, Tensor]:
-        """ "loss", the weighted sum, and each raw term by the name of its column in the steps table."""
-        config = self.config
+    def terms(
+        self, student: Embeddings, teacher: Embeddings | None, only: tuple[str, ...] = ()
+    ) -> Iterator[tuple[str, float, Tensor]]:
+        """(name, weight, value) of each term whose weight is not 0, or of some, from the global batch's embeddings."""
+        config, threshold_T = self.config, self.threshold_T
         scale: Tensor = self.student.logit_scale.exp()  # type: ignore[operator, assignment]
-        terms: dict[str, tuple[float, Callable[[], Tensor]]] = {
-            "base_loss": (config.base, lambda: base_loss(student, scale)),
-            "distill_loss": (config.distill, lambda: distill_loss(student, _there(teacher))),
-            "igc_loss": (config.igc, lambda: igc_loss(student, scale)),
-            "tgc_loss": (
-                config.tgc,
-                lambda: tgc_loss(student, _there(teacher), config.tgc_scale, config.tgc_layout),
+        of_term: dict[str, Callable[[], Tensor]] = {
+            "base": lambda: losses.base_loss(student, scale),
+            "distill": lambda: losses.distill_loss(student, _there(teacher)),
+            "igc": lambda: losses.igc_loss(student, scale),
+            "tgc": lambda: losses.tgc_loss(student, _there(teacher), config.tgc_scale, config.tgc_layout),
+            "clip": lambda: rivals.clip_loss(student, scale),
+            "rank": lambda: rivals.rank_loss(student, scale, threshold_T),
+            "intra": lambda: rivals.intra_loss(student, scale),
+            "focal": lambda: rivals.focal_loss(student, scale, config.focal_gamma, config.focal_smoothing),
+            "distractor": lambda: rivals.distractor_loss(student, scale),
+            "triplet": lambda: rivals.triplet_loss(student, scale),
+            "contrast_distill": lambda: rivals.contrast_distill_loss(
+                student, _there(teacher), scale, config.temperature
             ),
         }
-        unused = torch.full_like(scale, torch.nan)
-        raw = {name: term() if weight else unused for name, (weight, term) in terms.items()}
-        total = torch.stack([weight * raw[name] for name, (weight, _) in terms.items() if weight]).sum()
-        return {"loss": total, **raw}
+        if config.rank:
+            self._next_threshold_T = rivals.rank_thresholds(student, scale, threshold_T)
+        for name, weight in config.weights().items():
+            if weight and name in of_term and (not only or name in only):
+                yield name, weight, of_term[name]()
 
     @property
     def scale(self) -> float:
@@ -228,10 +129,12 @@ class Objective:
         return float(self.student.logit_scale.detach().exp())  # type: ignore[operator]
 
     @torch.no_grad()
-    def clamp_scale(self) -> None:
-        """Keep the learned logit scale in [1, max_logit_scale], after the optimizer's step."""
+    def after_step(self) -> None:
+        """What follows the optimizer's step: the logit scale kept in bounds, teacher and thresholds moved on."""
         scale: Any = self.student.logit_scale
         scale.clamp_(0, math.log(self.config.max_logit_scale))
+        self.update_teacher()
+        self.threshold_T = self._next_threshold_T
 
     @torch.no_grad()
     def update_teacher(self) -> None:
@@ -241,23 +144,104 @@ class Objective:
         for theirs, mine in self._copied:
             theirs.copy_(mine)
 
-    def _teach(self, batch: "Batch") -> Embeddings | None:
-        if not self.config.distill and not self.config.tgc:
+    def new_epoch(self) -> None:
+        """The ranking term's thresholds begin at 0 in every epoch."""
+        self.threshold_T = torch.zeros_like(self.threshold_T)
+
+    # -- from parameters to embeddings and back ------------------------------------------------------------------------
+
+    def _backward(
+        self,
+        batch: "Batch",
+        chunks: int,
+        terms: Callable[[Embeddings, Embeddings | None], Iterator[tuple[str, float, Tensor]]],
+        scaled: Callable[[Tensor], Tensor],
+    ) -> dict[str, float]:
+        """Add the gradients of the weighted terms to the parameters, summed over chunks and processes."""
+        parts = batch.split(chunks)
+        teacher = self._teach(parts)
+        with torch.set_grad_enabled(len(parts) == 1):
+            pieces = [self._embed(self.student, part) for part in parts]
+        if len(parts) == 1 and processes.world() == 1:
+            return _differentiate(terms(pieces[0], teacher), scaled)
+        mine = Embeddings(*map(torch.cat, zip(*pieces, strict=True)))
+        whole = Embeddings(*map(processes.gathered, mine))
+        leaves = [tensor.detach().requires_grad_() for tensor in whole[:4]]
+        image_BD, text_BD, neg_BKD, other_BD = leaves
+        whole = Embeddings(image_BD, text_BD, neg_BKD, other_BD, whole.type_BK, whole.depicted_B)
+        found = _differentiate(terms(whole, teacher), scaled)
+
+        first = processes.rank() * len(mine.type_BK)
+        gradients = [torch.zeros_like(leaf) if leaf.grad is None else leaf.grad for leaf in leaves]
+        own = [gradient[first : first + len(mine.type_BK)] for gradient in gradients]
+        of_parts = zip(*(torch.split(gradient, [len(part.type_BK) for part in parts]) for gradient in own), strict=True)
+        for index, of_part in enumerate(of_parts):
+            piece = pieces[index] if len(parts) == 1 else self._embed(self.student, parts[index])
+            learning = [
+                place for place in range(len(leaves)) if piece[place].requires_grad and leaves[place].grad is not None
+            ]
+            if learning:  # not a locked tower, nor what no term looks at
+                torch.autograd.backward([piece[at] for at in learning], [of_part[at] for at in learning])
+        # Of the scale every process has the whole gradient already, of the rest its own share's.
+        scale: Any = self.student.logit_scale
+        if scale.grad is not None:
+            scale.grad /= processes.world()
+        processes.summed([parameter.grad for parameter in self.student.parameters() if parameter.grad is not None])
+        return found
+
+    def _importance(self, batch: "Batch", chunks: int, scaled: Callable[[Tensor], Tensor]) -> list[Tensor]:
+        """How much each parameter matters to the retention terms at this step, by a backward pass of their own."""
+        self.student.zero_grad()
+        self._backward(batch, chunks, partial(self.terms, only=RETENTION), scaled)
+        return rivals.fisher_importance([mine.grad for mine, _ in self._consolidated() if mine.grad is not None])
+
+    def _consolidate(self, importance: list[Tensor], factor: float) -> float:
+        """Add the gradient of the weights' distance from the start; returns the raw term."""
+        pairs = [(mine, start) for mine, start in self._consolidated() if mine.grad is not None]
+        parameters, start = map(list, zip(*pairs, strict=True))
+        loss = rivals.fisher_loss(parameters, start, importance)
+        gradients = torch.autograd.grad(loss, parameters)
+        for parameter, gradient in zip(parameters, gradients, strict=True):
+            parameter.grad.add_(gradient, alpha=self.config.fisher * factor)  # type: ignore[union-attr]
+        return loss.item()
+
+    def _consolidated(self) -> Iterator[tuple[nn.Parameter, Tensor]]:
+        """The student's parameters with the teacher's, which are the start's where it does not move (ema 1)."""
+        for (name, mine), theirs in zip(self.student.named_parameters(), self.teacher.parameters(), strict=True):
+            if name != "logit_scale" and mine.requires_grad:
+                yield mine, theirs
+
+    def _teach(self, parts: list["Batch"]) -> Embeddings | None:
+        config = self.config
+        if not (config.distill or config.tgc or config.contrast_distill):
             return None
         with torch.inference_mode():
-            found = self._embed(self.teacher, batch)
+            pieces = [self._embed(self.teacher, part) for part in parts]
+            found = [processes.gathered(torch.cat(each)) for each in zip(*pieces, strict=True)]
         # An inference tensor cannot be saved for a backward pass; its clone outside of inference mode can.
         return Embeddings(*(tensor.clone() for tensor in found))
 
     def _embed(self, model: nn.Module, batch: "Batch") -> Embeddings:
-        device = batch.have_BK.device.type
+        device = batch.type_BK.device.type
         with torch.autocast(device, dtype=self.dtype, enabled=self.dtype is not None):
-            image_BD = clip.encode_image(model, batch.image_BCHW)
+            image_MD = clip.encode_image(model, torch.cat([batch.image_BCHW, batch.other_MCHW]))
             text_ND = clip.encode_text(model, batch.tokens_NL)
-        count, kinds = batch.have_BK.shape
+        count, kinds = batch.type_BK.shape
         none_BKD = text_ND.new_zeros(count, kinds, text_ND.shape[1])
         neg_BKD = none_BKD.index_put((batch.have_BK,), text_ND[count:])
-        return Embeddings(image_BD, text_ND[:count], neg_BKD, batch.have_BK)
+        other_BD = image_MD.new_zeros(count, image_MD.shape[1])
+        if len(batch.other_MCHW):
+            other_BD = other_BD.index_put((batch.depicted_B,), image_MD[count:])
+        return Embeddings(image_MD[:count], text_ND[:count], neg_BKD, other_BD, batch.type_BK, batch.depicted_B)
+
+
+def _differentiate(terms: Iterator[tuple[str, float, Tensor]], scaled: Callable[[Tensor], Tensor]) -> dict[str, float]:
+    """Backward through the weighted sum of the terms; the raw value of each."""
+    listed = list(terms)
+    if listed:
+        total = torch.stack([weight * value for _, weight, value in listed]).sum()
+        scaled(total).backward()  # type: ignore[no-untyped-call]
+    return {name: value.item() for name, _, value in listed}
 
 
 def _settle_batch_norm(student: nn.Module) -> bool:

@@ -89,7 +89,7 @@ def clip_rows(folder: Path) -> list[dict]:
 
 
 def same(one: object, two: object) -> bool:
-    names = ("image_BCHW", "tokens_NL", "have_BK")
+    names = ("image_BCHW", "tokens_NL", "type_BK")
     return all(torch.equal(getattr(one, name), getattr(two, name)) for name in names)
 
 

@@ -1,0 +1,113 @@
+"""What is done to a CLIP beside its training: towers locked, LoRA put in and taken out, weights compared and mixed."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any
+
+from pipeline.errors import UserError
+
+if TYPE_CHECKING:
+    from torch import nn
+
+LORA_MODULES = ("attn", "c_fc", "c_proj")
+"""Names of the layers of an open_clip transformer that LoRA adapts: attention (input and output) and MLP."""
+
+
+def lock(model: "nn.Module", *, image: bool, text: bool, unlocked: int = 0) -> None:
+    """Keep whole towers as they are, all but their last `unlocked` groups of layers. Raises UserError if it cannot."""
+    network: Any = model
+    try:
+        if image:
+            network.lock_image_tower(unlocked_groups=unlocked)
+        if text:
+            network.lock_text_tower(unlocked_layers=unlocked)
+    except (AttributeError, AssertionError, NotImplementedError) as error:
+        raise UserError(
+            "train", f"this model's tower cannot be locked: {error}", "a tower of open_clip's own", "leave the lock out"
+        ) from error
+
+
+def speed_up(model: "nn.Module", *, checkpoint_gradients: bool, compiled: bool) -> None:
+    """Trade time for memory by computing activations twice, or compile the picture tower, in place."""
+    network: Any = model
+    if checkpoint_gradients:
+        network.set_grad_checkpointing(True)
+    if compiled:
+        network.visual.compile()
+
+
+def add_lora(model: "nn.Module", rank: int, alpha: float, seed: int) -> None:
+    """Freeze the model and put LoRA (Hu et al. 2021) of that rank beside attention and MLP, in place.
+
+    The logit scale still learns. Raises UserError when peft is not installed or the model has no such layers.
+    """
+    import torch
+
+    if find_spec("peft") is None:
+        raise UserError("train", "peft is not installed", "the package", "pip install 'degla[lora]'")
+    from peft import LoraConfig, inject_adapter_in_model
+
+    try:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            settings = LoraConfig(
+                r=rank,
+                lora_alpha=alpha,  # type: ignore[arg-type] - any number works
+                target_modules=list(LORA_MODULES),
+            )
+            inject_adapter_in_model(settings, model)
+    except ValueError as error:
+        raise UserError(
+            "train", f"LoRA finds no layer: {error}", f"layers named {LORA_MODULES}", "--set train.lora_rank=0"
+        ) from error
+    model.logit_scale.requires_grad_(True)  # type: ignore[operator, union-attr]
+
+
+def merge_lora(model: "nn.Module") -> None:
+    """Put what LoRA learned into the plain weights, in place."""
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    for name, module in list(model.named_modules()):
+        if isinstance(module, BaseTunerLayer):
+            layer: Any = module
+            layer.merge()
+            parent, _, child = name.rpartition(".")
+            setattr(model.get_submodule(parent), child, layer.get_base_layer())
+
+
+@contextmanager
+def evaluating(model: "nn.Module") -> Iterator[None]:
+    """The model in evaluation mode, and afterwards each module in the mode it was in."""
+    learning = [module for module in model.modules() if module.training]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module in learning:
+            module.training = True
+
+
+def weight_delta(start: "nn.Module", tuned: "nn.Module") -> dict[str, float]:
+    """How far each part moved: |tuned - start| / |start| over all its weights, by tower; 0 = not trained."""
+    before, after = start.state_dict(), tuned.state_dict()
+    sums: dict[str, list[float]] = {}
+    for name, tensor in before.items():
+        if tensor.is_floating_point() and name in after:
+            part = "image" if name.startswith("visual.") else "logit_scale" if name == "logit_scale" else "text"
+            change = (after[name].double().cpu() - tensor.double()).square().sum().item()
+            size = tensor.double().square().sum().item()
+            total = sums.setdefault(part, [0.0, 0.0])
+            total[0], total[1] = total[0] + change, total[1] + size
+    return {part: (change / size) ** 0.5 if size else 0.0 for part, (change, size) in sums.items()}
+
+
+def interpolate(start: "nn.Module", tuned: "nn.Module", alpha: float) -> dict[str, Any]:
+    """WiSE-FT (Wortsman et al. 2022): (1 - alpha) * start + alpha * tuned, as a state dict; 1 = tuned, 0 = start."""
+    before, after = start.state_dict(), tuned.state_dict()
+    if before.keys() != after.keys():
+        raise UserError("export", "the two models differ in their layers", "one architecture", "leave alpha out")
+    return {
+        name: before[name].lerp(tensor, alpha) if tensor.is_floating_point() else tensor
+        for name, tensor in after.items()
+    }

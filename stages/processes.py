@@ -1,0 +1,173 @@
+"""Training in several processes of one machine: starting them, ending them together, and what they tell each other.
+
+Every process holds the whole model and encodes its share of each batch. Embeddings are gathered, so each computes the
+loss of the global batch, and with it the gradient of its own share; summed over the processes, gradients are those of
+the whole batch. Reductions give every process the same bits, so the copies of the model never drift apart.
+"""
+
+import ctypes
+import multiprocessing
+import os
+import pickle
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable
+from datetime import timedelta
+from multiprocessing.connection import Connection, wait
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch import distributed as dist
+
+from pipeline.errors import TransientError, UserError
+from pipeline.stage import Progress
+
+PATIENCE = timedelta(hours=1)
+"""How long a process waits for the others, for instance while the first one writes a checkpoint."""
+PR_SET_PDEATHSIG = 1
+
+
+def rank() -> int:
+    """Which of the processes this is, 0 where there is but one."""
+    return dist.get_rank() if dist.is_initialized() else 0
+
+
+def world() -> int:
+    """How many processes there are."""
+    return dist.get_world_size() if dist.is_initialized() else 1
+
+
+def gathered(mine: Tensor) -> Tensor:
+    """The rows of all processes, in order of rank, without gradient; all bring equally many."""
+    if world() == 1:
+        return mine
+    mine = mine.detach().contiguous()
+    parts = [torch.empty_like(mine) for _ in range(world())]
+    dist.all_gather(parts, mine)
+    return torch.cat(parts)
+
+
+def summed(tensors: list[Tensor]) -> None:
+    """Add up each tensor over the processes, in place, in one exchange per type of number."""
+    if world() == 1:
+        return
+    for dtype in dict.fromkeys(tensor.dtype for tensor in tensors):
+        chosen = [tensor for tensor in tensors if tensor.dtype == dtype]
+        flat = torch.cat([tensor.reshape(-1) for tensor in chosen])
+        dist.all_reduce(flat)
+        parts = torch.split(flat, [tensor.numel() for tensor in chosen])
+        torch._foreach_copy_(chosen, [part.view_as(tensor) for part, tensor in zip(parts, chosen, strict=True)])
+
+
+def run(work: Callable[..., Any], count: int, backend: str, arguments: tuple[Any, ...], progress: Progress) -> Any:
+    """`work(*arguments, progress=...)` in `count` processes at once; what the first of them returns.
+
+    Args:
+        work: a function of a module; in each process it finds `rank()` and `world()` set.
+        count: processes.
+        backend: of torch.distributed: nccl or gloo.
+        arguments: anything that pickles.
+        progress: called here with what the first process reports.
+
+    Raises:
+        UserError: the first one that a process raised.
+        TransientError: a process died; the others are ended, and none outlives this one.
+    """
+    context = multiprocessing.get_context("spawn")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    processes, pipes = [], []
+    for index in range(count):
+        here, there = context.Pipe(duplex=False)
+        place = (index, count, backend, port, os.getpid())
+        process = context.Process(target=_child, args=(work, arguments, place, there), name=f"train-{index}")
+        process.start()
+        there.close()
+        processes.append(process)
+        pipes.append(here)
+    try:
+        return _listen(pipes, progress)
+    finally:
+        for process in processes:
+            process.kill()
+        for process in processes:
+            process.join()
+
+
+def _listen(pipes: list[Connection], progress: Progress) -> Any:
+    """Pass on what the processes send until all have ended well."""
+    waiting, result = dict.fromkeys(pipes), None
+    while waiting:
+        for pipe in wait(list(waiting)):
+            index = pipes.index(pipe)  # type: ignore[arg-type]
+            try:
+                kind, content = pipes[index].recv()
+            except EOFError:
+                # A process that dies takes the others' connections with it: theirs is the symptom, this the cause.
+                raise TransientError(
+                    f"train: process {index} of {len(pipes)} ended in the middle; the same command goes on from the "
+                    "last checkpoint"
+                ) from None
+            if kind == "progress":
+                progress(*content)
+            elif kind == "raised":
+                raise content
+            else:
+                result = content if index == 0 else result
+                del waiting[pipes[index]]
+    return result
+
+
+def _child(
+    work: Callable[..., Any], arguments: tuple[Any, ...], place: tuple[int, int, str, int, int], pipe: Connection
+) -> None:
+    index, count, backend, port, parent = place
+    _die_with(parent)
+
+    def tell(what: str, done: int, total: int) -> None:
+        if index == 0:
+            pipe.send(("progress", (what, done, total)))
+
+    try:
+        # Else every process would run as many threads as the machine has cores.
+        torch.set_num_threads(max(1, torch.get_num_threads() // count))
+        if backend == "nccl":
+            torch.cuda.set_device(index)
+        address = f"tcp://127.0.0.1:{port}"
+        dist.init_process_group(backend, init_method=address, rank=index, world_size=count, timeout=PATIENCE)
+        found = work(*arguments, progress=tell)
+        dist.barrier()
+        pipe.send(("returned", found))
+        dist.destroy_process_group()
+    except BaseException as error:
+        if _lost_a_peer(error):
+            time.sleep(10)  # to be ended meanwhile: the process that died is the one to be named
+        pipe.send(("raised", _portable(error)))
+
+
+def _lost_a_peer(error: BaseException) -> bool:
+    """Whether an exchange failed because another process is gone."""
+    return isinstance(error, dist.DistBackendError) or (
+        isinstance(error, RuntimeError) and any(word in str(error) for word in ("Connection", "gloo", "NCCL"))
+    )
+
+
+def _portable(error: BaseException) -> BaseException:
+    """The error itself if it pickles, else its text."""
+    try:
+        pickle.loads(pickle.dumps(error))  # noqa: S301 - our own
+    except Exception:
+        return RuntimeError(f"{type(error).__name__}: {error}")
+    return error if isinstance(error, Exception) else UserError("train", "stopped", "a whole run", "run it again")
+
+
+def _die_with(parent: int) -> None:
+    """End this process when its parent ends, however that ends."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != parent:
+            os._exit(1)

@@ -1,0 +1,209 @@
+"""The loss terms of DeGLA's rivals, as plain functions of a global batch's embeddings, like those of stages/losses.py.
+
+Each docstring is the formula as scalar loops; the tests are those loops. `share(x, options)` there means
+exp(x) / sum(exp(option) for option in options).
+
+Shapes: B images and captions, K negatives per caption, T types, D embedding width.
+"""
+
+import torch
+import torch.nn.functional as F  # noqa: N812 - the name everyone uses
+from torch import Tensor
+
+from stages.losses import Embeddings, own_logits, to_negatives
+
+MOST_THRESHOLD = 10.0
+"""Largest threshold of the ranking term, in units of logits."""
+
+
+def clip_loss(student: Embeddings, scale: Tensor) -> Tensor:
+    """CLIP's own loss: images against captions, both ways, the mean of the two; negatives take no part::
+
+        loss = 0
+        for i in range(B):
+            loss += -log(share(scale * image[i] @ text[i], [scale * image[i] @ text[j] for j in range(B)])) / B / 2
+            loss += -log(share(scale * image[i] @ text[i], [scale * image[j] @ text[i] for j in range(B)])) / B / 2
+
+    Source: CLIP (arXiv 2103.00020). Fine-tuning by it alone is the baseline without negatives.
+    """
+    logits_BB = scale * student.image_BD @ student.text_BD.T
+    own_B = torch.arange(len(logits_BB), device=logits_BB.device)
+    return (F.cross_entropy(logits_BB, own_B) + F.cross_entropy(logits_BB.T, own_B)) / 2
+
+
+def rank_loss(student: Embeddings, scale: Tensor, threshold_T: Tensor) -> Tensor:
+    """CE-CLIP's cross-modal rank: an image prefers its caption to each own negative by that type's threshold.
+
+    Mean over all B * K places, those without a negative adding 0::
+
+        loss = 0
+        for i in range(B):
+            for k in range(K):
+                if have[i][k]:
+                    gap = scale * image[i] @ neg[i][k] - scale * image[i] @ text[i]
+                    loss += max(0, threshold[type[i][k]] + gap) / (B * K)
+
+    Source: CE-CLIP (arXiv 2306.08832), its adaptive threshold: see `rank_thresholds`.
+    """
+    if not student.neg_BKD.shape[1]:
+        return scale.new_zeros(())
+    own = own_logits(student.image_BD, student.text_BD, student.neg_BKD, student.have_BK, scale)
+    gap_BK = torch.where(student.have_BK, own[:, 1:], 0) - own[:, :1]
+    return (F.relu(threshold_T[student.type_BK.clamp(min=0)] + gap_BK) * student.have_BK).mean()
+
+
+@torch.no_grad()
+def rank_thresholds(student: Embeddings, scale: Tensor, threshold_T: Tensor) -> Tensor:
+    """The ranking term's thresholds for the next step; a type that this batch lacks keeps its own::
+
+        for t in types_in_the_batch:
+            own = mean(scale * image[i] @ text[i] for i in range(B))
+            theirs = mean(scale * image[i] @ neg[i][k] for i in range(B) for k in range(K) if type[i][k] == t)
+            threshold[t] = min(max(own - theirs, 0), 10)
+
+    Zero before the first step and at the start of each epoch. Source: CE-CLIP's released loss (threshold type "mean").
+    """
+    own = own_logits(student.image_BD, student.text_BD, student.neg_BKD, student.have_BK, scale)
+    # Sums by matrix product: on a GPU bincount would add in another order each time.
+    of_type_MT = F.one_hot(student.type_BK[student.have_BK], len(threshold_T)).double()
+    count_T = of_type_MT.sum(dim=0)
+    sum_T = own[:, 1:][student.have_BK].double() @ of_type_MT
+    found_T = (own[:, 0].double().mean() - sum_T / count_T.clamp(min=1)).clamp(0, MOST_THRESHOLD)
+    return torch.where(count_T > 0, found_T.to(threshold_T.dtype), threshold_T)
+
+
+def intra_loss(student: Embeddings, scale: Tensor) -> Tensor:
+    """CE-CLIP's intra-modal contrast: a caption keeps away from all negatives of the batch. Mean over captions::
+
+        loss = 0
+        for i in range(B):
+            options = [scale * image[i] @ text[i]]
+            options += [scale * text[i] @ neg[j][k] for j in range(B) for k in range(K) if have[j][k]]
+            loss += -log(share(options[0], options)) / B
+
+    Source: CE-CLIP's released loss as it was until January 2024, with the caption's own image as the positive. The
+    versions of March 2024 put the label on a negative (8 March) or drop the positive (27 March, commit 47cef4e).
+    """
+    positive_B1 = scale * (student.image_BD * student.text_BD).sum(dim=1, keepdim=True)
+    logits = torch.cat([positive_B1, to_negatives(student.text_BD, student, scale)], dim=1)
+    return F.cross_entropy(logits, torch.zeros(len(logits), dtype=torch.int64, device=logits.device))
+
+
+def focal_loss(student: Embeddings, scale: Tensor, gamma: float, smoothing: float) -> Tensor:
+    """FSC-CLIP's global hard-negative term: image-grounded contrast, focal, with label smoothing.
+
+    Mean over the images that have a negative, 0 without any::
+
+        loss = 0
+        rows = [i for i in range(B) if any(have[i])]
+        for i in rows:
+            options = [scale * image[i] @ text[i]] + [scale * image[i] @ neg[i][k] for k in range(K) if have[i][k]]
+            for place, option in enumerate(options):
+                label = smoothing / len(options) + (1 - smoothing if place == 0 else 0)
+                p = share(option, options)
+                loss += -label * (1 - p) ** gamma * log(p) / len(rows)
+
+    Source: FSC-CLIP (arXiv 2410.05210), its selectively calibrated regularization; gamma 2, smoothing 0.02.
+    """
+    own = own_logits(student.image_BD, student.text_BD, student.neg_BKD, student.have_BK, scale)
+    there = F.pad(student.have_BK, (1, 0), value=True)
+    rows_B = student.have_BK.any(dim=1)
+    # Places without a negative: a finite value, because 0 * inf has no gradient.
+    log_p = torch.where(there, torch.log_softmax(own, dim=1), 0)
+    label = there.to(own.dtype) * smoothing / there.sum(dim=1, keepdim=True)
+    label[:, 0] += 1 - smoothing
+    loss_B = -(label * (1 - log_p.exp()).clamp(min=0) ** gamma * log_p).sum(dim=1)
+    return (loss_B * rows_B).sum() / rows_B.sum().clamp(min=1)
+
+
+def distractor_loss(student: Embeddings, scale: Tensor) -> Tensor:
+    """CoN-CLIP's loss over images, captions, first negatives and the pictures those are about, all of the batch.
+
+    With M = [i for i in range(B) if depicted[i]], the mean of three means::
+
+        first = text and then neg[:, 0] of M;  second = neg[:, 0] of M and then text;  pictures = image, then other of M
+        i2t = mean(-log(share(scale * image[i] @ text[i], [scale * image[i] @ t for t in first])) for i in range(B))
+        t2i = mean(-log(share(scale * image[i] @ text[i], [scale * p @ text[i] for p in pictures])) for i in range(B))
+        o2t = mean(-log(share(scale * other[i] @ neg[i][0], [scale * other[i] @ t for t in second])) for i in M)
+        loss = (i2t + t2i + o2t) / 3      # o2t is 0 where M is empty
+
+    Source: CoN-CLIP (arXiv 2403.20312).
+    """
+    other_MD, neg_MD = _depicted(student)
+    texts_XD = torch.cat([student.text_BD, neg_MD])
+    pictures_XD = torch.cat([student.image_BD, other_MD])
+    own_B = torch.arange(len(student.image_BD), device=scale.device)
+    loss = F.cross_entropy(scale * student.image_BD @ texts_XD.T, own_B)
+    loss = loss + F.cross_entropy(scale * student.text_BD @ pictures_XD.T, own_B)
+    if len(other_MD):
+        logits = scale * other_MD @ torch.cat([neg_MD, student.text_BD]).T
+        loss = loss + F.cross_entropy(logits, own_B[: len(other_MD)])
+    return loss / 3
+
+
+def triplet_loss(student: Embeddings, scale: Tensor) -> Tensor:
+    """TripletCLIP's second half: NegCLIP's loss with the negatives' pictures as images and the captions as negatives.
+
+    With M as in `distractor_loss`; 0 where M is empty::
+
+        n2t = t2n = 0
+        for i in M:
+            options = [scale * other[i] @ neg[j][0] for j in M] + [scale * other[i] @ text[j] for j in M]
+            n2t += -log(share(scale * other[i] @ neg[i][0], options)) / len(M)
+            t2n += -log(share(scale * other[i] @ neg[i][0], [scale * other[j] @ neg[i][0] for j in M])) / len(M)
+        loss = (n2t + t2n) / 2
+
+    The first half is the base term with one negative per caption. Source: TripletCLIP (arXiv 2411.02545).
+    """
+    other_MD, neg_MD = _depicted(student)
+    if not len(other_MD):
+        return scale.new_zeros(())
+    own_M = torch.arange(len(other_MD), device=scale.device)
+    own_MM = scale * other_MD @ neg_MD.T
+    captions_MM = scale * other_MD @ student.text_BD[student.depicted_B].T
+    return (F.cross_entropy(torch.cat([own_MM, captions_MM], 1), own_M) + F.cross_entropy(own_MM.T, own_M)) / 2
+
+
+def contrast_distill_loss(student: Embeddings, teacher: Embeddings, scale: Tensor, temperature: float) -> Tensor:
+    """GIFT's contrastive distillation: the student's softmaxes over the batch follow the teacher's, both ways::
+
+        loss = 0
+        for i in range(B):
+            for j in range(B):
+                for mine, theirs, at, options in ((s, t, (i, j), [(i, x) for x in range(B)]),
+                                                  (s, t, (j, i), [(x, i) for x in range(B)])):
+                    p = share(theirs[at] / temperature, [theirs[o] / temperature for o in options])
+                    q = share(mine[at] / temperature, [mine[o] / temperature for o in options])
+                    loss += -(temperature ** 2) * p * log(q) / B
+        # s[i, j] = scale * image[i] @ text[j]; t the same of the teacher's embeddings, with the student's scale
+
+    Source: GIFT (arXiv 2503.04229), temperature 2, on our pairs instead of synthetic ones.
+    """
+    mine_BB = scale * student.image_BD @ student.text_BD.T / temperature
+    theirs_BB = scale.detach() * teacher.image_BD @ teacher.text_BD.T / temperature
+    both = [F.cross_entropy(m, t.softmax(dim=1)) for m, t in ((mine_BB, theirs_BB), (mine_BB.T, theirs_BB.T))]
+    return temperature**2 * torch.stack(both).sum()
+
+
+def fisher_loss(parameters: list[Tensor], start: list[Tensor], importance: list[Tensor]) -> Tensor:
+    """GIFT's adaptive weight consolidation: squared distance from the start, each weight by its importance::
+
+        loss = sum(f * (w - s) ** 2 for each tensor for w, s, f in zip(tensor, start, importance))
+
+    Source: GIFT (arXiv 2503.04229); importance: see `fisher_importance`.
+    """
+    terms = [(f * (w - s).square()).sum() for w, s, f in zip(parameters, start, importance, strict=True)]
+    return torch.stack(terms).sum()
+
+
+def fisher_importance(gradients: list[Tensor]) -> list[Tensor]:
+    """Squared gradients of the retention terms at this step, each tensor divided by its mean; 0 where all are 0."""
+    squares = [gradient.square() for gradient in gradients]
+    return [torch.where(mean > 0, square / mean, 0) for square in squares for mean in (square.mean(),)]
+
+
+def _depicted(student: Embeddings) -> tuple[Tensor, Tensor]:
+    """The pictures of negatives there are, and the negatives they show: two tensors [M, D]."""
+    chosen_B = student.depicted_B
+    neg_BD = student.neg_BKD[:, 0] if student.neg_BKD.shape[1] else torch.zeros_like(student.text_BD)
+    return student.other_BD[chosen_B], neg_BD[chosen_B]

@@ -1,0 +1,264 @@
+"""The training itself, in one process of however many: what changes from step to step, and what ends it."""
+
+import math
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from pipeline import clip, tables, tuning
+from pipeline.clip import Clip
+from pipeline.errors import UserError
+from pipeline.schema import STEPS
+from pipeline.stage import Inputs, Progress
+from stages import checkpoints, memory, mining, processes, validation
+from stages.batches import Batch, Batches, Pictures, load, read_rows
+from stages.logs import Log
+from stages.objective import Objective
+
+if TYPE_CHECKING:
+    from stages.train import Config
+
+GIVE_UP = 10
+"""Steps in a row without a finite loss and gradient after which training stops."""
+
+
+class MemoryLackError(Exception):
+    """There is not enough memory for this many chunks."""
+
+
+def train(config: "Config", inputs: Inputs, out: Path, device: str, *, progress: Progress) -> dict[str, Any]:
+    """Train, or go on training, and write the `model` artifact's files; only the first process writes.
+
+    Raises:
+        UserError: see `stages.train.run`.
+        MemoryLackError: as told by an estimate before the first step, or by the allocator.
+    """
+    if device == "cuda" and processes.world() > 1:
+        device = f"cuda:{processes.rank()}"
+    torch.use_deterministic_algorithms(config.deterministic)
+    student = _student(config, device)
+    batches, held_out = _data(config, inputs, student, out / ".work", device, progress)
+    objective = Objective(config.objective, student.model, config.precision)
+    tuning.speed_up(student.model, checkpoint_gradients=config.checkpoint_gradients, compiled=config.compile)
+    training = Training(config, objective, len(batches), device)
+    training.restore(out / ".work")
+    needed = memory.estimate(objective, batches[0].on(device, student), config.accumulate)
+    room = memory.available(device) // (processes.world() if device == "cpu" else 1)
+    if needed > room:
+        raise MemoryLackError(f"a step needs about {memory.text(needed)} and {memory.text(room)} are free")
+    try:
+        training.go_on(batches, held_out, student, out / ".work", progress)
+    except (torch.OutOfMemoryError, RuntimeError) as error:
+        if not memory.is_lack(error):
+            raise
+        raise MemoryLackError(str(error).splitlines()[0]) from None
+    if processes.rank():
+        return {}
+    if config.select == "best":
+        objective.student.load_state_dict(checkpoints.best(out / ".work", training.best_step)["student"])
+        objective.teacher.load_state_dict(checkpoints.best(out / ".work", training.best_step)["teacher"])
+    for model in (objective.student, objective.teacher) if config.lora_rank else ():
+        tuning.merge_lora(model)
+    student.model.eval()
+    clip.save(student, out / "student")
+    clip.save_weights(objective.teacher, out / "teacher.safetensors")
+    tables.write(tables.part(out / "steps", 0), training.steps, STEPS)
+    start = clip.load(config.model, config.pretrained, seed=config.seed)
+    return {
+        "start": {"model": config.model, "pretrained": config.pretrained, "seed": config.seed},
+        "description": student.description,
+        "steps": len(training.steps),
+        "pairs": len(batches.rows),
+        "parameters": sum(parameter.numel() for parameter in student.model.parameters()),
+        "trained_parameters": sum(parameter.numel() for parameter in training.parameters),
+        "weight_delta": tuning.weight_delta(start.model, student.model),
+        "validation": training.validation,
+        "kept_step": training.best_step if config.select == "best" else len(training.steps),
+        "device": device,
+        "processes": processes.world(),
+        "memory": {"estimate_bytes": needed, "free_bytes": room, "peak_bytes": memory.peak(device)},
+        "determinism": _determinism(config, device),
+        "not_finite": sum(not _finite(step) for step in training.steps),
+    }
+
+
+def _student(config: "Config", device: str) -> Clip:
+    student = clip.load(config.model, config.pretrained, seed=config.seed, device=device)
+    tuning.lock(student.model, image=config.lock_image, text=config.lock_text, unlocked=config.unlocked_groups)
+    if config.lora_rank:
+        tuning.add_lora(student.model, config.lora_rank, config.lora_alpha, config.seed)
+    return student
+
+
+def _data(
+    config: "Config", inputs: Inputs, student: Clip, work: Path, device: str, progress: Progress
+) -> tuple[Batches, Batches | None]:
+    """The batches to learn from and, where the best epoch is to be kept, those of the val split."""
+    dataset = inputs["dataset"]
+    if dataset.meta["tokenizer"] != clip.tokenizer_digest(config.model):
+        raise UserError(
+            "train",
+            f"the dataset's tokens are not {config.model}'s",
+            "one tokenizer in assemble and train",
+            f"--set assemble.tokenizer={config.model}",
+        )
+    table = config.negative_images if isinstance(config.negative_images, Path) else None
+    rows = read_rows(dataset, inputs["pairs"], config.types, shown=table)
+    pictures = Pictures(rows, student)
+    cached = pictures.bytes() <= config.cache_mb * 2**20
+    source = pictures.decoded(config.workers, progress) if cached else pictures
+    neighbours = None
+    if config.similar_images or config.negative_images == "mined":
+        image_PD = mining.embed_pictures(student, source, device, work, progress)
+        if config.similar_images:
+            neighbours = mining.neighbours(image_PD, config.similar_images)
+        if config.negative_images == "mined":
+            rows.depicting[:] = mining.fitting(image_PD, rows, mining.embed_tokens(student, device))
+    batches = Batches(
+        rows, source, config.batch, config.negatives_per_caption, config.epochs, config.seed,
+        processes.rank(), processes.world(), neighbours,
+    )  # fmt: skip
+    if config.select == "last":
+        return batches, None
+    return batches, validation.batches(read_rows(dataset, inputs["pairs"], config.types, "val"), student, config.batch)
+
+
+class Training:
+    """All that changes while a model is trained; what a checkpoint holds."""
+
+    def __init__(self, config: "Config", objective: Objective, total: int, device: str) -> None:
+        self.config, self.objective, self.total, self.device = config, objective, total, device
+        self.parameters = [parameter for parameter in objective.student.parameters() if parameter.requires_grad]
+        decayed = [parameter for parameter in self.parameters if parameter.ndim >= 2]
+        plain = [parameter for parameter in self.parameters if parameter.ndim < 2]
+        self.optimizer = torch.optim.AdamW(
+            [{"params": decayed, "weight_decay": config.weight_decay}, {"params": plain, "weight_decay": 0.0}],
+            lr=config.lr,
+            betas=config.betas,
+            eps=config.eps,
+            fused=True,
+        )
+        self.scaler = torch.amp.GradScaler(device.split(":")[0], enabled=config.precision == "fp16")
+        self.steps: list[dict[str, Any]] = []
+        self.validation: list[dict[str, float]] = []
+
+    @property
+    def best_step(self) -> int:
+        """The step of the best score on the val split so far, the first of equals."""
+        return int(max(self.validation, key=lambda one: one["score"])["step"])
+
+    def go_on(self, batches: Batches, held_out: Batches | None, student: Clip, work: Path, progress: Progress) -> None:
+        """Train from the step reached to the last, with checkpoints."""
+        loader = load(batches, len(self.steps), self.config.workers)
+        log = Log(self.config.tensorboard, self.config.wandb) if not processes.rank() else None
+        ready = time.perf_counter()
+        for batch in loader:
+            waited = time.perf_counter() - ready
+            if batches.epoch_starts(len(self.steps)):
+                self.objective.new_epoch()
+            self.step(batch.on(self.device, student))
+            done, now = len(self.steps), time.perf_counter()
+            speed = self.config.batch / (now - ready + waited)
+            self.steps[-1] |= {"epoch": batches.epochs_done(done), "samples_per_s": speed, "data_wait": waited}
+            ready = now
+            self.refuse_to_go_nowhere()
+            ends = done == self.total or batches.epoch_starts(done)
+            if not processes.rank():
+                if held_out is not None and ends:
+                    self.validate(held_out, student, work)
+                if (held_out is not None and ends) or done % self.config.checkpoint_steps == 0 or done == self.total:
+                    self.save(work)
+                if log:
+                    log.write(self.steps[-1])
+            progress(f"steps, loss {self.steps[-1]['loss']:.3f}", done, self.total)
+            ready = time.perf_counter()
+        if log:
+            log.close()
+
+    def step(self, batch: Batch) -> None:
+        """One optimizer step and one step of the teacher; neither when the loss or a gradient is not finite."""
+        lr = learning_rate(len(self.steps), self.total, self.config)
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr
+        # Whatever a model draws at random (dropped patches) depends on seed, step and process alone.
+        torch.manual_seed((self.config.seed * 1_000_003 + len(self.steps)) * 4099 + processes.rank())
+        losses = self.objective.forward_backward(batch, self.config.accumulate, self.scaler.scale)
+        self.scaler.unscale_(self.optimizer)
+        norm = torch.nn.utils.get_total_norm(p.grad for p in self.parameters if p.grad is not None).item()
+        if self.config.grad_clip is not None:
+            torch.nn.utils.clip_grads_with_norm_(self.parameters, self.config.grad_clip, torch.tensor(norm))
+        record = {"step": len(self.steps) + 1, **losses, "lr": lr, "grad_norm": norm}
+        if _finite(record):
+            self.scaler.step(self.optimizer)
+            self.objective.after_step()
+        self.scaler.update()
+        self.steps.append(record | {"logit_scale": self.objective.scale})
+
+    def refuse_to_go_nowhere(self) -> None:
+        """Raise UserError after `GIVE_UP` steps in a row without an update."""
+        last = self.steps[-GIVE_UP:]
+        if len(last) == GIVE_UP and not any(map(_finite, last)):
+            raise UserError(
+                "train",
+                f"loss or gradient not finite in {GIVE_UP} steps in a row, up to step {len(self.steps)}",
+                "finite ones",
+                "lower train.lr, set train.grad_clip, or set train.precision to fp32",
+            )
+
+    def validate(self, held_out: Batches, student: Clip, work: Path) -> None:
+        """Score the student on the val split, and keep it when it is the best so far."""
+        found = validation.score(self.objective, held_out, student, self.device)
+        self.validation.append({"step": len(self.steps)} | found)
+        if self.best_step == len(self.steps):
+            models = {"student": self.objective.student.state_dict(), "teacher": self.objective.teacher.state_dict()}
+            checkpoints.save(models, work, "best", len(self.steps), keep=2)
+
+    def save(self, work: Path) -> None:
+        """Write a checkpoint."""
+        state = {
+            "student": self.objective.student.state_dict(),
+            "teacher": self.objective.teacher.state_dict(),
+            "thresholds": self.objective.threshold_T,
+            "optimizer": self.optimizer.state_dict(),
+            "scaler": self.scaler.state_dict(),
+            "steps": self.steps,
+            "validation": self.validation,
+        }
+        checkpoints.save(state, work, "checkpoint", len(self.steps), keep=self.config.keep_checkpoints)
+
+    def restore(self, work: Path) -> None:
+        """Take up the training of an earlier, killed call, if it left a whole checkpoint."""
+        state = checkpoints.newest(work, "checkpoint", self.device)
+        if state is None:
+            return
+        self.objective.student.load_state_dict(state["student"])
+        self.objective.teacher.load_state_dict(state["teacher"])
+        self.objective.threshold_T = state["thresholds"]
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.scaler.load_state_dict(state["scaler"])
+        self.steps, self.validation = state["steps"], state["validation"]
+
+
+def learning_rate(step: int, total: int, config: "Config") -> float:
+    """Learning rate of a 0-based step: linear over `warmup` steps up to `lr`, then a cosine down to 0 at `total`."""
+    if step < config.warmup:
+        return config.lr * (step + 1) / config.warmup
+    return config.lr * (1 + math.cos(math.pi * (step - config.warmup) / max(total - config.warmup, 1))) / 2
+
+
+def _finite(step: dict[str, Any]) -> bool:
+    return math.isfinite(step["loss"]) and math.isfinite(step["grad_norm"])
+
+
+def _determinism(config: "Config", device: str) -> dict[str, Any]:
+    """What the same command gives again: the same bits, or figures that differ by rounding."""
+    same = device == "cpu" or config.deterministic
+    return {
+        "level": "bits" if same else "rounding",
+        "holds_for": "the same machine, packages, threads, processes and accumulate",
+        "threads": torch.get_num_threads(),
+        "accumulate": config.accumulate,
+        "compiled": config.compile,
+    }

@@ -1,0 +1,37 @@
+"""How good a student is on the dataset's val split: the only thing by which an epoch is chosen, never a benchmark."""
+
+import torch
+
+from pipeline import tuning
+from pipeline.clip import Clip
+from pipeline.schema import NEGATIVE_TYPES
+from stages.batches import Batches, Pictures, Rows
+from stages.objective import Objective
+
+
+def batches(rows: Rows, model: Clip, batch: int) -> Batches:
+    """The held-out rows in batches of different pictures, each caption with all its negatives."""
+    size = min(batch, int(rows.image.max()) + 1)
+    return Batches(rows, Pictures(rows, model), size, len(NEGATIVE_TYPES), epochs=1, seed=0)
+
+
+def score(objective: Objective, held_out: Batches, model: Clip, device: str) -> dict[str, float]:
+    """Shares of right answers of the student.
+
+    Returns:
+        own: negatives that a picture likes less than its caption. retrieval: pictures that find their caption in the
+        batch, and captions their picture. score: the mean of the two, so that neither is bought with the other.
+    """
+    own: list[torch.Tensor] = []
+    retrieval: list[torch.Tensor] = []
+    with tuning.evaluating(objective.student), torch.inference_mode():
+        for index in range(len(held_out)):
+            found = objective.embed(held_out[index].on(device, model))
+            logits_BB = found.image_BD @ found.text_BD.T
+            margin_BK = logits_BB.diag()[:, None] - torch.einsum("bd,bkd->bk", found.image_BD, found.neg_BKD)
+            own.append(margin_BK[found.have_BK] > 0)
+            place_B = torch.arange(len(logits_BB), device=logits_BB.device)
+            retrieval += [logits_BB.argmax(dim=1) == place_B, logits_BB.argmax(dim=0) == place_B]
+    right = {"own": torch.cat(own), "retrieval": torch.cat(retrieval)}
+    means = {name: float(each.float().mean()) for name, each in right.items() if len(each)}
+    return means | {"score": sum(means.values()) / len(means)}

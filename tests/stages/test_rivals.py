@@ -1,0 +1,210 @@
+"""The rivals' terms against their formulas as scalar loops, in fp64, forward and backward."""
+
+import pytest
+import torch
+from torch import Tensor
+
+from stages import losses, rivals
+from stages.losses import Embeddings
+from tests.stages.loops import MASKS, B, D, K, assert_same, embeddings
+
+THRESHOLDS = torch.tensor([0.5, 0.0, 3.0, 20.0, 1.0], dtype=torch.float64)
+
+
+def minus_log(chosen: Tensor, options: list[Tensor]) -> Tensor:
+    return -torch.log(torch.exp(chosen) / sum(torch.exp(option) for option in options))
+
+
+def zero() -> Tensor:
+    return torch.zeros((), dtype=torch.float64)
+
+
+def scale_of(student: Embeddings, value: float = 7.0) -> tuple[Tensor, list[Tensor]]:
+    scale = torch.tensor(value, dtype=torch.float64, requires_grad=True)
+    return scale, [*student[:4], scale]
+
+
+@pytest.mark.parametrize("kind", MASKS)
+def test_clip_is_its_formula(kind: str) -> None:
+    student = embeddings(0, kind)
+    scale, inputs = scale_of(student)
+    image, text = student[:2]
+    loss = zero()
+    for i in range(B):
+        loss = loss + minus_log(scale * image[i] @ text[i], [scale * image[i] @ text[j] for j in range(B)]) / B / 2
+        loss = loss + minus_log(scale * image[i] @ text[i], [scale * image[j] @ text[i] for j in range(B)]) / B / 2
+    assert_same(rivals.clip_loss(student, scale), loss, inputs)
+
+
+@pytest.mark.parametrize("kind", MASKS)
+def test_rank_is_its_formula(kind: str) -> None:
+    student = embeddings(0, kind)
+    scale, inputs = scale_of(student)
+    image, text, neg = student[:3]
+    loss = zero() * scale
+    for i in range(B):
+        for k in range(K):
+            if student.have_BK[i][k]:
+                gap = scale * image[i] @ neg[i][k] - scale * image[i] @ text[i]
+                loss = loss + torch.clamp(THRESHOLDS[student.type_BK[i][k]] + gap, min=0) / (B * K)
+    assert_same(rivals.rank_loss(student, scale, THRESHOLDS), loss, inputs)
+
+
+@pytest.mark.parametrize("kind", MASKS)
+def test_thresholds_are_their_formula(kind: str) -> None:
+    student, scale = embeddings(0, kind), torch.tensor(20.0, dtype=torch.float64)
+    image, text, neg = student[:3]
+    own = sum(scale * image[i] @ text[i] for i in range(B)) / B
+    expected = THRESHOLDS.tolist()
+    for kind_number in range(5):
+        theirs = [
+            (scale * image[i] @ neg[i][k]).item()
+            for i in range(B)
+            for k in range(K)
+            if student.type_BK[i][k] == kind_number
+        ]
+        if theirs:
+            expected[kind_number] = min(max(own.item() - sum(theirs) / len(theirs), 0), 10)
+    found = rivals.rank_thresholds(student, scale, THRESHOLDS)
+    assert found.tolist() == pytest.approx(expected, rel=1e-12, abs=1e-12)
+    assert not found.requires_grad
+
+
+@pytest.mark.parametrize("kind", MASKS)
+def test_intra_is_its_formula(kind: str) -> None:
+    student = embeddings(0, kind)
+    scale, inputs = scale_of(student)
+    image, text, neg = student[:3]
+    loss = zero()
+    for i in range(B):
+        options = [scale * image[i] @ text[i]]
+        options += [scale * text[i] @ neg[j][k] for j in range(B) for k in range(K) if student.have_BK[j][k]]
+        loss = loss + minus_log(options[0], options) / B
+    assert_same(rivals.intra_loss(student, scale), loss, inputs)
+
+
+@pytest.mark.parametrize(("gamma", "smoothing"), [(2.0, 0.02), (0.0, 0.0), (1.0, 0.3)])
+@pytest.mark.parametrize("kind", MASKS)
+def test_focal_is_its_formula(kind: str, gamma: float, smoothing: float) -> None:
+    student = embeddings(0, kind)
+    scale, inputs = scale_of(student)
+    image, text, neg = student[:3]
+    loss = zero() * scale
+    rows = [i for i in range(B) if student.have_BK[i].any()]
+    for i in rows:
+        options = [scale * image[i] @ text[i]]
+        options += [scale * image[i] @ neg[i][k] for k in range(K) if student.have_BK[i][k]]
+        for place, option in enumerate(options):
+            label = smoothing / len(options) + (1 - smoothing if place == 0 else 0)
+            minus_log_p = minus_log(option, options)
+            loss = loss + label * (1 - torch.exp(-minus_log_p)) ** gamma * minus_log_p / len(rows)
+    assert_same(rivals.focal_loss(student, scale, gamma, smoothing), loss, inputs)
+
+
+def test_focal_without_focus_and_smoothing_is_the_image_grounded_contrast() -> None:
+    student, scale = embeddings(0), torch.tensor(7.0, dtype=torch.float64)
+    torch.testing.assert_close(rivals.focal_loss(student, scale, 0, 0), losses.igc_loss(student, scale))
+
+
+@pytest.mark.parametrize("kind", MASKS)
+def test_distractor_is_its_formula(kind: str) -> None:
+    student = embeddings(0, kind)
+    scale, inputs = scale_of(student)
+    image, text, neg, other = student[:4]
+    shown = [i for i in range(B) if student.depicted_B[i]]
+    assert bool(shown) == (kind != "none")
+    texts = [*text, *(neg[i][0] for i in shown)]
+    pictures = [*image, *(other[i] for i in shown)]
+    loss = zero()
+    for i in range(B):
+        own = scale * image[i] @ text[i]
+        loss = loss + minus_log(own, [scale * image[i] @ t for t in texts]) / B
+        loss = loss + minus_log(own, [scale * p @ text[i] for p in pictures]) / B
+    for i in shown:
+        own = scale * other[i] @ neg[i][0]
+        loss = loss + minus_log(own, [scale * other[i] @ t for t in texts]) / len(shown)
+    assert_same(rivals.distractor_loss(student, scale), loss / 3, inputs)
+
+
+@pytest.mark.parametrize("kind", MASKS)
+def test_triplet_is_its_formula(kind: str) -> None:
+    student = embeddings(0, kind)
+    scale, inputs = scale_of(student)
+    text, neg, other = student[1:4]
+    shown = [i for i in range(B) if student.depicted_B[i]]
+    loss = zero() * scale
+    for i in shown:
+        own = scale * other[i] @ neg[i][0]
+        options = [scale * other[i] @ neg[j][0] for j in shown] + [scale * other[i] @ text[j] for j in shown]
+        loss = loss + minus_log(own, options) / len(shown) / 2
+        loss = loss + minus_log(own, [scale * other[j] @ neg[i][0] for j in shown]) / len(shown) / 2
+    found = rivals.triplet_loss(student, scale)
+    if shown:
+        assert_same(found, loss, inputs)
+    else:
+        assert found == 0
+
+
+def test_contrast_distill_is_its_formula() -> None:
+    student, teacher, heat = embeddings(0), embeddings(10), 2.0
+    scale, inputs = scale_of(student)
+    mine = [[scale * student.image_BD[i] @ student.text_BD[j] / heat for j in range(B)] for i in range(B)]
+    fixed = scale.detach()
+    theirs = [[fixed * teacher.image_BD[i] @ teacher.text_BD[j] / heat for j in range(B)] for i in range(B)]
+    loss = zero()
+    for i in range(B):
+        for j in range(B):
+            for at, options in (((i, j), [(i, x) for x in range(B)]), ((j, i), [(x, i) for x in range(B)])):
+                of = lambda table, place: table[place[0]][place[1]]  # noqa: E731
+                p = torch.exp(-minus_log(of(theirs, at), [of(theirs, o) for o in options])).detach()
+                loss = loss + heat**2 * p * minus_log(of(mine, at), [of(mine, o) for o in options]) / B
+    assert_same(rivals.contrast_distill_loss(student, teacher, scale, heat), loss, inputs)
+
+
+def test_fisher_is_its_formula() -> None:
+    draw = torch.Generator().manual_seed(0)
+    shapes = ((3, 2), (4,), (2,))
+    weights, start, gradients = (
+        [torch.randn(shape, generator=draw, dtype=torch.float64) for shape in shapes] for _ in range(3)
+    )
+    gradients[2].zero_()
+    for weight in weights:
+        weight.requires_grad_()
+    importance = rivals.fisher_importance(gradients)
+    assert importance[0].mean() == pytest.approx(1) and not importance[2].any()
+    loss = zero()
+    for tensor, origin, gradient in zip(weights, start, gradients, strict=True):
+        squares = [g**2 for g in gradient.flatten()]
+        mean = sum(squares) / len(squares)
+        for w, s, g in zip(tensor.flatten(), origin.flatten(), squares, strict=True):
+            loss = loss + (g / mean if mean else 0) * (w - s) ** 2
+    assert_same(rivals.fisher_loss(weights, start, importance), loss, weights)
+
+
+def test_the_order_of_the_batch_changes_nothing() -> None:
+    student, teacher = embeddings(0, "some"), embeddings(10, "some")
+    order, scale = torch.tensor([3, 0, 4, 1, 2]), torch.tensor(7.0, dtype=torch.float64)
+    shuffled = [Embeddings(*(tensor[order] for tensor in group)) for group in (student, teacher)]
+    for term in (
+        lambda mine, theirs: rivals.clip_loss(mine, scale),
+        lambda mine, theirs: rivals.rank_loss(mine, scale, THRESHOLDS),
+        lambda mine, theirs: rivals.rank_thresholds(mine, scale, THRESHOLDS),
+        lambda mine, theirs: rivals.intra_loss(mine, scale),
+        lambda mine, theirs: rivals.focal_loss(mine, scale, 2, 0.02),
+        lambda mine, theirs: rivals.distractor_loss(mine, scale),
+        lambda mine, theirs: rivals.triplet_loss(mine, scale),
+        lambda mine, theirs: rivals.contrast_distill_loss(mine, theirs, scale, 2),
+    ):
+        torch.testing.assert_close(term(student, teacher), term(*shuffled), atol=1e-12, rtol=0)
+
+
+def test_without_negatives_every_term_is_finite() -> None:
+    student, scale = embeddings(0, "none"), torch.tensor(7.0, dtype=torch.float64)
+    nothing = torch.zeros(B, 0, dtype=torch.int64)
+    empty = student._replace(neg_BKD=torch.zeros(B, 0, D, dtype=torch.float64), type_BK=nothing)
+    assert rivals.rank_loss(empty, scale, THRESHOLDS) == 0
+    assert rivals.rank_thresholds(empty, scale, THRESHOLDS).tolist() == THRESHOLDS.tolist()
+    assert rivals.focal_loss(empty, scale, 2, 0.02) == 0
+    assert rivals.triplet_loss(empty, scale) == 0
+    assert rivals.intra_loss(empty, scale) == 0
+    torch.testing.assert_close(rivals.distractor_loss(empty, scale), rivals.clip_loss(empty, scale) * 2 / 3)
