@@ -50,7 +50,9 @@ PAIRS_REJECTED = _schema(
 
 PAIRS_NEGATIVES = _schema(
     ("pair_id", pa.string(), "the pair it came with"),
+    ("type", _ENUM, "one of the five negative types where the source says which; else null", NULL),
     ("text", pa.string(), "a negative caption that the source brought"),
+    ("origin", pa.string(), "which reader brought it: source, file and row"),
 )
 
 NEGATIVES = _schema(

@@ -3,6 +3,7 @@
 import csv
 import json
 import re
+import shutil
 import tarfile
 from collections.abc import Iterator
 from io import BytesIO
@@ -14,6 +15,7 @@ from pipeline import tables
 from pipeline.artifact import Artifact
 from pipeline.errors import UserError
 from pipeline.schema import NEGATIVE_TYPES
+from stages.sources import PICTURES
 
 Format = Literal["negclip_tsv", "degla_json", "webdataset"]
 SHARD = 1000
@@ -26,7 +28,7 @@ def export(dataset: Artifact, image_root: Path, kind: Format, target: Path, spli
         dataset: the dataset artifact.
         image_root: folder the dataset's picture paths are relative to.
         kind: `negclip_tsv` and `degla_json` name the pictures, `webdataset` holds them (shards of 1,000 pairs).
-        target: a file, or for webdataset a folder; written whole or not at all.
+        target: a file, or for webdataset a folder that is not there yet; written whole or not at all.
         split: which rows.
 
     Returns:
@@ -63,36 +65,44 @@ def _negclip_tsv(rows: Iterator[dict[str, Any]], target: Path) -> int:
 
 
 def _degla_json(rows: Iterator[dict[str, Any]], target: Path) -> int:
-    found = []
+    found, template = [], ""
     for row in rows:
-        number = re.search(r"(\d{12})\.\w+$", row["image_uri"])
-        if number is None or not row["image_key"].startswith("coco:"):
+        # The format says the number alone; the reader puts it into one template, which must then fit every picture.
+        before, number, after = re.fullmatch(r"(.*?)(\d{12})?(\.\w+)?", row["image_uri"], re.DOTALL).groups()  # type: ignore[union-attr]
+        named = f"{before}{{:012d}}{after}"
+        if number is None or not row["image_key"].startswith("coco:") or named != (template := template or named):
             raise UserError(
-                "export", f"{row['image_uri']} has no COCO number", "COCO pictures", "export to webdataset instead"
+                "export",
+                f"{row['image_uri']} has no COCO number" + (f" as in {template}" if number else ""),
+                "COCO pictures of one collection",
+                "export to webdataset instead",
             )
-        found.append({"image_id": int(number[1]), "original": row["caption"], "enhanced": row["negatives"]})
+        found.append({"image_id": int(number), "original": row["caption"], "enhanced": row["negatives"]})
     target.write_text(json.dumps(found, ensure_ascii=False, indent=0), encoding="utf-8")
     return len(found)
 
 
 def _webdataset(rows: Iterator[dict[str, Any]], image_root: Path, target: Path) -> int:
     """Shards of {key}.<suffix>, {key}.txt and {key}.json (picture, caption; key and negatives), dates fixed."""
-    target.mkdir(parents=True, exist_ok=True)
+    if target.exists():
+        raise UserError("export", f"{target} is there already", "a folder that is not there", "name a new folder")
+    whole = target.with_name(f".{target.name}.tmp")
+    shutil.rmtree(whole, ignore_errors=True)
+    whole.mkdir(parents=True)
     written = 0
     for shard, group in groupby(enumerate(rows), key=lambda numbered: numbered[0] // SHARD):
-        path = target / f"{shard:05d}.tar"
-        unfinished = path.with_name(f".{path.name}.tmp")
-        with tarfile.open(unfinished, "w") as archive:
+        with tarfile.open(whole / f"{shard:05d}.tar", "w") as archive:
             for number, row in group:
                 picture = image_root / row["image_uri"]
                 if not picture.is_file():
                     raise UserError("export", f"{picture} is not there", "every picture", "degla run RUN --from ingest")
                 facts = {"image_key": row["image_key"], "negatives": row["negatives"], "status": "success"}
-                _add(archive, f"{number:08d}{picture.suffix.lower()}", picture.read_bytes())
+                suffix = picture.suffix.lower() if picture.suffix.lower() in PICTURES else ".img"
+                _add(archive, f"{number:08d}{suffix}", picture.read_bytes())
                 _add(archive, f"{number:08d}.txt", row["caption"].encode())
                 _add(archive, f"{number:08d}.json", json.dumps(facts, ensure_ascii=False).encode())
                 written = number + 1
-        tables.finish(unfinished, path)
+    whole.replace(target)
     return written
 
 

@@ -6,6 +6,7 @@ negatives, images/ where it packs pictures, and benchmarks/ for the built-in wor
 
 import hashlib
 import json
+import shutil
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -39,18 +40,33 @@ class Config(BaseConfig):
     """Where pairs come from and which are usable."""
 
     source: Literal[
-        "scenes", "csv", "coco", "karpathy", "negclip_tsv", "degla_json", "webdataset", "parquet", "folder"
+        "scenes",
+        "csv",
+        "coco",
+        "karpathy",
+        "negclip_tsv",
+        "degla_json",
+        "webdataset",
+        "parquet",
+        "folder",
+        "ce_clip",
+        "cc_neg",
     ] = Field("csv", description="kind of source; scenes = the built-in world")
     root: Path | None = Field(None, description="folder of the captions file and the pictures")
     format: Format = Field(Format(), description="layout of the source")
     max_words: int = Field(60, ge=1, description="longest caption kept, words (CLIP reads 77 tokens)")
-    max_pixels: int = Field(100_000_000, ge=1, description="largest picture opened, pixels")
+    max_pixels: int = Field(
+        89_478_485,
+        ge=1,
+        le=178_956_970,
+        description="largest picture opened, pixels; Pillow opens none above the maximum",
+    )
     max_reject_rate: float = Field(0.5, ge=0, le=1, description="share of rows refused above which ingest fails")
     val_share: float = Field(0.05, ge=0, lt=1, description="share of pictures held out for checkpoint selection")
     test_share: float = Field(0.1, ge=0, lt=1, description="share of pictures held out for evaluation")
     split_seed: int = Field(0, ge=0, description="seed of the split; a picture's split depends on its bytes and this")
     world: World = Field(World(), description="settings of the built-in world (source: scenes)")
-    shard: int = placement(2048, ge=1, description="rows per part; the most that a kill can cost")
+    shard: int = Field(2048, ge=1, description="rows per part; the most that a kill can cost")
     workers: int = placement(2, ge=1, description="threads that open pictures")
 
 
@@ -59,30 +75,38 @@ def outside(config: Config) -> dict[str, str]:
     if config.source == "scenes":
         return {}
     files, images = sources.places(config.source, config.root, config.format)
+    assert config.root is not None
+    root = config.root.expanduser().resolve()
+    if config.source == "webdataset":
+        files = [*files, *(beside for path in files if (beside := path.with_suffix(".parquet")).is_file())]
     content = artifact.path_digest if images else artifact.listing_digest  # shards hold pictures: too large to hash
-    digests = {f"captions {path.name}": content(path) for path in files}
+    digests = {f"captions {path.relative_to(root)}": content(path) for path in files}
     return digests | ({"images": artifact.listing_digest(images)} if images else {})
 
 
 def run(config: Config, inputs: Inputs, out: Path, progress: Progress) -> dict[str, Any]:
     """Make the `pairs` artifact.
 
-    Raises UserError when the captions file cannot be read, or when too few rows are usable.
+    Raises UserError when the captions file cannot be read, when too few rows are usable, or when what is read changes
+    meanwhile; then nothing of it is kept.
     """
+    before = outside(config)
     if config.source == "scenes":
         records, scenes = _world(config, out, progress)
         image_root, collection = out / "images", "images"
     else:
         assert config.root is not None
         folder = sources.places(config.source, config.root, config.format)[1]
-        records, scenes = list(sources.read(config.source, config.root, config.format, out / "images")), {}
+        read = sources.read(config.source, config.root, config.format, out / "images", progress)
+        records, scenes = list(read), {}
         image_root, collection = (folder, str(folder)) if folder else (out / "images", "images")
     if not records:
         raise UserError("ingest", "the captions file holds no row", "at least one", "check ingest.format.captions")
 
     first: dict[str, int] = {}
     for number, record in enumerate(records):
-        first.setdefault(_pair_id(record), number)
+        if record.fault is None:
+            first.setdefault(_pair_id(record), number)
     examined = partial(examine, image_root, max_pixels=config.max_pixels)
     pictures: dict[str, Facts] = {}
     accepted = refused = 0
@@ -91,17 +115,17 @@ def run(config: Config, inputs: Inputs, out: Path, progress: Progress) -> dict[s
             shard = records[start : start + config.shard]
             rows, target = tables.part(out, index), tables.part(out / "pairs_rejected", index)
             if not (rows.exists() and target.exists()):
-                unopened = list(dict.fromkeys(record.image for record in shard if record.image not in pictures))
+                named = (record.image for record in shard if record.fault is None)
+                unopened = list(dict.fromkeys(image for image in named if image not in pictures))
                 pictures |= zip(unopened, pool.map(examined, unopened), strict=True)
                 good, bad, brought = [], [], []
                 for number, record in enumerate(shard, start):
-                    picture = pictures[record.image]
-                    reason, detail = _fault(config, record, picture, first[_pair_id(record)] == number)
-                    if reason is None:
-                        good.append(_pair(config, record, picture, scenes.get(record.image)))
-                        brought += [{"pair_id": _pair_id(record), "text": text} for text in record.negatives]
+                    fault = _fault(config, record, pictures, first.get(_pair_id(record)) == number)
+                    if fault is None:
+                        good.append(_pair(config, record, pictures[record.image], scenes.get(record.image)))
+                        brought += _brought(config, record)
                     else:
-                        bad.append(_rejected(record, reason, detail))
+                        bad.append(_rejected(record, *fault))
                 tables.write(target, bad, PAIRS_REJECTED)
                 if brought:
                     tables.write(tables.part(out / "pairs_negatives", index), brought, PAIRS_NEGATIVES)
@@ -110,6 +134,15 @@ def run(config: Config, inputs: Inputs, out: Path, progress: Progress) -> dict[s
             refused += tables.rows(target)
             progress("captions", start + len(shard), len(records))
 
+    if outside(config) != before:
+        shutil.rmtree(out)
+        out.mkdir()
+        raise UserError(
+            "ingest",
+            f"the captions or pictures in {config.root} changed while they were read",
+            "files that stay as they are",
+            "run the same command again when nothing writes there",
+        )
     _accept(config, out, accepted, refused)
     return {"image_root": collection, "source": config.source, "accepted": accepted, "rejected": refused}
 
@@ -132,7 +165,10 @@ def _world(config: Config, out: Path, progress: Progress) -> tuple[list[Record],
     return records, scenes
 
 
-def _fault(config: Config, record: Record, picture: Facts, fresh: bool) -> tuple[str | None, str]:
+def _fault(config: Config, record: Record, pictures: dict[str, Facts], fresh: bool) -> tuple[str, str] | None:
+    """Why a row cannot be used, as reason and detail; None when it can."""
+    if record.fault is not None:
+        return record.fault
     words = len(record.caption.split())
     if words == 0:
         return "caption_empty", "no word"
@@ -140,11 +176,19 @@ def _fault(config: Config, record: Record, picture: Facts, fresh: bool) -> tuple
         return "caption_too_long", f"{words} words"
     if any(not char.isprintable() for char in " ".join(record.caption.split())):
         return "caption_unprintable", repr(record.caption[:80])
+    picture = pictures[record.image]
     if picture.reason is not None:
         return picture.reason, picture.detail
-    if not fresh:
-        return "duplicate", "the same caption of the same picture came before"
-    return None, ""
+    return None if fresh else ("duplicate", "the same caption of the same picture came before")
+
+
+def _brought(config: Config, record: Record) -> list[dict[str, Any]]:
+    """The source's own negatives of a pair, as they stand there."""
+    types = record.types or (None,) * len(record.negatives)
+    return [
+        {"pair_id": _pair_id(record), "type": kind, "text": text, "origin": f"{config.source} {record.origin}"}
+        for text, kind in zip(record.negatives, types, strict=True)
+    ]
 
 
 def _caption(record: Record) -> str:
@@ -199,4 +243,4 @@ def _accept(config: Config, out: Path, accepted: int, refused: int) -> None:
     )
 
 
-STAGE = Stage(name="ingest", makes="pairs", needs=(), version=1, config=Config, outside=outside, run=run)
+STAGE = Stage(name="ingest", makes="pairs", needs=(), version=2, config=Config, outside=outside, run=run)

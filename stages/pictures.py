@@ -1,9 +1,8 @@
 """What opening a picture tells: facts, or why it cannot be used."""
 
+import hashlib
 from pathlib import Path
 from typing import NamedTuple
-
-from pipeline.artifact import file_sha256
 
 
 class Facts(NamedTuple):
@@ -26,8 +25,16 @@ class Facts(NamedTuple):
     detail: str = ""
 
 
-def examine(root: Path, name: str, *, max_pixels: int = 100_000_000) -> Facts:
-    """Open and fully decode the picture `name` below `root`; whatever is wrong with it becomes a reason."""
+DEEP = ("I", "F")
+"""Modes of pictures with more than 8 bits a pixel in one channel: read as RGB they come out white."""
+
+
+def examine(root: Path, name: str, *, max_pixels: int = 89_478_485) -> Facts:
+    """Open and fully decode the picture `name` below `root`; whatever is wrong with it becomes a reason.
+
+    Turned upright by its EXIF tag, as RGB (CMYK and palettes converted, transparency laid aside, as CLIP's own
+    preprocessing does); of an animation the first frame. The file is opened once.
+    """
     from imagehash import phash
     from PIL import Image, ImageOps
 
@@ -37,12 +44,21 @@ def examine(root: Path, name: str, *, max_pixels: int = 100_000_000) -> Facts:
     if not path.is_file():
         return Facts(reason="image_missing", detail=f"no file {name}")
     try:
-        with Image.open(path) as image:
-            if image.width * image.height > max_pixels:
-                return Facts(reason="image_too_large", detail=f"{image.width} x {image.height} pixels")
-            image.load()
-            upright = ImageOps.exif_transpose(image).convert("RGB")
+        with path.open("rb") as handle:
+            sha256 = hashlib.file_digest(handle, "sha256").hexdigest()
+            if not handle.tell():
+                return Facts(reason="image_empty", detail="the file has no byte")
+            handle.seek(0)
+            with Image.open(handle) as image:
+                if image.width * image.height > max_pixels:
+                    return Facts(reason="image_too_large", detail=f"{image.width} x {image.height} pixels")
+                if image.mode.split(";")[0] in DEEP:
+                    return Facts(reason="image_depth", detail=f"mode {image.mode}: save it with 8 bits per channel")
+                image.load()
+                upright = ImageOps.exif_transpose(image).convert("RGB")
         hashed = int(str(phash(upright.reduce(max(1, min(upright.size) // 256)))), 16)
-        return Facts(file_sha256(path), upright.width, upright.height, hashed)
+        return Facts(sha256, upright.width, upright.height, hashed)
+    except Image.DecompressionBombError as error:
+        return Facts(reason="image_too_large", detail=str(error)[:200])
     except Exception as error:  # PIL raises almost anything on a hostile file; one bad picture must not stop a run
         return Facts(reason="image_unreadable", detail=f"{type(error).__name__}: {error}"[:200])

@@ -1,14 +1,14 @@
 """Readers of what users bring: each turns one kind of source into records, in file order, without decoding pictures.
 
-`read` is the door; each reader below states the quirks of its format. Formats that pack pictures into archives are
-unpacked into the `unpacked` folder, one file per picture, so that everything after ingest sees plain files.
+`read` is the door; each reader below states the quirks of its format. A row that cannot be understood is a record with
+a fault; a file that cannot is a UserError. Formats that pack pictures (`stages.packed`) are unpacked into a folder, one
+file per picture, so that everything after ingest sees plain files.
 """
 
 import ast
 import csv
+import io
 import json
-import re
-import tarfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
@@ -18,10 +18,22 @@ from pydantic import Field
 
 from pipeline.config import Config
 from pipeline.errors import UserError
+from pipeline.stage import Progress, silent
 
 
 class Record(NamedTuple):
-    """One caption of one picture as its source states it; `image` is relative to the image folder."""
+    """One caption of one picture as its source states it.
+
+    Attributes:
+        origin: file and row.
+        image: relative to the image folder.
+        image_key: see PAIRS.
+        caption: as it stands there.
+        split: where the source decides it.
+        negatives: captions of the source's own that are not true of the picture.
+        types: of each of these, in the same order; empty where the source does not say.
+        fault: (reason, detail) of a row that the source itself, or its reader, calls unusable.
+    """
 
     origin: str
     image: str
@@ -29,23 +41,29 @@ class Record(NamedTuple):
     caption: str
     split: str | None = None
     negatives: tuple[str, ...] = ()
+    types: tuple[str | None, ...] = ()
+    fault: tuple[str, str] | None = None
 
 
 class Format(Config):
     """How a source is laid out; each field says which sources read it."""
 
     captions: str = Field(
-        "captions.csv", description="captions file relative to root; a glob for parquet and tar shards"
+        "captions.csv", description="captions file relative to root; a glob for parquet, tar shards and ce_clip"
     )
-    images: str = Field("images", description="picture folder, relative to root")
+    images: str = Field("images", description="picture folder, relative to root; unused where pictures are packed")
     image_column: str = Field("image", description="csv, parquet: column of the picture's path, or of its bytes")
     caption_column: str = Field("caption", description="csv, parquet: column of the caption, or of a list of captions")
     image_template: str = Field(
-        "COCO_train2014_{:012d}.jpg", description="degla_json: file name of a picture from its number"
+        "COCO_train2014_{:012d}.jpg", description="degla_json, ce_clip: file name of a picture from its number"
     )
     karpathy_splits: tuple[str, ...] = Field(
         ("train", "val", "test"), description="karpathy: which splits to take; restval (val2014) only when named"
     )
+    allow_pickle: bool = Field(
+        False, description="ce_clip, cc_neg: read files that are pickles; only data is taken from them, no code is run"
+    )
+    evaluation_rows: int = Field(40_000, ge=0, description="cc_neg: rows at the file's end that are its test split")
     encoding: str = Field("utf-8-sig", description="text encoding of the captions file")
 
 
@@ -55,34 +73,44 @@ def csv_pairs(path: Path, layout: Format) -> Iterator[Record]:
     Raises UserError when a column is missing (naming what was found), on text that is not in the stated encoding,
     and on a broken row.
     """
-    lines = _text(path, layout.encoding).splitlines(keepends=True)
-    header = lines[0] if lines else ""
-    rows = csv.DictReader(lines, delimiter="\t" if header.count("\t") > header.count(",") else ",", strict=True)
-    for column in (layout.image_column, layout.caption_column):
-        if column not in (rows.fieldnames or ()):
-            raise UserError(
-                "ingest",
-                f"{path.name} has no column {column!r}, found {rows.fieldnames}",
-                "a header naming the picture and the caption column",
-                "set ingest.format.image_column and ingest.format.caption_column",
-            )
+    text = _text(path, layout.encoding)
+    header = text.partition("\n")[0]
+    rows = csv.reader(lines(text), delimiter="\t" if header.count("\t") > header.count(",") else ",", strict=True)
     try:
-        for row in rows:
-            image = (row[layout.image_column] or "").strip()
-            key = f"csv:{path.stem}:{image}"
-            yield Record(f"{path.name}:{rows.line_num}", image, key, row[layout.caption_column] or "")
+        names = next(rows, [])
+        for column in (layout.image_column, layout.caption_column):
+            if column not in names:
+                raise UserError(
+                    "ingest",
+                    f"{path.name} has no column {column!r}, found {names}",
+                    "a header naming the picture and the caption column",
+                    "set ingest.format.image_column and ingest.format.caption_column",
+                )
+        image_at, caption_at = names.index(layout.image_column), names.index(layout.caption_column)
+        for row in filter(None, rows):
+            origin = f"{path.name}:{rows.line_num}"
+            if len(row) != len(names):
+                # Most often a caption with a comma and no quotes: taking the row would cut the caption.
+                found = f"{len(row)} fields where the header has {len(names)}: {row}"[:200]
+                yield Record(origin, "", "", "", fault=("row_shape", found))
+                continue
+            image = row[image_at].strip()
+            yield Record(origin, image, f"csv:{path.stem}:{image}", row[caption_at])
     except csv.Error as error:
-        raise _broken(path, rows.line_num, "CSV", error) from None
+        raise broken(path, rows.line_num, "CSV", error) from None
 
 
 def coco_json(path: Path, layout: Format) -> Iterator[Record]:
-    """Annotations of a COCO captions file; 2014 and 2017 file names both give the same key for the same picture."""
+    """Annotations of a COCO captions file; file names of 2014 (COCO_train2014_...) or of 2017 (the number alone)."""
     found = _json(path, layout)
     with _shape(path, "COCO captions JSON: images[id, file_name], annotations[id, image_id, caption]"):
         names = {image["id"]: image["file_name"] for image in found["images"]}
         for note in found["annotations"]:
-            name = names[note["image_id"]]
-            yield Record(f"{path.name}:{note['id']}", name, coco_key(name), note["caption"])
+            origin = f"{path.name}:{note['id']}"
+            if (name := names.get(note["image_id"])) is None:
+                yield Record(origin, "", "", note["caption"], fault=("image_unlisted", f"image_id {note['image_id']}"))
+            else:
+                yield Record(origin, name, coco_key(name), note["caption"])
 
 
 def karpathy_json(path: Path, layout: Format) -> Iterator[Record]:
@@ -103,15 +131,29 @@ def negclip_tsv(path: Path, layout: Format) -> Iterator[Record]:
 
     Its neg_image column holds row numbers of this very file, which mean nothing once rows are chosen, so it is left.
     """
-    rows = csv.DictReader(_text(path, layout.encoding).splitlines(keepends=True), delimiter="\t", strict=True)
-    with _shape(path, "a NegCLIP TSV: title, filepath, neg_caption"):
+    rows = csv.DictReader(lines(_text(path, layout.encoding)), delimiter="\t", strict=True)
+    missing = {"title", "filepath", "neg_caption"} - set(rows.fieldnames or ())
+    if missing:
+        raise UserError(
+            "ingest",
+            f"{path.name} has no column {min(missing)!r}, found {rows.fieldnames}",
+            "a NegCLIP TSV: title, filepath, neg_caption",
+            "check ingest.source and ingest.format.captions",
+        )
+    try:
         for row in rows:
+            origin, image = f"{path.name}:{rows.line_num}", row["filepath"] or ""
             try:
-                negatives = ast.literal_eval(row["neg_caption"] or "[]")
-            except (ValueError, SyntaxError) as error:
-                raise _broken(path, rows.line_num, "a Python list in neg_caption", error) from None
-            image = row["filepath"]
-            yield Record(f"{path.name}:{rows.line_num}", image, coco_key(image), row["title"], None, tuple(negatives))
+                negatives = ast.literal_eval(row["neg_caption"] or "")
+                if not isinstance(negatives, list) or not all(isinstance(text, str) for text in negatives):
+                    raise ValueError(type(negatives).__name__)
+            except (ValueError, SyntaxError, MemoryError, RecursionError):
+                detail = f"neg_caption is no Python list of texts: {row['neg_caption']}"[:200]
+                yield Record(origin, image, coco_key(image), row["title"] or "", fault=("row_shape", detail))
+            else:
+                yield Record(origin, image, coco_key(image), row["title"] or "", None, tuple(negatives))
+    except csv.Error as error:
+        raise broken(path, rows.line_num, "TSV", error) from None
 
 
 def degla_json(path: Path, layout: Format) -> Iterator[Record]:
@@ -119,80 +161,43 @@ def degla_json(path: Path, layout: Format) -> Iterator[Record]:
     found = _json(path, layout)
     with _shape(path, "DeGLA.json: a list of {image_id, original, enhanced}"):
         for number, row in enumerate(found):
-            name = layout.image_template.format(row["image_id"])
+            name = layout.image_template.format(int(row["image_id"]))
             yield Record(f"{path.name}:{number}", name, coco_key(name), row["original"], None, tuple(row["enhanced"]))
 
 
 def sidecar_folder(root: Path, layout: Format) -> Iterator[Record]:
     """A folder of pictures, each with a .txt of the same name holding one caption per line."""
     folder = root / layout.images
+    pictures = {path.with_suffix(""): path for path in sorted(folder.rglob("*")) if path.suffix.lower() in PICTURES}
     for text in sorted(folder.rglob("*.txt")):
-        pictures = [path for path in sorted(text.parent.glob(f"{text.stem}.*")) if path.suffix != ".txt"]
-        name = str((pictures[0] if pictures else text.with_suffix(".jpg")).relative_to(folder))
+        picture = pictures.get(text.with_suffix(""))
+        name = str((picture or text).relative_to(folder))
         for number, line in enumerate(_text(text, layout.encoding).splitlines(), start=1):
-            yield Record(f"{text.relative_to(folder)}:{number}", name, f"folder:{folder.name}:{name}", line)
+            origin, key = f"{text.relative_to(folder)}:{number}", f"folder:{folder.name}:{name}"
+            fault = None if picture else ("image_missing", f"no picture beside {name}")
+            yield Record(origin, name, key, line, fault=fault)
 
 
-def tar_shards(paths: list[Path], layout: Format, unpacked: Path) -> Iterator[Record]:
-    """webdataset shards, also as img2dataset writes them: {key}.jpg, {key}.txt, {key}.json per sample.
-
-    A sample whose .json says another status than "success" has no picture and is passed over. Nothing in the archive
-    chooses where a file goes: pictures are written as <shard>/<key with plain characters>.<suffix>.
-    """
-    for path in paths:
-        samples: dict[str, dict[str, bytes]] = {}
-        try:
-            with tarfile.open(path) as shard:
-                for member in shard:
-                    key, _, suffix = member.name.partition(".")
-                    if member.isfile() and (stream := shard.extractfile(member)):
-                        samples.setdefault(key, {})[suffix.lower()] = stream.read()
-        except (tarfile.TarError, EOFError, OSError) as error:
-            raise _broken(path, 0, "a whole tar archive", error) from None
-        for key, parts in samples.items():
-            facts = json.loads(parts.get("json", b"{}"))
-            caption = (
-                parts["txt"].decode(layout.encoding, "replace") if "txt" in parts else str(facts.get("caption") or "")
-            )
-            picture = next((name for name in ("jpg", "jpeg", "png", "webp") if name in parts), None)
-            if facts.get("status", "success") != "success":
-                continue
-            name = f"{path.stem}/{_plain(key)}.{picture or 'jpg'}"
-            if picture:
-                _unpack(unpacked / name, parts[picture])
-            key_in_source = str(facts.get("image_key") or f"tar:{path.stem}:{key}")
-            negatives = tuple(map(str, facts.get("negatives") or ()))
-            yield Record(f"{path.name}:{key}", name, key_in_source, caption, None, negatives)
-
-
-def parquet_files(paths: list[Path], layout: Format, unpacked: Path) -> Iterator[Record]:
-    """Hugging Face style Parquet: an image struct {bytes, path} or a path, and a caption or a list of captions."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    for path in paths:
-        try:
-            table = pq.ParquetFile(path)
-            missing = {layout.image_column, layout.caption_column} - set(table.schema_arrow.names)
-        except (pa.ArrowException, OSError) as error:
-            raise _broken(path, 0, "a whole Parquet file", error) from None
-        if missing:
-            raise UserError(
-                "ingest",
-                f"{path.name} has no column {min(missing)!r}, found {table.schema_arrow.names}",
-                "the picture and the caption column",
-                "set ingest.format.image_column and ingest.format.caption_column",
-            )
-        number = 0
-        for batch in table.iter_batches(256, columns=[layout.image_column, layout.caption_column]):
-            for image, captions in zip(*(batch[name].to_pylist() for name in batch.schema.names), strict=True):
-                name = f"{path.stem}/{number:08d}.img" if isinstance(image, dict) else str(image or "")
-                if isinstance(image, dict) and image.get("bytes"):
-                    _unpack(unpacked / name, image["bytes"])
-                for caption in captions if isinstance(captions, list) else [captions]:
-                    yield Record(f"{path.name}:{number}", name, f"parquet:{path.stem}:{number}", caption or "")
-                number += 1
-
+PICTURES = frozenset(
+    f".{suffix}"
+    for suffix in [
+        "jpg",
+        "jpeg",
+        "jfif",
+        "png",
+        "webp",
+        "gif",
+        "bmp",
+        "tif",
+        "tiff",
+        "ppm",
+        "pgm",
+        "avif",
+        "jp2",
+        "img",
+    ]
+)
+"""Suffixes by which a picture is told from what lies beside it; what is in the file decides when it is opened."""
 
 FILES: dict[str, Callable[[Path, Format], Iterator[Record]]] = {
     "csv": csv_pairs,
@@ -201,41 +206,62 @@ FILES: dict[str, Callable[[Path, Format], Iterator[Record]]] = {
     "negclip_tsv": negclip_tsv,
     "degla_json": degla_json,
 }
-PACKED: dict[str, Callable[[list[Path], Format, Path], Iterator[Record]]] = {
-    "webdataset": tar_shards,
-    "parquet": parquet_files,
-}
+PICKLES = ("ce_clip", "cc_neg")
 
 
 def places(source: str, root: Path | None, layout: Format) -> tuple[list[Path], Path | None]:
     """The files a source is read from, and its picture folder (None when the pictures are packed inside).
 
-    Raises UserError when one of them is not there.
+    Raises UserError when one of them is not there, or when it is a pickle and that was not allowed.
     """
+    from stages import packed
+
     if root is None:
         raise UserError("ingest", "no folder given", "where captions and pictures are", "--set ingest.root=<folder>")
     root = root.expanduser().resolve()
-    images = root / layout.images
-    if source in PACKED:
-        packed = sorted(root.glob(layout.captions))
-        if not packed:
-            raise UserError("ingest", f"no file {root / layout.captions}", "shards", "set ingest.format.captions")
-        return packed, images if images.is_dir() else None
-    captions = [] if source == "folder" else [root / layout.captions]
-    absent = [("captions", path) for path in captions if not path.is_file()]
-    for field, path in [*absent, *([] if images.is_dir() else [("images", images)])]:
+    if source in PICKLES and not layout.allow_pickle:
         raise UserError(
-            "ingest", f"{path} is not there", "an existing path", f"set ingest.root or ingest.format.{field}"
+            "ingest",
+            f"{source} files are pickles, which can run code when they are loaded",
+            "your word that they come from where you trust",
+            "set ingest.format.allow_pickle=true (they are read without running code)",
+        )
+    captions = [] if source == "folder" else sorted(root.glob(layout.captions))
+    if source != "folder" and not any(path.is_file() for path in captions):
+        raise UserError(
+            "ingest",
+            f"{root / layout.captions} is not there",
+            "an existing path",
+            "set ingest.root or ingest.format.captions",
+        )
+    images = root / layout.images
+    if source == "webdataset" or (source == "parquet" and packed.holds_pictures(captions, layout)):
+        return captions, None
+    if not images.is_dir():
+        raise UserError(
+            "ingest", f"{images} is not there", "an existing path", "set ingest.root or ingest.format.images"
         )
     return captions, images
 
 
-def read(source: str, root: Path, layout: Format, unpacked: Path) -> Iterator[Record]:
+def read(source: str, root: Path, layout: Format, unpacked: Path, progress: Progress = silent) -> Iterator[Record]:
     """All records of a source, in file order; `unpacked` receives the pictures of packed formats."""
+    from stages import packed, pickles
+
     paths, _ = places(source, root, layout)
+    root = root.expanduser().resolve()
     if source == "folder":
-        return sidecar_folder(root.expanduser().resolve(), layout)
-    return PACKED[source](paths, layout, unpacked) if source in PACKED else FILES[source](paths[0], layout)
+        yield from sidecar_folder(root, layout)
+    for done, path in enumerate(paths, start=1):
+        if source == "webdataset":
+            yield from packed.tar_shard(root, path, layout, unpacked)
+        elif source == "parquet":
+            yield from packed.parquet_file(root, path, layout, unpacked)
+        elif source in PICKLES:
+            yield from (pickles.ce_clip if source == "ce_clip" else pickles.cc_neg)(path, layout)
+        else:
+            yield from FILES[source](path, layout)
+        progress("files read", done, len(paths))
 
 
 def coco_key(file_name: str) -> str:
@@ -248,20 +274,13 @@ def coco_key(file_name: str) -> str:
     return f"coco:{collection or '2017'}:{number}"
 
 
-def _plain(name: str) -> str:
-    return re.sub(r"[^A-Za-z0-9_-]", "_", name)
+def lines(text: str) -> io.StringIO:
+    """The lines of a text as csv wants them: ended by carriage return and newline alone, not by U+2028 and its like."""
+    return io.StringIO(text, newline="")
 
 
-def _unpack(path: Path, content: bytes) -> None:
-    if path.exists():
-        return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.name}.tmp")
-    unfinished.write_bytes(content)
-    unfinished.replace(path)
-
-
-def _broken(path: Path, line: int, kind: str, error: Exception) -> UserError:
+def broken(path: Path, line: int, kind: str, error: Exception) -> UserError:
+    """The error of a file, or a line of it, that is not what it should be."""
     where = f"{path.name}:{line}" if line else path.name
     return UserError("ingest", f"{where} is not {kind} ({error})", kind, "mend or fetch that file again")
 
@@ -294,4 +313,4 @@ def _json(path: Path, layout: Format) -> Any:
     try:
         return json.loads(_text(path, layout.encoding))
     except json.JSONDecodeError as error:
-        raise _broken(path, error.lineno, "JSON", error) from None
+        raise broken(path, error.lineno, "JSON", error) from None

@@ -1,7 +1,7 @@
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -11,8 +11,15 @@ from pipeline.errors import UserError
 from pipeline.schema import DATASET, NEGATIVE_TYPES
 from stages import exports, sources
 
-TEXT = st.text(st.characters(exclude_categories=("Cs", "Cc")), min_size=1, max_size=30).map(str.strip).filter(bool)
-ROW = st.tuples(st.integers(0, 3), TEXT, st.lists(TEXT, max_size=5))
+# A caption is what ingest lets through; negatives, and file names, may hold anything but lone surrogates.
+CAPTION = (
+    st.text(min_size=1, max_size=30).map(lambda text: " ".join(filter(str.isprintable, text.split()))).filter(bool)
+)
+NEGATIVE = st.one_of(
+    st.text(st.characters(exclude_categories=("Cs",)), min_size=1, max_size=30),
+    st.sampled_from(["a\tb", "a\nb\r\nc", 'it\'s "so"', "a, b", "['x']", "\\n", "é ü 犬 🐕", "a\u2028b", "#\x00"]),
+)
+ROW = st.tuples(st.integers(0, 3), CAPTION, st.lists(NEGATIVE, max_size=5))
 Rows = list[tuple[int, str, list[str]]]
 
 
@@ -33,6 +40,7 @@ def dataset(folder: Path, rows: Rows) -> Artifact:
 
 
 @pytest.mark.parametrize("kind", ["negclip_tsv", "degla_json", "webdataset"])
+@example(rows=[(0, 'a\u2009b "quoted", it\'s', ["a\tb\nc", "'"])])
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(rows=st.lists(ROW, min_size=1, max_size=5))
 def test_what_is_exported_is_read_back(
@@ -57,3 +65,23 @@ def test_degla_json_cannot_name_other_pictures(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="export: cat.jpg has no COCO number"):
         exports.export(made, tmp_path, "degla_json", tmp_path / "out.json")
     assert not (tmp_path / "out.json").exists()
+
+
+def test_degla_json_holds_pictures_of_one_collection(tmp_path: Path) -> None:
+    made = dataset(tmp_path / "data", [(1, "A cat.", []), (2, "A dog.", [])])
+    rows = tables.read(made.path).to_pylist()
+    tables.write(tables.part(made.path, 0), [rows[0], rows[1] | {"image_uri": "000000000002.jpg"}], DATASET)
+    with pytest.raises(UserError, match=r"000000000002.jpg has no COCO number as in COCO_train2014_\{:012d\}.jpg"):
+        exports.export(made, tmp_path, "degla_json", tmp_path / "out.json")
+
+
+def test_webdataset_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
+    made = dataset(tmp_path / "data", [(1, "A cat.", []), (2, "A dog.", [])])
+    Image.new("RGB", (4, 4)).save(tmp_path / "COCO_train2014_000000000001.jpg")
+    with pytest.raises(UserError, match="000000000002.jpg is not there"):
+        exports.export(made, tmp_path, "webdataset", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    Image.new("RGB", (4, 4)).save(tmp_path / "COCO_train2014_000000000002.jpg")
+    assert exports.export(made, tmp_path, "webdataset", tmp_path / "out") == 2
+    with pytest.raises(UserError, match="is there already"):
+        exports.export(made, tmp_path, "webdataset", tmp_path / "out")

@@ -1,3 +1,4 @@
+import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -42,7 +43,7 @@ def test_every_row_is_either_a_pair_or_a_reject_with_its_reason(root: Path, tmp_
     rejected = {row["reason"]: row for row in tables.read(tmp_path / "out" / "pairs_rejected").to_pylist()}
     assert set(rejected) == {
         *("duplicate", "caption_empty", "caption_too_long"),
-        *("image_missing", "image_unreadable", "image_outside"),
+        *("image_missing", "image_unreadable", "image_empty", "image_outside"),
     }
     assert rejected["image_missing"]["origin"] == "captions.csv:18"
     pairs = {row["image_uri"]: row for row in tables.read(tmp_path / "out").to_pylist()}
@@ -72,6 +73,21 @@ def test_a_killed_ingest_goes_on_with_the_same_bytes(root: Path, tmp_path: Path)
         assert (tmp_path / "killed" / path.relative_to(tmp_path / "whole")).read_bytes() == path.read_bytes()
 
 
+def test_a_file_that_changes_meanwhile_is_an_error_and_nothing_of_it_stays(root: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+
+    def someone_writes(what: str, done: int, total: int) -> None:
+        if what == "captions" and done < total:
+            with (root / "captions.csv").open("a") as handle:
+                handle.write("3.png,Somebody adds a row.\n")
+
+    with pytest.raises(UserError, match="changed while they were read"):
+        ingest.run(ingest.Config(root=root, shard=4), {}, out, someone_writes)
+    assert not list(out.iterdir())
+    assert ingest.run(ingest.Config(root=root, shard=4), {}, out, silent)["accepted"] > 13
+
+
 def test_too_many_rejects_fail_and_say_why(root: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"ingest: 7 of 20 rows refused, most for .*; expected at most 10%; fix: "):
         run(tmp_path / "out", root=root, max_reject_rate=0.1)
@@ -89,6 +105,18 @@ def test_outside_notices_a_changed_picture(root: Path) -> None:
     before = ingest.outside(config)
     Image.new("RGB", (41, 30)).save(root / "images" / "0.png")
     assert ingest.outside(config)["images"] != before["images"]
+
+
+def test_negatives_of_the_source_are_kept_with_where_they_come_from(tmp_path: Path) -> None:
+    (tmp_path / "images").mkdir()
+    Image.new("RGB", (8, 8)).save(tmp_path / "images" / "COCO_train2014_000000000009.jpg")
+    rows = [{"image_id": 9, "original": "A cat on a mat.", "enhanced": ["A mat on a cat.", "A dog on a mat."]}]
+    (tmp_path / "d.json").write_text(json.dumps(rows))
+    run(tmp_path / "out", source="degla_json", root=tmp_path, format={"captions": "d.json"})
+    found = tables.read(tmp_path / "out" / "pairs_negatives").to_pylist()
+    (pair,) = tables.read(tmp_path / "out").to_pylist()
+    shared = {"pair_id": pair["pair_id"], "type": None, "origin": "degla_json d.json:0"}
+    assert found == [shared | {"text": text} for text in rows[0]["enhanced"]]
 
 
 def test_the_built_in_world_brings_pictures_scenes_and_benchmarks(tmp_path: Path) -> None:

@@ -1,6 +1,4 @@
-import io
 import json
-import tarfile
 from pathlib import Path
 
 import pytest
@@ -36,6 +34,14 @@ def test_csv_names_the_missing_column_and_what_was_found(tmp_path: Path) -> None
     assert read_csv(tmp_path / "c.csv", image_column="file", caption_column="text")[0].caption == "hello"
 
 
+def test_a_caption_with_an_unquoted_comma_is_a_fault_and_never_cut(tmp_path: Path) -> None:
+    (tmp_path / "c.csv").write_text('image,caption\na.png,A man, a dog\nb.png,"A man, a dog"\n\nc.png\n')
+    cut, whole, short = read_csv(tmp_path / "c.csv")
+    assert cut.fault == ("row_shape", "3 fields where the header has 2: ['a.png', 'A man', ' a dog']")
+    assert (whole.caption, whole.fault) == ("A man, a dog", None)
+    assert short.fault is not None and short.origin == "c.csv:5"
+
+
 def test_bytes_that_are_not_utf8_are_named_by_line(tmp_path: Path) -> None:
     (tmp_path / "c.csv").write_bytes(b"image,caption\na.png,fine\nb.png,caf\xe9\n")
     with pytest.raises(UserError, match=r"c.csv:3 holds byte 0xe9, which is not utf-8"):
@@ -63,7 +69,10 @@ def test_coco_json_and_its_faults(tmp_path: Path) -> None:
     (record,) = sources.coco_json(path, sources.Format())
     assert record.image_key == "coco:train2014:000000000009"
     path.write_text(json.dumps({"images": [image], "annotations": [note | {"image_id": 10}]}))
-    with pytest.raises(UserError, match="lacks 10"):
+    (lost,) = sources.coco_json(path, sources.Format())
+    assert lost.fault == ("image_unlisted", "image_id 10")
+    path.write_text(json.dumps({"images": [image], "annotations": [{"id": 1, "image_id": 9}]}))
+    with pytest.raises(UserError, match="lacks 'caption'"):
         list(sources.coco_json(path, sources.Format()))
     path.write_text('{"images": [')
     with pytest.raises(UserError, match="is not JSON"):
@@ -94,7 +103,10 @@ def test_negclip_tsv_reads_list_literals_and_never_runs_them(tmp_path: Path) -> 
     assert record.negatives == ("A mat on a cat .", "it's")
     assert record.image_key == "coco:val2014:000000184613"
     path.write_text(head + "0\tA\tcoco/val2014/1.jpg\t[__import__('os').getcwd()]\t[1]\n")
-    with pytest.raises(UserError, match="n.tsv:2 is not a Python list"):
+    (faulty,) = sources.negclip_tsv(path, sources.Format())
+    assert faulty.fault is not None and "neg_caption is no Python list of texts: [__import__" in faulty.fault[1]
+    path.write_text("title\tpath\n")
+    with pytest.raises(UserError, match=r"n.tsv has no column 'filepath', found \['title', 'path'\]"):
         list(sources.negclip_tsv(path, sources.Format()))
 
 
@@ -119,43 +131,21 @@ def test_degla_json_builds_the_file_name(tmp_path: Path) -> None:
 
 
 def test_sidecar_folder(tmp_path: Path) -> None:
-    (tmp_path / "images" / "sub").mkdir(parents=True)
-    (tmp_path / "images" / "sub" / "a.png").write_bytes(b"")
-    (tmp_path / "images" / "sub" / "a.txt").write_text("one\ntwo\n")
+    folder = tmp_path / "images" / "sub"
+    folder.mkdir(parents=True)
+    for name in ("a.png", "a.json", "[1] b.JPG"):
+        (folder / name).write_bytes(b"")
+    for name, text in {"a.txt": "one\ntwo\n", "[1] b.txt": "three\n", "alone.txt": "four\n"}.items():
+        (folder / name).write_text(text)
     records = list(sources.read("folder", tmp_path, sources.Format(), tmp_path / "unpacked"))
-    assert [(r.image, r.caption) for r in records] == [("sub/a.png", "one"), ("sub/a.png", "two")]
+    found = {r.caption: r.image for r in records if r.fault is None}
+    assert found == {"one": "sub/a.png", "two": "sub/a.png", "three": "sub/[1] b.JPG"}
+    assert [r.fault for r in records if r.caption == "four"] == [("image_missing", "no picture beside sub/alone.txt")]
 
 
-def test_tar_shards_unpack_only_below_their_own_folder(tmp_path: Path) -> None:
-    with tarfile.open(tmp_path / "00000.tar", "w") as shard:
-        for name, content in {
-            "a.jpg": b"picture",
-            "a.txt": b"caption a",
-            "a.json": b'{"status": "success"}',
-            "b.json": b'{"status": "failed_to_download", "caption": "gone"}',
-            "../../evil.jpg": b"picture",
-            "../../evil.txt": b"caption evil",
-        }.items():
-            member = tarfile.TarInfo(name)
-            member.size = len(content)
-            shard.addfile(member, io.BytesIO(content))
-    layout = sources.Format(captions="*.tar")
-    records = list(sources.read("webdataset", tmp_path, layout, tmp_path / "deep" / "unpacked"))
-    assert records[0].caption == "caption a"
-    written = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*.jpg")}
-    assert all(name.startswith("deep/unpacked/00000/") for name in written) and "deep/unpacked/00000/a.jpg" in written
-
-
-def test_parquet_with_bytes_and_lists_of_captions(tmp_path: Path) -> None:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    table = pa.table({"image": [{"bytes": b"x", "path": "p.png"}], "caption": [["one", "two"]]})
-    pq.write_table(table, tmp_path / "train-0.parquet")
-    layout = sources.Format(captions="*.parquet")
-    records = list(sources.read("parquet", tmp_path, layout, tmp_path / "unpacked"))
-    assert [record.caption for record in records] == ["one", "two"]
-    assert (tmp_path / "unpacked" / records[0].image).read_bytes() == b"x"
-    (tmp_path / "train-0.parquet").write_bytes((tmp_path / "train-0.parquet").read_bytes()[:50])
-    with pytest.raises(UserError, match="train-0.parquet is not a whole Parquet file"):
-        list(sources.read("parquet", tmp_path, layout, tmp_path / "unpacked"))
+def test_missing_files_and_folders_are_named(tmp_path: Path) -> None:
+    (tmp_path / "captions.csv").write_text("image,caption\n")
+    with pytest.raises(UserError, match=r"images is not there; .* ingest.format.images"):
+        sources.places("csv", tmp_path, sources.Format())
+    with pytest.raises(UserError, match=r"\*.tar is not there; .* ingest.format.captions"):
+        sources.places("webdataset", tmp_path, sources.Format(captions="*.tar"))

@@ -1,0 +1,118 @@
+"""Readers of data that others published as pickles. Only plain data is taken out of them: what would need any other
+class or function is refused, so nothing in the file is ever run.
+"""
+
+import pickle
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from pipeline.errors import UserError
+from stages.sources import Format, Record, coco_key
+
+CE_CLIP = {
+    "relation_aug_caption": "swap_nouns",
+    "adj_aug_caption": "replace_adjectives",
+    "noun_aug_caption": "replace_nouns",
+    "verb_aug_caption": None,
+}
+"""Columns of negatives -> the type each makes (relation: the first two nouns change places; verbs are no type here)."""
+
+ABSENT = ("###", "<mask>")
+"""What CE-CLIP writes where it has no negative."""
+
+
+def ce_clip(path: Path, layout: Format) -> Iterator[Record]:
+    """CE-CLIP's .npy: an object array of COCO annotations with four negatives, and valid_caption, which are real.
+
+    Raises UserError when the file holds anything but data, or data of another shape.
+    """
+    rows = _npy(path)
+    for number, row in enumerate(rows):
+        try:
+            valid = list(row.get("valid_caption") or [1] * 5)
+            kept = [
+                (str(row[column]), kind)
+                for (column, kind), real in zip(CE_CLIP.items(), valid[1:], strict=False)
+                if real and str(row[column]) not in ABSENT
+            ]
+            name = str(row.get("image_path") or layout.image_template.format(int(row["image_id"])))
+            negatives, types = tuple(text for text, _ in kept), tuple(kind for _, kind in kept)
+            yield Record(f"{path.name}:{number}", name, coco_key(name), str(row["caption"]), None, negatives, types)
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise _shape(path, number, error, "CE-CLIP's annotations: image_id, caption, *_aug_caption") from None
+
+
+def cc_neg(path: Path, layout: Format) -> Iterator[Record]:
+    """CC-Neg's ccneg_preprocessed.pt: {image_paths, annotations}; the last rows are its test split.
+
+    Raises UserError as `ce_clip` does.
+    """
+    import torch
+
+    try:
+        found = torch.load(path, map_location="cpu", weights_only=True)
+        images, notes = found["image_paths"], found["annotations"]
+    except (pickle.UnpicklingError, zipfile.BadZipFile, RuntimeError, EOFError, OSError) as error:
+        raise _not_data(path, error) from None
+    except (KeyError, TypeError, IndexError) as error:
+        raise _shape(path, 0, error, "CC-Neg: {image_paths, annotations}") from None
+    first_test = len(notes) - layout.evaluation_rows if len(notes) > layout.evaluation_rows else len(notes)
+    for number, (image, note) in enumerate(zip(images, notes, strict=False)):
+        try:
+            # The paths are those of the authors' machine; all pictures lie in one folder.
+            name = PurePosixPath(str(image)).name
+            caption, negative = note["json"]["caption"], note["sop_data"]["negative-prompt"].replace(",", "")
+        except (AttributeError, KeyError, TypeError) as error:
+            raise _shape(path, number, error, "CC-Neg: json.caption, sop_data.negative-prompt") from None
+        split = "test" if number >= first_test else "train"
+        yield Record(f"{path.name}:{number}", name, f"cc_neg:{name}", caption, split, (negative,), (None,))
+
+
+class _Data(pickle.Unpickler):
+    """Builds numpy arrays of plain Python data and nothing else."""
+
+    ALLOWED = frozenset(
+        (module, name)
+        for module in (
+            "numpy",
+            "numpy.core.multiarray",
+            "numpy._core.multiarray",
+            "numpy.core.numeric",
+            "numpy._core.numeric",
+        )
+        for name in ("ndarray", "dtype", "_reconstruct", "scalar", "_frombuffer")
+    )
+
+    def find_class(self, module: str, name: str) -> Any:
+        if (module, name) not in self.ALLOWED:
+            raise pickle.UnpicklingError(f"it asks for {module}.{name}")
+        return super().find_class(module, name)
+
+
+def _npy(path: Path) -> list[Any]:
+    """The elements of an object array in a .npy file."""
+    from numpy.lib import format as npy
+
+    try:
+        with path.open("rb") as handle:
+            version = npy.read_magic(handle)
+            read_header = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
+            _, _, kind = read_header(handle)
+            if not kind.hasobject:
+                raise ValueError(f"an array of {kind}")
+            return list(_Data(handle).load().tolist())
+    except (pickle.UnpicklingError, ValueError, EOFError, AttributeError, ImportError, TypeError, IndexError) as error:
+        raise _not_data(path, error) from None
+
+
+def _not_data(path: Path, error: Exception) -> UserError:
+    reason = str(error).splitlines()[0][:160] if str(error) else type(error).__name__
+    return UserError(
+        "ingest", f"{path.name} cannot be read as plain data ({reason})", "a pickle of data alone", "fetch it"
+    )
+
+
+def _shape(path: Path, number: int, error: Exception, expected: str) -> UserError:
+    return UserError("ingest", f"{path.name}:{number} lacks {error}", expected, "check ingest.source")
