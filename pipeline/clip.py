@@ -133,21 +133,32 @@ def encode_text(model: "nn.Module", tokens_BL: "Tensor") -> "Tensor":
     """Token ids, padded at the end to any common length up to the context length -> `text_BD`, each row of L2 norm 1.
 
     Exact for every L that holds the longest text: the tower is causal and pooled at the end token, so the positions
-    behind it change nothing, and positional embedding and mask are cut to L. Only the pooled rows pass the last
-    normalisation. Towers of another kind need their full context length, which `tokenizer` gives them.
+    behind it change nothing, and texts share what their common beginnings give (pipeline/prefix_tree.py). Towers of
+    another kind need their full context length, which `tokenizer` gives them.
     """
+    import torch
     from open_clip.transformer import text_global_pool
+
+    from pipeline import prefix_tree
 
     tower: Any = getattr(model, "text", model)
     length = tokens_BL.shape[1]
     if not hasattr(tower, "token_embedding") or tower.attn_mask is None or getattr(tower, "cls_emb", None) is not None:
         return _unit(model.encode_text(tokens_BL))  # type: ignore[operator]
     dtype = tower.transformer.get_cast_dtype()
-    x_BLW = tower.token_embedding(tokens_BL).to(dtype) + tower.positional_embedding[:length].to(dtype)
-    x_BLW = tower.transformer(x_BLW, attn_mask=tower.attn_mask[:length, :length])
     pool = getattr(tower, "text_pool_type", None) or tower.pool_type
     end_id = getattr(tower, "text_eos_id", None) or getattr(tower, "eos_id", None)
-    x_BW = tower.ln_final(text_global_pool(x_BLW, tokens_BL, pool, eos_token_id=end_id))
+    if prefix_tree.fits(tower.transformer):
+        place_BL1 = torch.arange(length, device=tokens_BL.device).expand(len(tokens_BL), length)[..., None]
+        end_B = text_global_pool(place_BL1, tokens_BL, pool, eos_token_id=end_id)[:, 0]
+        tree = prefix_tree.grow(tokens_BL, end_B)
+        x_SW = tower.token_embedding(tree.token_S).to(dtype) + tower.positional_embedding[tree.place_S].to(dtype)
+        x_BW = prefix_tree.run(tower.transformer, x_SW, tree)
+    else:
+        x_BLW = tower.token_embedding(tokens_BL).to(dtype) + tower.positional_embedding[:length].to(dtype)
+        x_BLW = tower.transformer(x_BLW, attn_mask=tower.attn_mask[:length, :length])
+        x_BW = text_global_pool(x_BLW, tokens_BL, pool, eos_token_id=end_id)
+    x_BW = tower.ln_final(x_BW)
     if tower.text_projection is not None:
         projection = tower.text_projection
         x_BW = projection(x_BW) if callable(projection) else x_BW @ projection
