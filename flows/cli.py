@@ -12,7 +12,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from flows import inspection, progress, road
+from flows import inspection, plan, progress, road
 from flows import recipe as recipes
 from pipeline.artifact import Store, now
 from pipeline.errors import UserError
@@ -52,9 +52,14 @@ def run(
     until: Annotated[str, typer.Option("--until", help="last stage to run")] = "",
     overrides: Set = [],  # noqa: B006
     force: Annotated[bool, typer.Option("--force", help="run the stages even when their artifacts are there")] = False,
+    rows: Annotated[list[str], typer.Option("--row", help="of an ablation: only these rows")] = [],  # noqa: B006
+    jobs: Annotated[int, typer.Option(help="of an ablation: rows trained at once, sharing the cores", min=1)] = 2,
 ) -> None:
-    """Run the road, or some stages of it; what is on disk and unchanged is reused."""
+    """Run the road, or some stages of it, or a whole ablation; what is on disk and unchanged is reused."""
     store = Store.default()
+    if plan.is_plan(recipe):
+        _compare(store, recipe, rows, jobs, overrides)
+        return
     run_name = name or Path(recipe).stem
     stages = _stages(only, start, until)
     # A stage alone goes on with the settings its run was made with; the whole road starts from the recipe.
@@ -237,6 +242,20 @@ def serve(port: Annotated[int, typer.Option(help="port of the server")] = 4200) 
     from flows.serve import serve as start
 
     start(store, port)
+
+
+def _compare(store: Store, name: str, rows: list[str], jobs: int, overrides: list[str]) -> None:
+    """Run a plan's rows with its seeds and print the comparison."""
+    plan.cells(plan.load(name, rows), Path(name).stem, overrides)
+    _prefect_environment(store)
+    from flows.ablation import ablation
+
+    state: Any = ablation(name, rows, [], overrides, jobs, return_state=True)
+    if not state.is_completed():
+        state.result()
+    folder = store.run(Path(name).stem) / "comparison"
+    out.print((folder / "comparison.md").read_text(encoding="utf-8"), markup=False)
+    out.print(f"comparison: {folder}")
 
 
 def _stages(only: list[str], start: str, until: str) -> list[str]:

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812 - the name everyone uses
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
@@ -50,8 +51,12 @@ def grow(tokens_NL: Tensor, end_N: Tensor) -> Tree:
         homes.append(there[first] * length + place)
         total += len(first)
     home = np.concatenate(homes)
-    found = (tokens.reshape(-1)[home], home % length, state, home)
-    return Tree(*(torch.from_numpy(each).to(tokens_NL.device, non_blocking=True) for each in found), end_N)
+
+    def there_too(values: NDArray[np.int64]) -> Tensor:
+        return torch.from_numpy(values).to(tokens_NL.device, non_blocking=True)
+
+    token_S = there_too(tokens.reshape(-1)[home])
+    return Tree(token_S, there_too(home % length), there_too(state), there_too(home), end_N)
 
 
 def fits(transformer: Any) -> bool:
@@ -92,7 +97,7 @@ def _last(block: Any, x_SW: Tensor, tree: Tree) -> Tensor:
     q_NW = F.linear(h_SW.index_select(0, at_N), attn.in_proj_weight[:width], None if bias is None else bias[:width])
     kv = F.linear(h_SW, attn.in_proj_weight[width:], None if bias is None else bias[width:])
     k_NHLE, v_NHLE = _heads(kv, tree, 2, attn.num_heads)
-    q_NH1E = q_NW.unflatten(1, (attn.num_heads, 1, -1))
+    q_NH1E = q_NW.view(len(at_N), attn.num_heads, 1, -1)
     upto_N11L = torch.arange(tree.state_NL.shape[1], device=x_SW.device) <= tree.end_N[:, None, None, None]
     seen_NH1E = F.scaled_dot_product_attention(q_NH1E, k_NHLE, v_NHLE, attn_mask=upto_N11L)
     return _rest(block, x_SW.index_select(0, at_N), seen_NH1E.flatten(1))

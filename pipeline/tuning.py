@@ -51,10 +51,7 @@ def add_lora(model: "nn.Module", rank: int, alpha: float, seed: int) -> None:
     try:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            settings = LoraConfig(
-                r=rank,
-                lora_alpha=alpha,  # type: ignore[arg-type] - any number works
-                target_modules=list(LORA_MODULES),
+            settings = LoraConfig(**{"r": rank, "lora_alpha": alpha, "target_modules": list(LORA_MODULES)}),
             )
             inject_adapter_in_model(settings, model)
     except ValueError as error:

@@ -5,6 +5,7 @@ hollow ring, after a filled dot. Every function takes plain numbers and returns 
 """
 
 import io
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -13,6 +14,7 @@ import matplotlib
 matplotlib.use("Agg")
 
 from matplotlib.axes import Axes
+from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
@@ -163,6 +165,60 @@ def trade(points: Sequence[tuple[str, Estimate, Estimate]], across: str, up: str
         axes.set_xlabel(f"{across}, %")
         axes.set_ylabel(f"{up}, %")
         axes.grid(color="#f3f4f6")
+        return _svg(figure)
+
+
+GROUPS = {"before": BEFORE, "rivals": WORSE, "degla": AFTER, "ablations": GOOD, "types": "#cc79a7"}
+"""Colour of each group of a comparison."""
+
+Point = tuple[str, float, float, float, float, str, bool]
+"""label, share across, share up, sd across, sd up, group, undominated."""
+
+
+def pareto(points: Sequence[Point], across: str, up: str) -> str:
+    """Many models: retention across, composition up, one sd each way; numbered, because labels would overlap.
+
+    Filled points are those that no other beats in both.
+    """
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(1.7 * WIDTH, max(3.6, 0.2 * len(points) + 0.6)))
+        axes, key = figure.subplots(1, 2, width_ratios=(3, 2))
+        for number, (label, x, y, x_sd, y_sd, group, best) in enumerate(points):
+            colour, h, v = GROUPS[group], 100 * x, 100 * y
+            axes.errorbar(h, v, 100 * y_sd, 100 * x_sd, color=colour, lw=0.8, alpha=0.45, fmt="none")
+            axes.plot(h, v, "o", color=colour, mfc=colour if best else "white", ms=6)
+            axes.annotate(str(number), (h, v), xytext=(4, 3), textcoords="offset points", color=colour, size=8)
+            line = 1 - (number + 0.5) / len(points)
+            weight = "bold" if best else "normal"
+            key.text(0, line, f"{number}  {label}", color=colour, size=8, va="center", weight=weight)
+        key.axis("off")
+        axes.margins(0.1)
+        axes.set_xlabel(f"{across}, %")
+        axes.set_ylabel(f"{up}, %")
+        axes.grid(color="#f3f4f6")
+        return _svg(figure)
+
+
+def heat(values: Sequence[Sequence[float | None]], rows: Sequence[str], columns: Sequence[str]) -> str:
+    """A table of differences in points, purple above 0 and orange below, each with its number.
+
+    values: shares, by row and column; None = not scored.
+    """
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(0.42 * len(columns) + 2.2, 0.42 * len(rows) + 2.0))
+        axes = figure.subplots()
+        points = [[math.nan if value is None else 100 * value for value in row] for row in values]
+        most = max((abs(value) for row in points for value in row if not math.isnan(value)), default=1) or 1
+        axes.imshow(points, cmap="PuOr", norm=Normalize(-most, most), aspect="auto")
+        for y, row in enumerate(points):
+            for x, value in enumerate(row):
+                if not math.isnan(value):
+                    colour = "white" if abs(value) > 0.7 * most else "#111827"
+                    said = f"{value:+.0f}".replace("-", "−")
+                    axes.text(x, y, said, ha="center", va="center", size=8, color=colour)
+        axes.set_xticks(range(len(columns)), columns, rotation=60, ha="right", size=8)
+        axes.set_yticks(range(len(rows)), rows)
+        axes.tick_params(length=0)
         return _svg(figure)
 
 

@@ -126,7 +126,7 @@ def _child(
     work: Callable[..., Any], arguments: tuple[Any, ...], place: tuple[int, int, str, int, int], pipe: Connection
 ) -> None:
     index, count, backend, port, parent = place
-    _die_with(parent)
+    die_with(parent)
 
     def tell(what: str, done: int, total: int) -> None:
         if index == 0:
@@ -165,7 +165,7 @@ def _portable(error: BaseException) -> BaseException:
     return error if isinstance(error, Exception) else UserError("train", "stopped", "a whole run", "run it again")
 
 
-def _die_with(parent: int) -> None:
+def die_with(parent: int) -> None:
     """End this process when its parent ends, however that ends."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)

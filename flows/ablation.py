@@ -1,0 +1,57 @@
+"""The Prefect flow `ablation`: the rows of a plan, each with every seed, over one dataset; then one comparison."""
+
+from concurrent.futures import Future
+from pathlib import Path
+
+from prefect import flow, get_run_logger, task
+from prefect.artifacts import create_markdown_artifact
+from prefect.client.schemas.objects import State
+from prefect.states import Completed, Failed
+
+from flows import plan as plans
+from flows.degla import degla
+from pipeline.artifact import Store
+from pipeline.errors import UserError
+
+
+@task(name="cell", task_run_name="{run}", persist_result=False)
+def cell(run: str, made: Future[str]) -> None:
+    """One row with one seed, trained and scored by a process of its own."""
+    made.result()
+
+
+@flow(name="ablation", flow_run_name="{plan}", log_prints=False)
+def ablation(
+    plan: str = "ablation",
+    rows: list[str] = [],  # noqa: B006 - Prefect shows the default in its form and never mutates it
+    seeds: list[int] = [],  # noqa: B006
+    overrides: list[str] = [],  # noqa: B006
+    jobs: int = 2,
+) -> State[object]:
+    """Compare recipes by their means over seeds.
+
+    Args:
+        plan: name in data/ablations, or a YAML file.
+        rows: only these rows of the plan; empty = all.
+        seeds: these seeds instead of the plan's; empty = the plan's.
+        overrides: settings of every row, as "section.field=value".
+        jobs: cells worked on at once, each with its share of the cores.
+    """
+    store, name = Store.default(), Path(plan).stem
+    try:
+        chosen = plans.load(plan, rows, seeds)
+        cells = plans.cells(chosen, name, overrides)
+        shared = degla(name, chosen.base, overrides, list(plans.SHARED), False, return_state=True)  # type: ignore[arg-type]
+        if shared.is_failed():
+            return Failed(message=shared.message)
+        plans.prepare(store, name, cells)
+        with plans.workers(jobs) as pool:
+            futures = [pool.submit(plans.work, store.home, one.run) for one in cells]
+            for one, future in zip(cells, futures, strict=True):
+                cell(one.run, future)
+        folder = plans.write(store, name, chosen, cells)
+    except UserError as error:
+        get_run_logger().error("%s", error)
+        return Failed(message=str(error), data=error)
+    create_markdown_artifact((folder / "comparison.md").read_text(encoding="utf-8"), key=f"degla-{name.lower()}")
+    return Completed(message=str(folder))

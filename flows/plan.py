@@ -1,0 +1,211 @@
+"""Ablations without Prefect: a plan of rows, each a recipe, every row with every seed over one shared dataset."""
+
+import json
+import multiprocessing
+import os
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import yaml
+from pydantic import Field, ValidationError, field_validator
+
+from flows import recipe as recipes
+from flows import road
+from flows.recipe import Recipe
+from pipeline.artifact import Store
+from pipeline.config import Config
+from pipeline.errors import UserError
+from pipeline.schema import NEGATIVE_TYPES
+from pipeline.stage import Progress, silent
+
+PLANS = Path(__file__).resolve().parent.parent / "data" / "ablations"
+METHOD = (
+    "objective", "types", "negatives_per_caption", "similar_images", "negative_images", "lock_image", "lock_text",
+)  # fmt: skip
+"""What of a recipe's training is its method; the rest is schedule and scale, which all rows share."""
+SHARED = ("ingest", "generate", "assemble")
+OWN = ("train", "evaluate")
+
+
+class Row(Config):
+    """One line of the comparison."""
+
+    name: str = Field(pattern=r"^[a-z0-9_]+$", description="short name, part of the runs' names")
+    title: str = Field(min_length=1, description="what the table calls it")
+    group: Literal["rivals", "degla", "ablations", "types"] = Field(description="part of the table it stands in")
+    recipe: str | None = Field(None, description="recipe whose method it takes; null = the base's")
+    without: Literal[NEGATIVE_TYPES] | None = Field(None, description="negative type it does not train with")  # type: ignore[valid-type]
+    set: tuple[str, ...] = Field((), description="settings of its own, section.field=value")
+
+
+class Plan(Config):
+    """Which rows are compared, on what, with which seeds."""
+
+    description: str = Field(min_length=1, description="what this comparison is for")
+    base: str = Field(description="recipe that makes the dataset and gives every setting a row does not")
+    settings: tuple[str, ...] = Field((), description="settings of all rows, section.field=value")
+    seeds: tuple[int, ...] = Field(min_length=1, description="seeds of training; fixed beforehand, never chosen")
+    rows: tuple[Row, ...] = Field(min_length=1, description="the lines")
+
+    @field_validator("rows")
+    @classmethod
+    def _names_differ(cls, rows: tuple[Row, ...]) -> tuple[Row, ...]:
+        if len({row.name for row in rows}) < len(rows):
+            raise ValueError("every row needs a name of its own")
+        return rows
+
+
+class Cell(NamedTuple):
+    """One row with one seed: a run of its own."""
+
+    row: Row
+    seed: int
+    run: str
+    recipe: Recipe
+
+
+def is_plan(name: str) -> bool:
+    """Whether `degla run NAME` means a plan: one in data/ablations, or a YAML file with rows."""
+    if (PLANS / f"{name}.yaml").exists():
+        return True
+    path = Path(name)
+    return path.suffix in (".yaml", ".yml") and path.exists() and "\nrows:" in path.read_text(encoding="utf-8")
+
+
+def load(name: str, rows: Sequence[str] = (), seeds: Sequence[int] = ()) -> Plan:
+    """A plan, or some rows and other seeds of it. Raises UserError naming the wrong field or the unknown row."""
+    path = Path(name) if name.endswith((".yaml", ".yml")) else PLANS / f"{name}.yaml"
+    try:
+        plan = Plan.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
+    except OSError as error:
+        raise UserError(
+            "ablation", f"cannot read {name!r} ({error.strerror})", "a plan", "see data/ablations"
+        ) from None
+    except yaml.YAMLError as error:
+        raise UserError("ablation", f"{path.name} is not YAML: {error}", "valid YAML", f"mend {path.name}") from None
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        raise UserError("ablation", f"{where} is wrong: {first['msg']}", "a plan", f"mend {path.name}") from None
+    known = [row.name for row in plan.rows]
+    for row in rows:
+        if row not in known:
+            raise UserError("ablation", f"no row {row!r}", f"one of {', '.join(known)}", "name a row of the plan")
+    chosen = tuple(row for row in plan.rows if not rows or row.name in rows)
+    return plan.model_copy(update={"rows": chosen, "seeds": tuple(seeds) or plan.seeds})
+
+
+def cells(plan: Plan, name: str, overrides: Sequence[str] = ()) -> list[Cell]:
+    """Every row with every seed; all recipes are valid, or UserError says which setting is not."""
+    found = []
+    for seed in plan.seeds:
+        for row in plan.rows:
+            given = [*plan.settings, *_method(row), *row.set, f"train.seed={seed}", *overrides]
+            found.append(Cell(row, seed, f"{name}.{row.name}.{seed}", recipes.load(plan.base, given)))
+    return found
+
+
+def _method(row: Row) -> list[str]:
+    """The method a row takes from another recipe and the type it leaves out, as overrides of the base."""
+    given = []
+    if row.recipe:
+        train = recipes.load(row.recipe).train.model_dump(mode="json")
+        given += [f"train.{field}={yaml.safe_dump(train[field], default_flow_style=True)}" for field in METHOD]
+    if row.without:
+        kept = ", ".join(kind for kind in NEGATIVE_TYPES if kind != row.without)
+        given.append(f"train.types=[{kept}]")
+    return given
+
+
+def prepare(store: Store, base: str, found: Sequence[Cell]) -> None:
+    """Give every cell's run its recipe and the shared artifacts of the base run."""
+    for cell in found:
+        for name in SHARED:
+            artifact = store.linked(base, road.STAGES[name].makes)
+            if artifact is not None:
+                store.link(cell.run, artifact)
+        road.keep_recipe(store, cell.run, cell.recipe)
+        road.check(store, cell.run, cell.recipe, OWN)
+
+
+def work(home: Path, run: str) -> str:
+    """Train and score one cell, or reuse what is on disk; returns the run's name."""
+    store = Store(home)
+    recipe = road.run_recipe(store, run, "")
+    for name in OWN:
+        road.run_stage(store, run, recipe, name, _quiet)
+    return run
+
+
+@contextmanager
+def _quiet() -> Iterator[Progress]:
+    yield silent
+
+
+@contextmanager
+def workers(jobs: int) -> Iterator[ProcessPoolExecutor]:
+    """Processes that work on cells side by side, each with its share of the cores; they end with this one."""
+    share = max(1, (os.cpu_count() or 1) // jobs)
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(jobs, context, initializer=_start, initargs=(share, os.getpid())) as pool:
+        try:
+            yield pool
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _start(threads: int, parent: int) -> None:
+    os.environ["OMP_NUM_THREADS"] = str(threads)
+    import torch
+
+    from stages.processes import die_with
+
+    die_with(parent)
+    torch.set_num_threads(threads)
+
+
+def facts(store: Store, plan: Plan, found: Sequence[Cell]) -> dict[str, Any]:
+    """Scores of all cells that are done, as `stages.comparison` takes them."""
+    rows: dict[str, dict[str, Any]] = {}
+    for cell in found:
+        scores, model = store.linked(cell.run, "scores"), store.linked(cell.run, "model")
+        row = rows.setdefault(
+            cell.row.name, cell.row.model_dump(include={"name", "title", "group", "without"}) | {"runs": []}
+        )
+        if scores is None or model is None:
+            continue
+        row["runs"].append(
+            {
+                "seed": cell.seed,
+                "scores": {name: one["after"]["value"] for name, one in scores.meta["aggregates"].items()},
+                "before": {name: one["before"]["value"] for name, one in scores.meta["aggregates"].items()},
+                "subsets": [name for name, one in scores.meta["aggregates"].items() if one["subset"]],
+                "weight_delta": model.meta["weight_delta"],
+                "loss": {term: weight for term, weight in cell.recipe.train.objective.weights().items() if weight},
+            }
+        )
+    return {
+        "description": plan.description,
+        "base": plan.base,
+        "settings": list(plan.settings),
+        "seeds": list(plan.seeds),
+        "rows": list(rows.values()),
+    }
+
+
+def write(store: Store, name: str, plan: Plan, found: Sequence[Cell]) -> Path:
+    """Write comparison.md, comparison.json and figures of what is done so far; returns their folder."""
+    from stages import comparison
+
+    compared = comparison.compare(facts(store, plan, found))
+    folder = store.run(name) / "comparison"
+    folder.mkdir(parents=True, exist_ok=True)
+    for figure, svg in comparison.draw(compared).items():
+        (folder / f"{figure}.svg").write_text(svg, encoding="utf-8")
+    (folder / "comparison.json").write_text(json.dumps(compared, indent=1) + "\n", encoding="utf-8")
+    page = comparison.markdown(compared, f"degla run {name}")
+    (folder / "comparison.md").write_text(page, encoding="utf-8")
+    return folder

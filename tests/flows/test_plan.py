@@ -1,0 +1,77 @@
+"""Plans: what a row takes from a recipe, and two rows really trained and compared over one dataset."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from flows import plan, recipe, road
+from flows.plan import _quiet
+from pipeline.artifact import Store
+from pipeline.errors import UserError
+
+
+def test_the_shipped_plan_is_valid_and_asks_what_the_issue_asks() -> None:
+    shipped = plan.load("ablation")
+    cells = plan.cells(shipped, "ablation")
+    assert len(shipped.seeds) >= 3 and len(cells) == len(shipped.rows) * len(shipped.seeds)
+    assert len({cell.run for cell in cells}) == len(cells)
+    names = {row.name for row in shipped.rows}
+    assert names >= {"clip_ft", "negclip", "ce_clip", "fsc_clip", "con_clip", "triplet_clip", "gift", "degla"}
+    assert sum(row.without is not None for row in shipped.rows) == 5
+    ks = {cell.recipe.train.negatives_per_caption for cell in cells if cell.row.group in ("degla", "ablations")}
+    assert ks == {1, 2, 3, 4, 5}
+    shared = {cell.recipe.model_copy(update={"train": None, "evaluate": None}).model_dump_json() for cell in cells}
+    assert len(shared) == 1, "one dataset"
+
+
+def test_a_row_takes_the_method_of_a_recipe_and_nothing_of_its_schedule() -> None:
+    shipped = plan.load("ablation", ["ce_clip"], [7])
+    (cell,) = plan.cells(shipped, "x", ["train.lr=0.5"])
+    rival, base = recipe.load("ce_clip").train, recipe.load("demo").train
+    assert cell.recipe.train.objective == rival.objective
+    assert (cell.recipe.train.model, cell.recipe.train.batch) == (base.model, base.batch)
+    assert (cell.recipe.train.lr, cell.recipe.train.seed, cell.run) == (0.5, 7, "x.ce_clip.7")
+
+
+def test_unknown_rows_and_fields_are_named(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"no row 'clipp'; expected one of clip_ft, "):
+        plan.load("ablation", ["clipp"])
+    path = tmp_path / "mine.yaml"
+    path.write_text(
+        "description: x\nbase: demo\nseeds: [1]\nrows:\n  - {name: a, title: A, group: rivals, resipe: b}\n"
+    )
+    assert plan.is_plan(str(path)) and not plan.is_plan("demo")
+    with pytest.raises(UserError, match=r"rows\.0\.resipe is wrong"):
+        plan.load(str(path))
+
+
+def test_rows_are_trained_over_one_dataset_and_compared(tmp_path: Path, tiny_recipe: Path) -> None:
+    path = tmp_path / "small.yaml"
+    settings = {
+        "description": "two rows",
+        "base": str(tiny_recipe),
+        "seeds": [1, 2],
+        "rows": [
+            {"name": "degla", "title": "DeGLA", "group": "degla"},
+            {"name": "clip_ft", "title": "No negatives", "group": "rivals", "recipe": "clip_ft"},
+            {"name": "no_swap", "title": "No swaps", "group": "types", "without": "swap_nouns"},
+        ],
+    }
+    path.write_text(yaml.safe_dump(settings))
+    store, chosen = Store(tmp_path / "home"), plan.load(str(path))
+    road.keep_recipe(store, "small", recipe.load(str(tiny_recipe)))
+    for name in plan.SHARED:
+        road.run_stage(store, "small", recipe.load(str(tiny_recipe)), name, _quiet)
+    cells = plan.cells(chosen, "small")
+    plan.prepare(store, "small", cells)
+    for cell in cells:
+        plan.work(store.home, cell.run)
+    assert len(list((store.home / "store" / "dataset").glob("*/manifest.json"))) == 1
+    assert len(list((store.home / "store" / "model").glob("*/manifest.json"))) == 6
+    page = (plan.write(store, "small", chosen, cells) / "comparison.md").read_text()
+    assert "| No negatives |" in page.replace("**", "") and "DeGLA minus No negatives" in page
+    models = sorted((store.home / "store" / "model").glob("*/manifest.json"))
+    stamps = [model.stat().st_mtime_ns for model in models]
+    plan.work(store.home, cells[0].run)
+    assert [model.stat().st_mtime_ns for model in models] == stamps, "what is done is reused"

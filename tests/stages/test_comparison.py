@@ -1,0 +1,61 @@
+"""The comparison: means, deviations, who is undominated, what a type gives; all by hand."""
+
+import pytest
+
+from stages import comparison
+
+
+def row(name: str, runs: list[tuple[float, float]], without: str | None = None, group: str = "rivals") -> dict:
+    scores = [
+        {"seed": seed, "scores": {"composition": up, "zeroshot.mean": across, "sugarcrepe.swap_obj": up / 2}}
+        | {"before": {"composition": 0.5, "zeroshot.mean": 0.9, "sugarcrepe.swap_obj": 0.4}}
+        | {"subsets": ["sugarcrepe.swap_obj", "zeroshot.mean"]}
+        for seed, (up, across) in enumerate(runs, start=1)
+    ]
+    return {"name": name, "title": name.upper(), "group": group, "without": without, "runs": scores}
+
+
+FACTS = {
+    "description": "by hand",
+    "base": "demo",
+    "settings": ["train.epochs=2"],
+    "seeds": [1, 2],
+    "rows": [
+        row("negclip", [(0.6, 0.8), (0.62, 0.82)]),
+        row("degla", [(0.7, 0.85), (0.74, 0.85)], group="degla"),
+        row("clip_ft", [(0.55, 0.9)]),
+        row("no_swap_nouns", [(0.6, 0.84), (0.6, 0.86)], "swap_nouns", "types"),
+        row("late", []),
+    ],
+}
+
+
+def test_means_deviations_and_the_undominated() -> None:
+    found = comparison.compare(FACTS)
+    by_name = {one["name"]: one for one in found["rows"]}
+    assert by_name["degla"]["mean"]["composition"] == pytest.approx(0.72)
+    assert by_name["degla"]["sd"]["composition"] == pytest.approx(0.0282842712)
+    assert by_name["clip_ft"]["sd"]["composition"] is None
+    assert found["pareto"] == ["degla", "clip_ft"]
+    assert found["missing"] == ["clip_ft", "late"]
+    assert found["types"] == {"swap_nouns": {"sugarcrepe.swap_obj": pytest.approx(0.06)}}
+
+
+def test_rows_are_compared_seed_by_seed() -> None:
+    gaps = comparison.versus(comparison.compare(FACTS), "degla", "negclip")
+    assert gaps is not None and gaps["seeds"] == [1, 2]
+    assert gaps["composition"] == {"mean": pytest.approx(0.11), "sd": pytest.approx(0.0141421356)}
+    assert comparison.versus(comparison.compare(FACTS), "degla", "late") is None
+
+
+def test_the_page_says_it_all() -> None:
+    found = comparison.compare(FACTS)
+    page = comparison.markdown(found, "degla run x", "figures")
+    assert "| **DEGLA** | 72.0 ± 2.8 | 85.0 ± 0.0 |" in page
+    assert "| before training | 50.0 | 90.0 |" in page
+    assert "DeGLA minus NEGCLIP, seed by seed: composition +11.0 ± 1.4, retention +4.0 ± 1.4 points." in page
+    assert "Not yet trained with every seed: clip_ft, late." in page
+    assert "](figures/pareto.svg)" in page and "](figures/types.svg)" in page
+    drawn = comparison.draw(found)
+    assert set(drawn) == {"pareto", "types"} and all(svg.startswith("<?xml") for svg in drawn.values())
+    assert comparison.draw(found) == drawn
