@@ -6,6 +6,7 @@ and the last layer is computed at the pooled positions only. The result is the p
 
 Shapes: N texts, L positions, S states (distinct beginnings), W width, H heads, E width of a head.
 """
+# ruff: noqa: N815 - shapes are suffixes of names here, also of fields
 
 from typing import Any, NamedTuple
 

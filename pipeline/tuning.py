@@ -51,9 +51,8 @@ def add_lora(model: "nn.Module", rank: int, alpha: float, seed: int) -> None:
     try:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            settings = LoraConfig(**{"r": rank, "lora_alpha": alpha, "target_modules": list(LORA_MODULES)}),
-            )
-            inject_adapter_in_model(settings, model)
+            settings: dict[str, Any] = {"r": rank, "lora_alpha": alpha, "target_modules": list(LORA_MODULES)}
+            inject_adapter_in_model(LoraConfig(**settings), model)
     except ValueError as error:
         raise UserError(
             "train", f"LoRA finds no layer: {error}", f"layers named {LORA_MODULES}", "--set train.lora_rank=0"
