@@ -4,9 +4,10 @@
     python benchmarks/generate.py memory [--captions 20000 200000]
 
 engine: one type, the 50-example English prompt, distinct captions; the stage (plan, asks, engine process, kept replies)
-against vLLM's own `generate` on the same token ids, sampling and caps, each in a fresh engine whose start does not
-count. Without --model a random Llama of toy size is used: its steps are as short as steps get, which is the stage's
-hardest case. memory: peak memory of a whole run with the replay backend, five types, per number of captions.
+against vLLM's own `generate` on the same token ids, sampling and caps, shard by shard in turn, each in an engine of its
+own whose start and first shard do not count. Without --model a random Llama of toy size is used that ends its replies
+after about a dozen tokens: its steps are as short as steps get, which is the stage's hardest case. memory: peak memory
+of a whole run with the replay backend, five types, per number of captions.
 """
 
 import argparse
@@ -27,7 +28,8 @@ from pipeline import tables
 from pipeline.artifact import Store, now
 from pipeline.schema import NEGATIVE_TYPES, PAIRS
 from pipeline.stage import silent
-from stages import generate, prompts
+from stages import generate, generator, prompts
+from stages.candidates import Work
 from stages.replies import caption_key
 
 THINGS = ("dog", "cat", "boy", "girl", "horse", "bird", "chair", "car", "house", "tree", "ball", "boat", "cup", "hat")
@@ -93,11 +95,18 @@ def toy_llama(folder: Path, texts: list[str]) -> None:
     torch.manual_seed(0)
     size = {"hidden_size": 64, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
     config = LlamaConfig(vocab_size=len(fast), max_position_embeddings=8192, eos_token_id=0, bos_token_id=None, **size)
-    LlamaForCausalLM(config).save_pretrained(folder)
+    llama = LlamaForCausalLM(config)
+    with torch.no_grad():  # one feature is the same for every token and tells the end: replies of a dozen tokens
+        llama.model.embed_tokens.weight[:, 0] = 1.0
+        for layer in llama.model.layers:
+            layer.self_attn.o_proj.weight[0] = 0.0
+            layer.mlp.down_proj.weight[0] = 0.0
+        llama.lm_head.weight[0, 0] = 0.46
+    llama.save_pretrained(folder)
 
 
-def bare_engine(answer: Any, model: str, texts: list[str]) -> None:
-    """Seconds vLLM's own generate takes for these captions; run in a process of its own."""
+def bare_engine(orders: Any, model: str) -> None:
+    """vLLM's own generate, in a process of its own: gets captions, gives seconds, reply tokens and prompt tokens."""
     from vllm import SamplingParams, TokensPrompt
 
     from stages.engine import _Loaded
@@ -109,17 +118,19 @@ def bare_engine(answer: Any, model: str, texts: list[str]) -> None:
     prompt = prompts.load("english", ["swap_nouns"], 50)["swap_nouns"]
     sampling = {"temperature": config.temperature, "top_p": config.top_p}
     loaded = _Loaded(Mute(), model=model, revision=None, sampling=sampling, seed=config.seed, settings={})  # type: ignore[arg-type]
-    ids = loaded._prompts(prompt.prefix(50), texts)
-    work = [
-        SamplingParams(max_tokens=16 + len(text) // 2, seed=generate._seed(config.seed, "swap_nouns", 0, text),
-                       **loaded._sampling)
-        for text in texts
-    ]  # fmt: skip
-    inputs = [TokensPrompt(prompt_token_ids=one) for one in ids]
-    start = time.monotonic()
-    outputs = loaded.llm.generate(inputs, work, use_tqdm=False)
-    seconds = time.monotonic() - start
-    answer.send((seconds, sum(len(output.outputs[0].token_ids) for output in outputs), len(ids[0])))
+    orders.send("ready")
+    while (texts := orders.recv()) is not None:
+        ids = loaded._prompts(prompt.prefix(50), texts)
+        work = [
+            SamplingParams(max_tokens=16 + len(text) // 2, seed=generator.ask_seed(config.seed, "swap_nouns", 0, text),
+                           **loaded._sampling)
+            for text in texts
+        ]  # fmt: skip
+        inputs = [TokensPrompt(prompt_token_ids=one) for one in ids]
+        start = time.monotonic()
+        outputs = loaded.llm.generate(inputs, work, use_tqdm=False)
+        seconds = time.monotonic() - start
+        orders.send((seconds, sum(len(output.outputs[0].token_ids) for output in outputs), len(ids[0])))
 
 
 def engine(requests: int, model: str | None) -> None:
@@ -131,32 +142,39 @@ def engine(requests: int, model: str | None) -> None:
             toy_llama(home / "model", [message["content"] for message in told] + texts[:500])
             model = str(home / "model")
         mine, its = multiprocessing.Pipe()
-        process = multiprocessing.get_context("spawn").Process(target=bare_engine, args=(its, model, texts))
+        process = multiprocessing.get_context("spawn").Process(target=bare_engine, args=(its, model), daemon=True)
         process.start()
-        bare, tokens, prompt_tokens = mine.recv()
-        process.join()
+        mine.recv()
         store = Store(home / "runs")
         inputs = {"pairs": publish(store, texts)}
         out = store.folder("negatives", "f.partial")
-        out.mkdir(parents=True)
-        config = generate.Config(model=model, types=["swap_nouns"], repair_attempts=0)
+        config = generate.Config(model=model, types=["swap_nouns"], repair_attempts=0, shard_size=requests // 8)
         start = time.monotonic()
-        ended = start
-
-        def note(what: str, done: int, total: int) -> None:
-            nonlocal ended
-            ended = time.monotonic()
-
-        facts = generate.assist(config, inputs, out, home / "scratch", note)
-        stage = ended - start - facts["ready_seconds"]  # the last call comes once all replies are kept
+        bare = tokens = prompt_tokens = 0
+        with Work(config, inputs, out, home / "scratch") as work:
+            stage = time.monotonic() - start
+            work.fill_shard("swap_nouns", 0, 0, lambda _: None)  # starts the engine, and fills both caches
+            mine.send([entry.caption for entry in work.shards.read(0)])
+            mine.recv()
+            count = 0
+            for index in range(1, work.shards.count):
+                start = time.monotonic()
+                count += work.fill_shard("swap_nouns", 0, index, lambda _: None)
+                stage += time.monotonic() - start
+                mine.send([entry.caption for entry in work.shards.read(index)])
+                seconds, made, prompt_tokens = mine.recv()
+                bare, tokens = bare + seconds, tokens + made
+            facts = work.facts
+        mine.send(None)
+        process.join()
     print(
         json.dumps(
             {
-                "requests": requests,
+                "requests": count,
                 "prompt_tokens_each": prompt_tokens,
                 "reply_tokens_bare": tokens,
-                "bare_captions_per_s": round(requests / bare, 1),
-                "stage_captions_per_s": round(requests / stage, 1),
+                "bare_captions_per_s": round(count / bare, 1),
+                "stage_captions_per_s": round(count / stage, 1),
                 "stage_of_bare": round(bare / stage, 3),
                 "prefix_cache_hit_rate": round(facts["cached_tokens"] / facts["prompt_tokens"], 4),
                 "device": facts["device"],
@@ -223,7 +241,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="command", required=True)
     speed = commands.add_parser("engine")
-    speed.add_argument("--requests", type=int, default=4096)
+    speed.add_argument("--requests", type=int, default=4700)
     speed.add_argument("--model", default=None)
     flat = commands.add_parser("memory")
     flat.add_argument("--captions", type=int, nargs="+", default=[20_000, 200_000])

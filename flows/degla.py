@@ -3,12 +3,13 @@
 Prefect observes and retries; whether a stage runs or is reused is decided by the manifests on disk.
 """
 
+import os
 import random
 import shutil
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
-from typing import Literal
+from typing import Any, Literal
 from uuid import UUID
 
 from prefect import flow, get_run_logger, task
@@ -16,6 +17,7 @@ from prefect.artifacts import create_markdown_artifact, create_progress_artifact
 from prefect.client.schemas.objects import State, TaskRun
 from prefect.concurrency.sync import concurrency
 from prefect.states import Completed, Failed
+from prefect.task_runners import ThreadPoolTaskRunner
 from prefect.tasks import Task
 
 from flows import progress, road
@@ -57,7 +59,26 @@ def stage(name: str, run: str, force: bool) -> State[str]:
     return Completed(message=message, data=message)
 
 
-@flow(name="degla", flow_run_name="{run}", log_prints=False)
+def _task_runner() -> Any:
+    """Where the flow's tasks run, by $DEGLA_TASK_RUNNER: threads (here), ray or dask (a cluster that shares the home).
+
+    The cluster's address is read from $RAY_ADDRESS or $DASK_SCHEDULER_ADDRESS; without one a local one is started.
+    """
+    name = os.environ.get("DEGLA_TASK_RUNNER", "threads")
+    if name == "threads":
+        return ThreadPoolTaskRunner()
+    if name == "ray":
+        from prefect_ray import RayTaskRunner
+
+        return RayTaskRunner(address=os.environ.get("RAY_ADDRESS"))
+    if name == "dask":
+        from prefect_dask import DaskTaskRunner
+
+        return DaskTaskRunner(address=os.environ.get("DASK_SCHEDULER_ADDRESS"))
+    raise UserError("run", f"no task runner {name!r}", "threads, ray or dask", "set DEGLA_TASK_RUNNER")
+
+
+@flow(name="degla", flow_run_name="{run}", log_prints=False, task_runner=_task_runner())
 def degla(
     run: str = "demo",
     recipe: str = "",
@@ -81,7 +102,12 @@ def degla(
         road.check(store, run, resolved, names)
         road.keep_recipe(store, run, resolved)
         for name in names:
-            stage(name, run, force, return_state=True).result()
+            workers = resolved.generate.workers if name == "generate" else 1
+            if workers == 1:
+                stage(name, run, force, return_state=True).result()
+            else:  # one makes the artifact, the others help it
+                for future in [stage.submit(name, run, force and first == 0) for first in range(workers)]:
+                    future.result()
     except UserError as error:
         get_run_logger().error("%s", error)
         return Failed(message=str(error), data=error)

@@ -6,12 +6,14 @@ stage runs. A stage takes its inputs from the run's links, so the same function 
 
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
+from pathlib import Path
 from typing import Any, NamedTuple
+from uuid import uuid4
 
 from flows import recipe as recipes
 from flows.recipe import Recipe
 from pipeline.artifact import Artifact, Store, digest, now
-from pipeline.errors import UserError
+from pipeline.errors import BusyError, UserError
 from pipeline.stage import Inputs, Progress, Stage
 from stages import assemble, evaluate, generate, ingest, report, train
 
@@ -58,7 +60,7 @@ def keep_recipe(store: Store, run: str, recipe: Recipe) -> None:
     path = store.run(run) / "recipe.yaml"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = path.with_name(".recipe.yaml.tmp")
+        unfinished = path.with_name(f".recipe.{uuid4().hex}.tmp")
         unfinished.write_text(recipes.dump(recipe), encoding="utf-8")
         unfinished.replace(path)
     except OSError as error:
@@ -116,12 +118,16 @@ def run_stage(
 ) -> Outcome:
     """Reuse or run one stage of a run, and link what it made into the run.
 
+    Where another process, here or on another machine that shares the home, is making the same artifact, help it if
+    the stage knows how, and wait for it.
+
     Args:
         working: entered only when the stage really runs; gives its progress callback.
         force: run even when the artifact is there.
 
     Raises:
-        UserError: see each stage; also when an input is missing or another process makes the same artifact.
+        UserError: see each stage; also when an input is missing, or another process makes the same artifact and cannot
+            be helped.
     """
     stage = STAGES[name]
     config = getattr(recipe, name)
@@ -129,36 +135,59 @@ def run_stage(
     decided = identity(stage, config, inputs)
     fingerprint = digest(decided)
     found = None if force else store.find(stage.makes, fingerprint)
-    if found is None:
-        with store.build(stage.makes, fingerprint) as partial, working() as progress:
-            started = now()
-            try:
-                meta = stage.run(config, inputs, partial, progress)
-                found = store.publish(
-                    partial,
-                    manifest={
-                        **decided,
-                        "kind": stage.makes,
-                        "fingerprint": fingerprint,
-                        "config": config.model_dump(mode="json"),
-                        "meta": meta,
-                        "started": started,
-                    },
-                )
-            except OSError as error:
-                if error.filename is None and error.errno is None:
-                    raise
-                raise UserError(
-                    name,
-                    f"{error.strerror} ({error.filename})",
-                    "readable inputs and a writable disk with room",
-                    "mend the disk or permissions, then run the same command again",
-                ) from error
-        reused = False
-    else:
-        reused = True
+    made = False
+    while found is None:
+        try:
+            with store.build(stage.makes, fingerprint) as partial:
+                found = None if force else store.find(stage.makes, fingerprint)  # made while we waited for the lock
+                if found is None:
+                    with working() as progress:
+                        found, made = _make(store, stage, config, inputs, decided, partial, progress), True
+        except BusyError:
+            if stage.assist is None:
+                raise
+            partial = store.partial(stage.makes, fingerprint)
+            with working() as progress:
+                stage.assist(config, inputs, partial, progress)
+                progress("waiting for the process that makes it", 0, 1)
+                store.wait(stage.makes, fingerprint)
+            found = store.find(stage.makes, fingerprint)
     store.link(run, found)
-    return Outcome(name, found, reused)
+    return Outcome(name, found, not made)
+
+
+def _make(
+    store: Store,
+    stage: Stage[Any],
+    config: Any,
+    inputs: Inputs,
+    decided: dict[str, Any],
+    partial: Path,
+    progress: Progress,
+) -> Artifact:
+    started = now()
+    try:
+        meta = stage.run(config, inputs, partial, progress)
+        return store.publish(
+            partial,
+            manifest={
+                **decided,
+                "kind": stage.makes,
+                "fingerprint": digest(decided),
+                "config": config.model_dump(mode="json"),
+                "meta": meta,
+                "started": started,
+            },
+        )
+    except OSError as error:
+        if error.filename is None and error.errno is None:
+            raise
+        raise UserError(
+            stage.name,
+            f"{error.strerror} ({error.filename})",
+            "readable inputs and a writable disk with room",
+            "mend the disk or permissions, then run the same command again",
+        ) from error
 
 
 def standing(store: Store, run: str, recipe: Recipe) -> list[Standing]:

@@ -23,11 +23,12 @@ from functools import cached_property
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from pipeline import tables
-from pipeline.errors import UserError
+from pipeline.errors import BusyError, UserError
 
 FORMAT = 1
 MANIFEST = "manifest.json"
@@ -129,6 +130,10 @@ class Store:
         """Where that artifact is, or would be."""
         return self.home / "store" / kind / fingerprint
 
+    def partial(self, kind: str, fingerprint: str) -> Path:
+        """Where that artifact is while it is being made."""
+        return self.folder(kind, fingerprint).with_name(f"{fingerprint}.partial")
+
     def find(self, kind: str, fingerprint: str) -> Artifact | None:
         """The artifact if it is there, complete and unaltered, else None."""
         return verified(self.folder(kind, fingerprint))
@@ -137,11 +142,10 @@ class Store:
     def build(self, kind: str, fingerprint: str) -> Iterator[Path]:
         """Lock the artifact for this process and give its working folder, kept from an earlier kill if there is one.
 
-        The lock is the kernel's, so it dies with its owner. Raises UserError when another live process holds it, or
-        when the home cannot be written.
+        The lock is the kernel's, so it dies with its owner. Raises BusyError when another live process holds it,
+        UserError when the home cannot be written.
         """
-        target = self.folder(kind, fingerprint)
-        partial = target.with_name(f"{fingerprint}.partial")
+        target, partial = self.folder(kind, fingerprint), self.partial(kind, fingerprint)
         try:
             partial.mkdir(parents=True, exist_ok=True)
             lock = (target.with_name(f"{fingerprint}.lock")).open("w")
@@ -153,13 +157,18 @@ class Store:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                raise UserError(
+                raise BusyError(
                     "store",
                     f"another process is making {kind}/{fingerprint} right now",
                     "one writer per artifact",
                     "wait for it, then run the same command again",
                 ) from None
             yield partial
+
+    def wait(self, kind: str, fingerprint: str) -> None:
+        """Until no process is making that artifact any more."""
+        with self.folder(kind, fingerprint).with_name(f"{fingerprint}.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
 
     def publish(self, partial: Path, *, manifest: Mapping[str, Any]) -> Artifact:
         """Turn a finished working folder into the artifact: scratch removed, files hashed, manifest last, renamed."""
@@ -213,8 +222,7 @@ class Store:
         """Make a run hold an artifact; the link is relative, so the home may be moved."""
         link = self.run(run) / artifact.manifest.kind
         link.parent.mkdir(parents=True, exist_ok=True)
-        temporary = link.with_name(f".{link.name}.tmp")
-        temporary.unlink(missing_ok=True)
+        temporary = link.with_name(f".{link.name}.{uuid4().hex}.tmp")
         temporary.symlink_to(os.path.relpath(artifact.path, link.parent))
         temporary.replace(link)
 

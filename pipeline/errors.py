@@ -16,7 +16,11 @@ class UserError(Exception):
         super().__init__(" ".join(f"{stage}: {what}; expected {expected}; fix: {fix}".split()))
 
     def __reduce__(self) -> tuple[type["UserError"], tuple[str, str, str, str]]:
-        return UserError, (self.stage, self.what, self.expected, self.fix)
+        return type(self), (self.stage, self.what, self.expected, self.fix)
+
+
+class BusyError(UserError):
+    """Another live process is making the same artifact."""
 
 
 class TransientError(Exception):

@@ -35,6 +35,8 @@ class Stage(Generic[C]):
         run: writes the artifact's files into a working folder, which keeps what an earlier, killed call finished
             (same settings, same inputs), and returns facts for the manifest as plain JSON data. Files under
             `.work/` in that folder are scratch: they survive a kill and are removed when the artifact is published.
+        assist: does part of the work of another process that is inside `run` with the same arguments; None where
+            the work cannot be shared.
     """
 
     name: str
@@ -44,3 +46,4 @@ class Stage(Generic[C]):
     config: type[C]
     outside: Callable[[C], dict[str, str]]
     run: Callable[[C, Inputs, Path, Progress], dict[str, Any]]
+    assist: Callable[[C, Inputs, Path, Progress], object] | None = None

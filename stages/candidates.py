@@ -76,7 +76,7 @@ class Work:
             for index in waiting:
                 with self._replies[kind].claim(f"{'-'.join(self.shards.bounds(index))}.{attempt}") as mine:
                     if mine:
-                        done += self._fill_shard(kind, attempt, index, partial(_shifted, progress, what, done, total))
+                        done += self.fill_shard(kind, attempt, index, partial(_shifted, progress, what, done, total))
                     else:
                         held.append(index)
             if held and len(held) == len(waiting):
@@ -84,7 +84,7 @@ class Work:
             waiting = held
         progress(what, total, total)
 
-    def _fill_shard(self, kind: str, attempt: int, index: int, advance: Callable[[int], None]) -> int:
+    def fill_shard(self, kind: str, attempt: int, index: int, advance: Callable[[int], None]) -> int:
         """Ask what the shard still lacks and keep the replies. Gives the shard's captions."""
         entries = self.shards.read(index)
         asks = self._missing(kind, attempt, index, entries)

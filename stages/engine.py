@@ -175,7 +175,6 @@ def _environment(*, offline: bool) -> dict[str, str]:
     root = str(Path(__file__).parents[1])
     ours = {
         "PYTHONPATH": os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH")))),
-        "VLLM_CPU_KVCACHE_SPACE": os.environ.get("VLLM_CPU_KVCACHE_SPACE", "1"),
         "VLLM_NO_USAGE_STATS": "1",
         "DO_NOT_TRACK": "1",
         "TOKENIZERS_PARALLELISM": "false",
@@ -272,6 +271,9 @@ class _Loaded:
             "max_model_len": min(longest, MAX_MODEL_LEN),
             "seed": seed % 2**31,
         }
+        if on_cpu:  # said in bytes, or vLLM refuses to start where less than 92 % of the memory is free
+            defaults["kv_cache_memory_bytes"] = int(os.environ.get("VLLM_CPU_KVCACHE_SPACE", "1")) << 30
+            defaults["block_size"] = 32  # of the CPU's usual 128 more of a prefix is computed anew for each caption
         self.llm = vllm.LLM(model=model, revision=revision, **{**defaults, **settings})
         self._tokenizer = self.llm.get_tokenizer()
         self._special = [token for token in self._tokenizer.all_special_tokens if token]

@@ -12,6 +12,7 @@ how good they are.
 import shutil
 import time
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Literal, get_args
 
 from pydantic import Field, field_validator, model_validator
@@ -63,6 +64,9 @@ class Config(BaseConfig):
     price_per_hour: float | None = Field(None, ge=0, description="of the generating machine, for the card's costs")
     shard_size: int = Field(8192, ge=1, description="captions per shard and part; the most that a kill can cost")
     base_url: str = placement("http://127.0.0.1:8000/v1", description="openai: address of the server")
+    workers: int = placement(
+        1, ge=1, description="tasks that fill one run's replies together (DEGLA_TASK_RUNNER: where)"
+    )
     concurrency: int = placement(64, ge=1, description="openai: requests at once")
     timeout: float = placement(120.0, gt=0, description="openai: seconds to wait for one answer")
     structured: bool = Field(True, description="openai: send vLLM's structured_outputs; off for servers that refuse it")
@@ -145,14 +149,9 @@ def render_prompt(config: Config, kind: str, caption: str) -> str:
     return prompts.show([*prompt.prefix(config.examples_per_prompt), {"role": "user", "content": caption}])
 
 
-def assist(config: Config, inputs: Inputs, out: Path, scratch: Path, progress: Progress) -> dict[str, Any]:
-    """Fill the replies of a run together with the process that makes its artifact, from this or another machine.
-
-    Args:
-        out: the working folder of the artifact in the making.
-        scratch: a folder of this process's own.
-    """
-    with Work(config, inputs, out, scratch) as work:
+def assist(config: Config, inputs: Inputs, out: Path, progress: Progress) -> dict[str, Any]:
+    """Ask for what a run still lacks, together with the process that makes its artifact in `out`, from any machine."""
+    with TemporaryDirectory(prefix="degla-") as scratch, Work(config, inputs, out, Path(scratch)) as work:
         work.fill(progress)
         return work.facts
 
@@ -213,4 +212,7 @@ def _accept(config: Config, out: Path, judged: Path, types: dict[str, Any]) -> N
     )
 
 
-STAGE = Stage(name="generate", makes="negatives", needs=("pairs",), version=1, config=Config, outside=outside, run=run)
+STAGE = Stage(
+    name="generate", makes="negatives", needs=("pairs",), version=1, config=Config, outside=outside, run=run,
+    assist=assist,
+)  # fmt: skip

@@ -12,12 +12,12 @@ to another digest for that type alone; a new caption is simply not there yet.
 import fcntl
 import hashlib
 import json
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
+from uuid import uuid4
 
 import duckdb
 import pyarrow as pa
@@ -77,7 +77,7 @@ class Replies:
         about = found.folder / "about.json"
         if not about.exists():
             found.folder.mkdir(parents=True, exist_ok=True)
-            unfinished = about.with_name(f".about.{os.getpid()}.tmp")
+            unfinished = about.with_name(f".about.{uuid4().hex}.tmp")
             unfinished.write_text(json.dumps(source, indent=1, ensure_ascii=False))
             tables.finish(unfinished, about)
         return found

@@ -49,3 +49,9 @@ def test_an_override_that_does_not_exist_fails_before_any_stage(home: Path, tiny
     state = degla("tiny", str(tiny_recipe), ["train.lrr=1"], [], return_state=True)
     assert state.is_failed() and "train.lrr is wrong" in state.message
     assert not (home / "store").exists()
+
+
+def test_several_workers_make_one_artifact_together(home: Path, tiny_recipe: Path) -> None:
+    state = degla("tiny", str(tiny_recipe), ["generate.workers=3"], ["ingest", "generate"], return_state=True)
+    assert state.is_completed(), state.message
+    assert len(list((home / "store" / "negatives").glob("*/manifest.json"))) == 1

@@ -326,7 +326,7 @@ config, inputs = generate.Config(**{settings!r}), {{"pairs": pairs(home, caption
 {act}
 """
 RUN = "generate.run(config, inputs, out, silent)"
-ASSIST = "generate.assist(config, inputs, out, home / 'scratch', silent)"
+ASSIST = "generate.assist(config, inputs, out, silent)"
 
 
 def start(home: Path, log: Path, settings: dict[str, Any], act: str, pause: float) -> subprocess.Popen[bytes]:
