@@ -64,12 +64,17 @@ def merge_lora(model: "nn.Module") -> None:
     """Put what LoRA learned into the plain weights, in place."""
     from peft.tuners.tuners_utils import BaseTunerLayer
 
-    for name, module in list(model.named_modules()):
-        if isinstance(module, BaseTunerLayer):
-            layer: Any = module
+    layers: dict[str, Any] = {name: layer for name, layer in model.named_modules() if isinstance(layer, BaseTunerLayer)}
+    for name, layer in layers.items():
+        if any(name.startswith(f"{other}.") for other in layers):
+            continue  # part of an attention that is taken out as a whole
+        if hasattr(layer, "unload_and_optionally_merge_module"):
+            plain = layer.unload_and_optionally_merge_module(merge=True, safe_merge=False, adapter_names=None)
+        else:
             layer.merge()
-            parent, _, child = name.rpartition(".")
-            setattr(model.get_submodule(parent), child, layer.get_base_layer())
+            plain = layer.get_base_layer()
+        parent, _, child = name.rpartition(".")
+        setattr(model.get_submodule(parent), child, plain)
 
 
 @contextmanager
