@@ -12,6 +12,7 @@ SPLITS = ("train", "val", "test")
 
 _ENUM = pa.dictionary(pa.int32(), pa.string())
 _TEXTS = pa.list_(pa.string())
+_CHANCES = pa.list_(pa.float32())
 _TOKENS = pa.list_(pa.int32())
 
 
@@ -79,6 +80,7 @@ DATASET = _schema(
     ("caption", pa.string(), "the true caption"),
     *((kind, pa.string(), f"{kind} negative; null = none passed the checks", NULL) for kind in NEGATIVE_TYPES),
     ("paraphrases", _TEXTS, "rewrites that keep the meaning", NULL),
+    ("chances", _CHANCES, "chance that training takes each negative in its turn, in order of type; null = all 1", NULL),
     ("split", _ENUM, "train, val or test"),
     ("leaks", _TEXTS, "names of the benchmarks that share this picture or caption"),
     ("caption_tokens", _TOKENS, "token ids with start and end, at their own length, no padding"),

@@ -179,14 +179,16 @@ def _assemble(sql: duckdb.DuckDBPyConnection, min_negatives: int, duplicates: st
            from pairs join picture_groups using (image_key) group by image_group"""
     )
     columns = ", ".join(f"max(text) filter (type = '{kind}') as {kind}" for kind in NEGATIVE_TYPES)
+    chances = ", ".join(f"max(weight) filter (type = '{kind}')" for kind in NEGATIVE_TYPES)
     once = "row_number() over (partition by image_group, said(caption) order by coalesce(have, 0) desc, pair_id) = 1"
     sql.execute(
         f"""create table dataset as
             select pair_id, image_key, image_group, image_uri, caption, {", ".join(NEGATIVE_TYPES)}, paraphrases,
-                   group_split as split, []::varchar[] as leaks
+                   chances, group_split as split, []::varchar[] as leaks
             from pairs join picture_groups using (image_key) join group_splits using (image_group)
             left join (select pair_id, {columns}, count(*) filter (type <> '{PARAPHRASE}') as have,
-                              list(text order by text) filter (type = '{PARAPHRASE}') as paraphrases
+                              list(text order by text) filter (type = '{PARAPHRASE}') as paraphrases,
+                              if(min(weight) < 1, [{chances}], null) as chances
                        from negatives where status = 'accepted' group by pair_id) using (pair_id)
             where coalesce(have, 0) >= ?
             {f"qualify {once}" if duplicates == "drop" else ""}""",  # noqa: S608 - our own names

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
@@ -25,6 +26,7 @@ from pipeline import clip, tables
 from pipeline.artifact import Artifact
 from pipeline.clip import Clip
 from pipeline.errors import UserError
+from pipeline.schema import NEGATIVE_TYPES
 from pipeline.stage import Progress
 
 Ints = NDArray[np.int64]
@@ -88,6 +90,7 @@ class Rows:
         image: row -> number of its image_group; rows that share one are captions of one picture, or of copies of it.
         tokens: per text column (the caption, then the types) all token ids, and the row offsets into them.
         have: [rows, types], whether a row has that negative.
+        chance: [rows, types], chance that it is taken when its turn comes, (0, 1].
         depicting: [rows, types], index into `uris` of a picture that the negative is about; -1 = none.
     """
 
@@ -97,6 +100,7 @@ class Rows:
     image: Ints
     tokens: list[tuple[NDArray[np.int32], Ints]]
     have: NDArray[np.bool_]
+    chance: NDArray[np.float32]
     depicting: Ints
 
     def __len__(self) -> int:
@@ -123,7 +127,7 @@ def read_rows(
         UserError: there is no such row, or `shown` cannot be read.
     """
     columns = ["caption_tokens", *(f"{kind}_tokens" for kind in types)]
-    table = tables.read(dataset.table("dataset"), ["pair_id", "image_group", "image_uri", "split", *columns])
+    table = tables.read(dataset.table("dataset"), ["pair_id", "image_group", "image_uri", "split", "chances", *columns])
     table = table.filter(np.asarray(table["split"].to_numpy() == split)).combine_chunks()
     if not len(table):
         raise UserError("train", f"the dataset has no row in split {split}", "at least one", "see degla sql, or ingest")
@@ -148,6 +152,7 @@ def read_rows(
         image=image,
         tokens=tokens,
         have=have,
+        chance=_chances(table["chances"], types),
         depicting=np.where(have, depicting, -1),
     )
 
@@ -182,6 +187,16 @@ def _shown(path: Path, pair_ids: list[str], types: Sequence[str], known: int) ->
     return depicting, files
 
 
+def _chances(column: pa.ChunkedArray, types: Sequence[str]) -> NDArray[np.float32]:
+    """[rows, types]; 1 where the table says nothing."""
+    chance = np.ones((len(column), len(NEGATIVE_TYPES)), dtype=np.float32)
+    said = np.asarray(column.is_valid())
+    if said.any():
+        told = column.filter(pa.array(said)).combine_chunks().flatten()
+        chance[said] = np.asarray(told.fill_null(1.0)).reshape(-1, len(NEGATIVE_TYPES))
+    return chance[:, [NEGATIVE_TYPES.index(kind) for kind in types]]
+
+
 # -- which rows, which negatives ---------------------------------------------------------------------------------------
 
 
@@ -214,13 +229,18 @@ def epoch_order(image: Ints, batch: int, seed: int, epoch: int) -> Ints:
         waiting = [*clashing, *earlier]
 
 
-def epoch_negatives(have: NDArray[np.bool_], count: int, seed: int, epoch: int) -> Ints:
+def epoch_negatives(
+    have: NDArray[np.bool_], count: int, seed: int, epoch: int, chance: NDArray[np.float32] | None = None
+) -> Ints:
     """Which negatives each row trains with in one epoch, [rows, count]: type numbers, -1 for none.
 
-    A uniform draw without replacement from the types the row has, so over the epochs a caption meets all of them.
+    A uniform draw without replacement from the types the row has, so over the epochs a caption meets all of them; a
+    negative with a chance below 1 sits out the other epochs.
     """
     draw = np.random.default_rng((seed, epoch, 1)).random(have.shape)
     draw[~have] = np.inf
+    if chance is not None:
+        draw[np.random.default_rng((seed, epoch, 3)).random(have.shape) >= chance] = np.inf
     chosen: Ints = np.argsort(draw, axis=1, kind="stable")[:, :count]
     return np.where(np.isfinite(np.take_along_axis(draw, chosen, axis=1)), chosen, -1)
 
@@ -298,7 +318,7 @@ class Batches(Dataset[Batch]):
         share = slice(rank * batch // world, (rank + 1) * batch // world)
         self.order = np.concatenate(orders)[:, share]
         self.epoch = np.repeat(np.arange(epochs), [len(order) for order in orders])
-        self.negatives = [epoch_negatives(rows.have, negatives, seed, epoch) for epoch in range(epochs)]
+        self.negatives = [epoch_negatives(rows.have, negatives, seed, epoch, rows.chance) for epoch in range(epochs)]
 
     def __len__(self) -> int:
         return len(self.order)

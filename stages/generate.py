@@ -213,6 +213,6 @@ def _accept(config: Config, out: Path, judged: Path, types: dict[str, Any]) -> N
 
 
 STAGE = Stage(
-    name="generate", makes="negatives", needs=("pairs",), version=1, config=Config, outside=outside, run=run,
+    name="generate", makes="negatives", needs=("pairs",), version=2, config=Config, outside=outside, run=run,
     assist=assist,
 )  # fmt: skip

@@ -149,6 +149,7 @@ def build(home: Path, pairs: int = 24) -> SmallRoad:
                     "caption": caption(left, right),
                     **texts,
                     "paraphrases": None,
+                    "chances": None,
                     "split": s,
                     "leaks": [],
                     "caption_tokens": tokenize([caption(left, right)])[0],

@@ -86,6 +86,17 @@ def run(out: Path, given: Inputs, **settings: Any) -> dict[str, Any]:
     return assemble.run(assemble.Config(**settings), given, out, silent)
 
 
+def test_weights_and_paraphrases_are_carried_over(tmp_path: Path) -> None:
+    weighed = [NEGATIVE_ROWS[0] | {"weight": 0.25}, NEGATIVE_ROWS[1], NEGATIVE_ROWS[2]]
+    again = negative(PAIRS_ROWS[2], "paraphrase", "A small cat is chased by a dog.")
+    run(tmp_path / "out", inputs(tmp_path, PAIRS_ROWS, [*weighed, again]))
+    rows = {row["pair_id"]: row for row in tables.read(tmp_path / "out").to_pylist()}
+    one, other, plain = (rows[PAIRS_ROWS[i]["pair_id"]] for i in (0, 2, 1))
+    assert one["chances"] == [None, None, 0.25, 1.0, None] and one["paraphrases"] is None
+    assert other["chances"] is None and other["paraphrases"] == ["A small cat is chased by a dog."]
+    assert plain["chances"] is None
+
+
 def test_one_row_per_pair_with_a_null_where_a_negative_is_missing(tmp_path: Path) -> None:
     meta = run(tmp_path / "out", inputs(tmp_path, PAIRS_ROWS, NEGATIVE_ROWS))
     table = tables.read(tmp_path / "out")

@@ -47,6 +47,15 @@ def test_negatives_are_drawn_from_those_there_are() -> None:
     assert not np.array_equal(epoch_negatives(have, 4, 1, 0), epoch_negatives(have, 4, 1, 1))
 
 
+def test_a_negative_that_text_gives_away_sits_out_as_often_as_its_chance_says() -> None:
+    have, chance = np.ones((20_000, 5), dtype=bool), np.ones((20_000, 5), dtype=np.float32)
+    chance[:, 2] = 0.25
+    chosen = epoch_negatives(have, 5, 0, 0, chance)
+    share = np.bincount(chosen[chosen >= 0], minlength=5) / len(chosen)
+    np.testing.assert_allclose(share, [1, 1, 0.25, 1, 1], atol=0.02)
+    assert np.array_equal(epoch_negatives(have, 4, 0, 0, np.ones_like(chance)), epoch_negatives(have, 4, 0, 0))
+
+
 def test_every_type_is_drawn_equally_often() -> None:
     chosen = epoch_negatives(np.ones((20_000, 5), dtype=bool), 4, seed=0, epoch=0)
     share = np.bincount(chosen.ravel(), minlength=5) / len(chosen)

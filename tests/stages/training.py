@@ -48,7 +48,7 @@ def small_inputs(folder: Path, pictures: int = 12) -> dict[str, Artifact]:
                     f"{name}_tokens": None if text is None else tokenize([text])[0]
                     for name, text in {"caption": caption, **texts}.items()
                 }
-                rows.append(base | texts | tokens | {"paraphrases": None, "leaks": []})
+                rows.append(base | texts | tokens | {"paraphrases": None, "chances": None, "leaks": []})
         tables.write(tables.part(out, 0), [], PAIRS)  # training reads the pictures alone
         published = _publish(store, out, "pairs", {"image_root": "images"})
     rows.append(rows[0] | {"pair_id": "zz", "split": "test"})
