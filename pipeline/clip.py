@@ -519,3 +519,22 @@ def _open_clip() -> Iterator[Any]:
     finally:
         logging.disable(before)
         root.removeHandler(handler)
+
+
+# -- for other libraries -----------------------------------------------------------------------------------------------
+
+
+def alone(folder: Path) -> "nn.Module":
+    """What open_clip makes of a saved folder without any help of this module."""
+    with _open_clip() as open_clip:
+        network: nn.Module = open_clip.create_model(f"local-dir:{folder.absolute()}").eval()
+        return network
+
+
+def byte_pairs(model: str) -> tuple[dict[str, int], list[tuple[str, str]]] | None:
+    """Vocabulary and merges of the model's byte-pair encoding; None where the tokenizer is of another kind."""
+    with _open_clip() as open_clip:
+        tokenize: Any = open_clip.get_tokenizer(_schema_name(model))
+    if not hasattr(tokenize, "bpe_ranks"):
+        return None
+    return dict(tokenize.encoder), sorted(tokenize.bpe_ranks, key=tokenize.bpe_ranks.get)

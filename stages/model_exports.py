@@ -1,0 +1,353 @@
+"""A trained model for other libraries: open_clip, Hugging Face transformers, ONNX; each checked by its embeddings.
+
+Every export can be interpolated with the start (WiSE-FT) and gets a model card. It is read back by the library it is
+for, and refused when an embedding differs from ours by 1e-5 or more.
+
+Shapes: B pictures or texts, C channels, H and W pixels, L tokens.
+"""
+
+import json
+from collections.abc import Callable
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from pipeline import tables
+from pipeline.artifact import Artifact
+from pipeline.errors import UserError
+from pipeline.schema import STEPS
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from pipeline.clip import Clip
+
+ModelFormat = Literal["open_clip", "transformers", "onnx"]
+TOLERANCE = 1e-5
+"""Largest difference of an embedding's element, fp32, that an export may have."""
+PROBES = (
+    "a red cup on a blue table",
+    "two dogs play in the snow behind a wooden fence",
+    "a",
+    "the quick brown fox jumps over the lazy dog in the quiet park, again and again",
+)
+
+Embed = Callable[["Tensor", "Tensor"], tuple["Tensor", "Tensor"]]
+"""image_BCHW and tokens_BL, padded to the context length -> their embeddings, L2 norm 1."""
+
+
+def export_model(
+    model: Artifact, kind: ModelFormat, target: Path, alpha: float = 1.0, scores: Artifact | None = None
+) -> float:
+    """Write a trained model into a folder.
+
+    Args:
+        model: the model artifact.
+        kind: open_clip (loads with open_clip alone), transformers (`CLIPModel.from_pretrained`), onnx (two files).
+        target: folder, made if it is not there.
+        alpha: (1 - alpha) * start + alpha * trained.
+        scores: what the card says of it; only of alpha 1, because that is what was scored.
+
+    Returns:
+        The largest difference of an embedding, read back by that library.
+
+    Raises:
+        UserError: the library is missing, cannot hold this architecture, or the difference is `TOLERANCE` or more.
+    """
+    import torch
+
+    from pipeline import clip, tuning
+
+    tuned = clip.load(str(model.path / "student"))
+    if alpha != 1:
+        start = clip.load(**model.meta["start"])
+        tuned.model.load_state_dict(tuning.interpolate(start.model, tuned.model, alpha))
+    target.mkdir(parents=True, exist_ok=True)
+    write = {"open_clip": _open_clip, "transformers": _transformers, "onnx": _onnx}[kind]
+    embed = write(tuned, target, str(model.path / "student"))
+    pictures, tokens = _probes(tuned)
+    with torch.inference_mode():
+        ours = clip.encode_image(tuned.model, pictures), clip.encode_text(tuned.model, tokens)
+        theirs = embed(pictures, tokens)
+    difference = max(float((one - other).abs().max()) for one, other in zip(ours, theirs, strict=True))
+    if not difference < TOLERANCE:
+        raise UserError(
+            "export",
+            f"{kind} gives embeddings that differ by {difference:.1e}",
+            f"less than {TOLERANCE:g}",
+            "report it, with the model's architecture",
+        )
+    _write(target / "README.md", card(model, scores if alpha == 1 else None, alpha))
+    return difference
+
+
+def _probes(model: "Clip") -> tuple["Tensor", "Tensor"]:
+    """Noise pictures and texts of several lengths, as the model reads them."""
+    import torch
+
+    from pipeline import clip
+
+    size: Any = model.description["preprocess"]["size"]
+    height, width = size if isinstance(size, list) else (size, size)
+    pictures = torch.randn(3, 3, height, width, generator=torch.Generator().manual_seed(0))
+    tokens = clip.pad(model.tokenize(list(PROBES)))
+    full = torch.zeros(len(PROBES), model.description["context_length"], dtype=torch.int64)
+    full[:, : tokens.shape[1]] = tokens
+    return pictures, full
+
+
+# -- formats -----------------------------------------------------------------------------------------------------------
+
+
+def _open_clip(model: "Clip", target: Path, name: str) -> Embed:
+    from pipeline import clip
+
+    clip.save(model, target)
+    network = clip.alone(target)
+    return lambda pictures, tokens: (
+        network.encode_image(pictures, normalize=True),  # type: ignore[operator]
+        network.encode_text(tokens, normalize=True),  # type: ignore[operator]
+    )
+
+
+def _transformers(model: "Clip", target: Path, name: str) -> Embed:
+    _need("transformers", "transformers")
+    import torch
+    from transformers import CLIPConfig, CLIPImageProcessorPil, CLIPModel
+
+    from pipeline import clip
+
+    arch, weights = model.description["arch"], model.model.state_dict()
+    image, text = arch["vision_cfg"], arch["text_cfg"]
+    if (
+        "visual.conv1.weight" not in weights
+        or not isinstance(image.get("layers"), int)
+        or "token_embedding.weight" not in weights
+    ):
+        raise UserError(
+            "export",
+            "this architecture has no place in CLIPModel",
+            "ViT and text towers of CLIP's own kind",
+            "use onnx",
+        )
+    activation = model.description["activation"]
+    ratio = image.get("mlp_ratio", 4.0)
+    config = CLIPConfig(
+        projection_dim=arch["embed_dim"],
+        text_config={
+            "vocab_size": text["vocab_size"],
+            "hidden_size": text["width"],
+            "intermediate_size": int(4 * text["width"]),
+            "num_attention_heads": text["heads"],
+            "num_hidden_layers": text["layers"],
+            "max_position_embeddings": model.description["context_length"],
+            "hidden_act": activation,
+            "bos_token_id": text["vocab_size"] - 2,
+            "eos_token_id": text["vocab_size"] - 1,
+            "pad_token_id": 0,
+            "projection_dim": arch["embed_dim"],
+        },
+        vision_config={
+            "hidden_size": image["width"],
+            "intermediate_size": int(ratio * image["width"]),
+            "num_attention_heads": image["width"] // image.get("head_width", 64),
+            "num_hidden_layers": image["layers"],
+            "image_size": image["image_size"],
+            "patch_size": image["patch_size"],
+            "hidden_act": activation,
+            "projection_dim": arch["embed_dim"],
+        },
+    )
+    network = CLIPModel(config).eval()
+    missing, unexpected = network.load_state_dict(_renamed(weights), strict=False)
+    if unexpected or any(not name.endswith("position_ids") for name in missing):
+        raise UserError(
+            "export", f"weights without a place: {[*unexpected, *missing][:3]}", "CLIP's own layers", "use onnx"
+        )
+    network.save_pretrained(target)
+    settings = model.description["preprocess"]
+    CLIPImageProcessorPil(
+        size={"shortest_edge": image["image_size"]},
+        crop_size=image["image_size"],
+        image_mean=list(settings["mean"]),
+        image_std=list(settings["std"]),
+        resample={"bilinear": 2, "bicubic": 3}[settings["interpolation"]],
+    ).save_pretrained(target)
+    if pairs := clip.byte_pairs(name):
+        vocabulary, merges = pairs
+        _write(target / "vocab.json", json.dumps(vocabulary, ensure_ascii=False))
+        _write(target / "merges.txt", "#version: 0.2\n" + "\n".join(" ".join(merge) for merge in merges) + "\n")
+        start, end = "<start_of_text>", "<end_of_text>"
+        context = {"tokenizer_class": "CLIPTokenizer", "model_max_length": model.description["context_length"]}
+        ends = {"bos_token": start, "eos_token": end, "unk_token": end, "pad_token": end}
+        _write(target / "tokenizer_config.json", json.dumps(context | ends))
+    back = CLIPModel.from_pretrained(target).eval()
+
+    def embed(pictures: "Tensor", tokens: "Tensor") -> tuple["Tensor", "Tensor"]:
+        found = back(pixel_values=pictures, input_ids=tokens)
+        return tuple(  # type: ignore[return-value]
+            torch.nn.functional.normalize(each, dim=-1) for each in (found.image_embeds, found.text_embeds)
+        )
+
+    return embed
+
+
+def _renamed(weights: dict[str, "Tensor"]) -> dict[str, "Tensor"]:
+    """open_clip's weights by the names CLIPModel has for them."""
+    plain = {
+        "logit_scale": "logit_scale",
+        "token_embedding.weight": "text_model.embeddings.token_embedding.weight",
+        "positional_embedding": "text_model.embeddings.position_embedding.weight",
+        "ln_final": "text_model.final_layer_norm",
+        "visual.class_embedding": "vision_model.embeddings.class_embedding",
+        "visual.positional_embedding": "vision_model.embeddings.position_embedding.weight",
+        "visual.conv1.weight": "vision_model.embeddings.patch_embedding.weight",
+        "visual.ln_pre": "vision_model.pre_layrnorm",
+        "visual.ln_post": "vision_model.post_layernorm",
+    }
+    inside = {
+        "ln_1": "layer_norm1", "ln_2": "layer_norm2", "attn.out_proj": "self_attn.out_proj",
+        "mlp.c_fc": "mlp.fc1", "mlp.c_proj": "mlp.fc2",
+    }  # fmt: skip
+    found: dict[str, Tensor] = {}
+    for name, tensor in weights.items():
+        stem, _, kind = name.rpartition(".")
+        if name in plain:
+            found[plain[name]] = tensor
+        elif stem in plain:
+            found[f"{plain[stem]}.{kind}"] = tensor
+        elif name == "visual.proj":
+            found["visual_projection.weight"] = tensor.T
+        elif name == "text_projection":
+            found["text_projection.weight"] = tensor.T
+        elif "resblocks." in name:
+            number, _, part = name.partition("resblocks.")[2].partition(".")
+            layer = f"{'vision' if name.startswith('visual.') else 'text'}_model.encoder.layers.{number}"
+            if part.startswith("attn.in_proj_"):
+                for letter, third in zip("qkv", tensor.chunk(3), strict=True):
+                    found[f"{layer}.self_attn.{letter}_proj.{part.removeprefix('attn.in_proj_')}"] = third
+            else:
+                inner, _, kind = part.rpartition(".")
+                found[f"{layer}.{inside.get(inner, inner)}.{kind}"] = tensor
+        elif name != "attn_mask":
+            found[name] = tensor
+    return {name: tensor.contiguous() for name, tensor in found.items()}
+
+
+def _onnx(model: "Clip", target: Path, name: str) -> Embed:
+    _need("onnxruntime", "onnx")
+    _need("onnxscript", "onnx")
+    import torch
+
+    pictures, tokens = _probes(model)
+    towers = {
+        "image": (_Tower(model.model, "encode_image"), pictures),
+        "text": (_Tower(model.model, "encode_text"), tokens),
+    }
+    for tower, (module, example) in towers.items():
+        batch = torch.export.Dim("batch", min=1, max=4096)
+        program = torch.onnx.export(
+            module, (example,), dynamo=True, input_names=["input"], output_names=["unit_embedding"], verbose=False,
+            dynamic_shapes=({0: batch},), external_data=False,
+        )  # fmt: skip
+        assert program is not None
+        program.save(str(target / f"{tower}.onnx"))
+    import onnxruntime
+
+    def run(tower: str, given: "Tensor") -> "Tensor":
+        session = onnxruntime.InferenceSession(str(target / f"{tower}.onnx"), providers=["CPUExecutionProvider"])
+        # One row at a time as well: the batch must be free.
+        pieces = [
+            session.run(None, {"input": given[:1].numpy()})[0],
+            session.run(None, {"input": given[1:].numpy()})[0],
+        ]
+        return torch.cat([torch.from_numpy(piece) for piece in pieces])
+
+    return lambda pictures, tokens: (run("image", pictures), run("text", tokens))
+
+
+def _Tower(model: "nn.Module", method: str) -> "nn.Module":  # noqa: N802 - stands for a class that must not be at the top
+    """One tower as a module whose output has L2 norm 1."""
+    from torch import nn
+
+    class Tower(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.model = model
+
+        def forward(self, given: "Tensor") -> "Tensor":
+            embedding: Tensor = getattr(self.model, method)(given)
+            return nn.functional.normalize(embedding, dim=-1)
+
+    return Tower().eval()
+
+
+# -- the card ----------------------------------------------------------------------------------------------------------
+
+
+def card(model: Artifact, scores: Artifact | None, alpha: float = 1.0) -> str:
+    """The model card, Markdown: where it comes from, how it was trained, how far it moved, how it scores, leaks."""
+    meta, config = model.meta, model.manifest.config
+    start, objective = meta["start"], config["objective"]
+    mixed = "Trained weights"
+    if alpha != 1:
+        mixed = f"Interpolated: {1 - alpha:g} of the start, {alpha:g} trained (WiSE-FT)"
+    terms = [name.removesuffix("_loss") for name in STEPS.names if name.endswith("_loss")]
+    weights = {name: objective[name] for name in terms if objective[name]}
+    lines = [
+        f"# CLIP fine-tuned for composition from {start['model']}",
+        "",
+        f"Start: `{start['model']}`, weights {start['pretrained'] or 'of the folder, or random'}, "
+        f"seed {start['seed']}. {meta['steps']:,} steps of {config['batch']} pairs, {meta['pairs']:,} different pairs; "
+        f"step {meta['kept_step']:,} is kept.",
+        "",
+        "Images and captions are embedded as by any CLIP; activation, preprocessing and tokenizer stand in `degla.json`"
+        " of the open_clip folder. Not for deciding about people.",
+        "",
+        "## Weights",
+        "",
+        f"{mixed}. Distance of the trained weights from the start, |change| / |start|: "
+        + ", ".join(f"{part} {value:.2e}" for part, value in sorted(meta["weight_delta"].items()))
+        + ".",
+        "",
+        "## Training",
+        "",
+        f"Loss: {', '.join(f'{name} {value:g}' for name, value in weights.items())}. "
+        f"K = {config['negatives_per_caption']} of {', '.join(config['types']) or 'no types'}. AdamW, peak rate "
+        f"{config['lr']:g}, {config['epochs']} epochs, {config['precision']}. "
+        f"Repeats to: {meta['determinism']['level']}.",
+        "",
+        "The recipe, every version and digest: `manifest.json` of the model artifact "
+        f"`{model.manifest.fingerprint}`; the data: `card.md` of the dataset `{model.manifest.inputs['dataset']}`.",
+    ]
+    if scores is not None:
+        lines += ["", "## Scores", "", "| score | before | after | n |", "|---|---:|---:|---:|"]
+        for name, one in scores.meta["aggregates"].items():
+            before, after = (
+                "" if one[side]["value"] is None else f"{100 * one[side]['value']:.1f}" for side in ("before", "after")
+            )
+            lines.append(f"| {name} | {before} | {after} | {one['n']:,} of {one['of']:,} |")
+        leaked = _leaked(scores)
+        lines += [
+            "",
+            f"Leaks: {leaked:,} scored rows share a picture or a caption with the training pairs; "
+            "the scores table marks them.",
+        ]
+    return "\n".join(lines) + "\n"
+
+
+def _leaked(scores: Artifact) -> int:
+    with tables.connect({"scores": scores.table("scores")}) as sql:
+        found = sql.execute("select count(*) from scores where model = 'after' and leaked").fetchone()
+    return int(found[0]) if found else 0
+
+
+def _need(package: str, extra: str) -> None:
+    if find_spec(package) is None:
+        raise UserError("export", f"{package} is not installed", "the package", f"pip install 'degla[{extra}]'")
+
+
+def _write(path: Path, text: str) -> None:
+    unfinished = path.with_name(f".{path.name}.tmp")
+    unfinished.write_text(text, encoding="utf-8")
+    tables.finish(unfinished, path)

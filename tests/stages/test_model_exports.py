@@ -1,0 +1,100 @@
+"""Exports of a trained model: read back by the library they are for, with the embeddings of our own."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from pipeline import clip, tuning
+from pipeline.artifact import Artifact, Store, now
+from pipeline.errors import UserError
+from stages import model_exports, train
+from stages.model_exports import card, export_model
+from tests.stages.test_train import config
+from tests.stages.training import small_inputs
+
+
+@pytest.fixture(scope="module", params=[True, False], ids=["quick_gelu", "gelu"])
+def model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Artifact:
+    """A ViT trained for two epochs, as an artifact."""
+    folder = tmp_path_factory.mktemp("export")
+    arch = {
+        "embed_dim": 16,
+        "quick_gelu": request.param,
+        "vision_cfg": {"image_size": 32, "layers": 2, "width": 64, "patch_size": 8, "head_width": 16},
+        "text_cfg": {"context_length": 77, "vocab_size": 49408, "width": 16, "heads": 2, "layers": 2},
+    }
+    (folder / "start").mkdir()
+    (folder / "start" / clip.CONFIG).write_text(json.dumps({"model_cfg": arch}))
+    inputs = small_inputs(folder, pictures=12)
+    settings = config({"model": str(folder / "start")}, epochs=2, lr=0.01)
+    store = Store(folder / "home")
+    with store.build("model", "m") as out:
+        meta = train.run(settings, inputs, out, lambda *report: None)
+        manifest = {"kind": "model", "stage": "train", "stage_version": 2, "fingerprint": "m", "outside": {}}
+        manifest |= {"config": settings.model_dump(mode="json"), "inputs": {"dataset": "d"}, "started": now()}
+        return store.publish(out, manifest=manifest | {"meta": meta})
+
+
+@pytest.mark.parametrize("kind", ["open_clip", "transformers", "onnx"])
+def test_an_export_has_our_embeddings(model: Artifact, tmp_path: Path, kind: Any) -> None:
+    if kind == "onnx":
+        pytest.importorskip("onnxruntime")
+        pytest.importorskip("onnxscript")
+    assert export_model(model, kind, tmp_path) < 1e-5
+    assert (tmp_path / "README.md").read_text().startswith("# CLIP fine-tuned")
+    assert export_model(model, kind, tmp_path, alpha=0.5) < 1e-5, "over an older export"
+    assert "0.5 trained (WiSE-FT)" in (tmp_path / "README.md").read_text()
+
+
+def test_transformers_reads_texts_and_pictures_as_we_do(model: Artifact, tmp_path: Path) -> None:
+    from PIL import Image
+    from transformers import CLIPImageProcessorPil, CLIPTokenizer
+
+    export_model(model, "transformers", tmp_path)
+    ours = clip.load(str(model.path / "student"))
+    tokenizer = CLIPTokenizer.from_pretrained(tmp_path)
+    texts = ["A red cup, on a blue table!", "two dogs' bones (3 of them)", "café"]
+    assert [tokenizer(text)["input_ids"] for text in texts] == ours.tokenize(texts)
+    picture = Image.effect_noise((50, 40), 80).convert("RGB")
+    seen = CLIPImageProcessorPil.from_pretrained(tmp_path)(picture, return_tensors="pt")["pixel_values"][0]
+    torch.testing.assert_close(seen, ours.preprocess(picture), atol=0.02, rtol=0)
+
+
+def test_a_wrong_embedding_is_refused(model: Artifact, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    original = model_exports._open_clip
+
+    def off(*given: Any) -> Any:
+        embed = original(*given)
+        return lambda pictures, tokens: (embed(pictures, tokens)[0] + 2e-5, embed(pictures, tokens)[1])
+
+    monkeypatch.setattr(model_exports, "_open_clip", off)
+    with pytest.raises(UserError, match=r"open_clip gives embeddings that differ by 2\.0e-05"):
+        export_model(model, "open_clip", tmp_path)
+
+
+def test_interpolation_goes_from_the_start_to_the_trained_weights(model: Artifact, tmp_path: Path) -> None:
+    start, tuned = clip.load(**model.meta["start"]), clip.load(str(model.path / "student"))
+    for alpha in (0.0, 0.25, 1.0):
+        export_model(model, "open_clip", tmp_path / str(alpha), alpha=alpha)
+        found = clip.load(str(tmp_path / str(alpha))).model.state_dict()
+        for name, tensor in start.model.state_dict().items():
+            if tensor.is_floating_point():
+                expected = (1 - alpha) * tensor + alpha * tuned.model.state_dict()[name]
+                torch.testing.assert_close(found[name], expected, atol=1e-6, rtol=1e-5)
+    assert tuning.weight_delta(start.model, tuned.model) == pytest.approx(model.meta["weight_delta"])
+
+
+def test_an_architecture_without_a_place_is_refused(model: Artifact, tmp_path: Path) -> None:
+    tiny = clip.load("data/clip_tiny", seed=0)
+    with pytest.raises(UserError, match="this architecture has no place in CLIPModel"):
+        model_exports._transformers(tiny, tmp_path, "data/clip_tiny")
+
+
+def test_the_card_tells_loss_and_distance(model: Artifact) -> None:
+    page = card(model, None)
+    assert "Loss: base 1, distill 0.005, igc 0.1, tgc 0.1." in page
+    assert f"text {model.meta['weight_delta']['text']:.2e}" in page
+    assert "## Scores" not in page
