@@ -93,8 +93,9 @@ class _Data(pickle.Unpickler):
 
 def _npy(path: Path) -> list[Any]:
     """The elements of an object array in a .npy file."""
-    from numpy.lib import format as npy
+    import numpy.lib.format
 
+    npy: Any = numpy.lib.format
     try:
         with path.open("rb") as handle:
             version = npy.read_magic(handle)
