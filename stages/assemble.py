@@ -24,7 +24,7 @@ from pipeline.schema import DATASET, LEAKS, NEGATIVE_TYPES, PARAPHRASE
 from pipeline.stage import Inputs, Progress, Stage
 from stages import dataset_card
 from stages.duplicates import count_copies, group_pictures
-from stages.tokens import Tokenize, tokenise
+from stages.tokens import Tokeniser
 
 CHECKS = Path(__file__).resolve().parent.parent / "data" / "checks.sql"
 
@@ -71,7 +71,7 @@ def run(config: Config, inputs: Inputs, out: Path, progress: Progress) -> dict[s
     from pipeline.clip import tokenizer, tokenizer_digest
 
     pairs, negatives = inputs["pairs"], inputs["negatives"]
-    tokenize = tokenizer(config.tokenizer)
+    tokeniser = Tokeniser(tokenizer(config.tokenizer))
     checks = read_checks()
     with (
         _spilling(config),
@@ -102,7 +102,7 @@ def run(config: Config, inputs: Inputs, out: Path, progress: Progress) -> dict[s
         for index, shard in enumerate(_rechunk(rows, config.shard)):
             path = tables.part(out, index)
             if not path.exists():
-                tables.write(path, _with_tokens(shard, tokenize), DATASET)
+                tables.write(path, _with_tokens(shard, tokeniser), DATASET)
             progress("pairs", min((index + 1) * config.shard, total), total)
         tables.write(tables.part(out / "leaks", 0), sql.sql("from leaks").to_arrow_table(), LEAKS)
         copies = count_copies(sql) | {"pictures_with_copies": with_copies}
@@ -235,9 +235,9 @@ def _rechunk(reader: pa.RecordBatchReader, size: int) -> Iterator[pa.Table]:
         yield pa.Table.from_batches(waiting)
 
 
-def _with_tokens(table: pa.Table, tokenize: Tokenize) -> pa.Table:
+def _with_tokens(table: pa.Table, tokeniser: Tokeniser) -> pa.Table:
     for column in ("caption", *NEGATIVE_TYPES):
-        table = table.append_column(f"{column}_tokens", tokenise(table[column].combine_chunks(), tokenize))
+        table = table.append_column(f"{column}_tokens", tokeniser.column(table[column].combine_chunks()))
     return table.select(DATASET.names)
 
 

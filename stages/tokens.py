@@ -15,54 +15,72 @@ Tokenize = Callable[[list[str]], list[list[int]]]
 
 Ints = NDArray[np.int64]
 
+WORDS = 2**18
+"""Words remembered at most."""
+
 _NOT_PLAIN = r"[^\x20-\x7e]|&"
 """Such texts are mended as a whole before they are parted into words (Unicode, HTML entities)."""
 
 
-def tokenise(texts: pa.Array, tokenize: Tokenize) -> pa.ListArray:
-    """`tokenize` of every text, as one list array of int32; null stays null. Equal to calling it on the texts.
+class Tokeniser:
+    """`tokenize` for columns of texts; remembers the words it met, for the next column.
 
     Fast where `tokenize` gives texts their own length: that is CLIP's byte-pair encoding, whose tokens never cross
     white space, so the tokens of a plain text are those of its words in a row. Any other tokenizer is simply called.
     """
-    null_N = np.asarray(texts.is_null())
-    length_N = np.zeros(len(texts), np.int64)
-    if len(tokenize(["a a"])[0]) != 4:
-        values_T, length_N[~null_N] = _flat(tokenize(texts.drop_null().to_pylist()))
+
+    def __init__(self, tokenize: Tokenize) -> None:
+        self._tokenize = tokenize
+        self._by_words = len(tokenize(["a a"])[0]) == 4
+        self._words: dict[str, int] = {}
+        self._body: list[list[int]] = []
+        if self._by_words:
+            self._start, *_, self._end = tokenize(["a"])[0]
+            self._most = len(tokenize(["a " * 10_000])[0]) - 2
+
+    def column(self, texts: pa.Array) -> pa.ListArray:
+        """`tokenize` of every text, as one list array of int32; null stays null. Equal to calling it on the texts."""
+        null_N = np.asarray(texts.is_null())
+        length_N = np.zeros(len(texts), np.int64)
+        if not self._by_words:
+            values_T, length_N[~null_N] = _flat(self._tokenize(texts.drop_null().to_pylist()))
+            return _lists(values_T, length_N, null_N)
+
+        plain_N = np.asarray(pc.invert(pc.match_substring_regex(texts, _NOT_PLAIN)).fill_null(False))
+        found = []
+        for chosen_N, tokens in ((plain_N, self._plain), (~plain_N & ~null_N, self._mended)):
+            body_T, length = _cut(*tokens(texts.filter(pa.array(chosen_N))), self._most)
+            length_N[chosen_N] = length + 2
+            found.append((chosen_N, body_T, length))
+        begin_N = np.cumsum(length_N) - length_N
+        values_T = np.empty(int(length_N.sum()), np.int32)
+        values_T[begin_N[~null_N]] = self._start
+        values_T[(begin_N + length_N - 1)[~null_N]] = self._end
+        for chosen_N, body_T, length in found:
+            values_T[_ranges(begin_N[chosen_N] + 1, length)] = body_T
         return _lists(values_T, length_N, null_N)
-    start, *_, end = tokenize(["a"])[0]
-    most = len(tokenize(["a " * 10_000])[0]) - 2
 
-    plain_N = np.asarray(pc.invert(pc.match_substring_regex(texts, _NOT_PLAIN)).fill_null(False))
-    found = []
-    for chosen_N, tokens in ((plain_N, _by_words), (~plain_N & ~null_N, _one_by_one)):
-        body_T, length = tokens(texts.filter(pa.array(chosen_N)), tokenize)
-        body_T, length = _cut(body_T, length, most)
-        length_N[chosen_N] = length + 2
-        found.append((chosen_N, body_T, length))
-    begin_N = np.cumsum(length_N) - length_N
-    values_T = np.empty(int(length_N.sum()), np.int32)
-    values_T[begin_N[~null_N]] = start
-    values_T[(begin_N + length_N - 1)[~null_N]] = end
-    for chosen_N, body_T, length in found:
-        values_T[_ranges(begin_N[chosen_N] + 1, length)] = body_T
-    return _lists(values_T, length_N, null_N)
+    def _plain(self, texts: pa.Array) -> tuple[NDArray[np.int32], Ints]:
+        """Token ids without start and end of plain texts, in a row, and how many each text has."""
+        words = pc.ascii_split_whitespace(pc.ascii_lower(texts))
+        coded = words.flatten().dictionary_encode()
+        body, length = _flat(self._bodies(coded.dictionary.to_pylist()))
+        begin = np.cumsum(length) - length
+        word_W = np.asarray(coded.indices)
+        ends_W = np.concatenate([[0], np.cumsum(length[word_W])])
+        offsets_N = np.asarray(words.offsets) - words.offsets[0].as_py()
+        return body[_ranges(begin[word_W], length[word_W])], np.diff(ends_W[offsets_N])
 
+    def _bodies(self, words: list[str]) -> list[list[int]]:
+        if len(self._words) > WORDS:
+            self._words, self._body = {}, []
+        new = [word for word in words if word not in self._words]
+        self._words |= {word: number for number, word in enumerate(new, start=len(self._body))}
+        self._body += [row[1:-1] for row in self._tokenize(new)]
+        return [self._body[self._words[word]] for word in words]
 
-def _by_words(texts: pa.Array, tokenize: Tokenize) -> tuple[NDArray[np.int32], Ints]:
-    """Token ids without start and end of plain texts, in a row, and how many each text has."""
-    words = pc.ascii_split_whitespace(pc.ascii_lower(texts))
-    coded = words.flatten().dictionary_encode()
-    body, length = _flat([row[1:-1] for row in tokenize(coded.dictionary.to_pylist())])
-    begin = np.cumsum(length) - length
-    word_W = np.asarray(coded.indices)
-    ends_W = np.concatenate([[0], np.cumsum(length[word_W])])
-    offsets_N = np.asarray(words.offsets) - words.offsets[0].as_py()
-    return body[_ranges(begin[word_W], length[word_W])], np.diff(ends_W[offsets_N])
-
-
-def _one_by_one(texts: pa.Array, tokenize: Tokenize) -> tuple[NDArray[np.int32], Ints]:
-    return _flat([row[1:-1] for row in tokenize(texts.to_pylist())])
+    def _mended(self, texts: pa.Array) -> tuple[NDArray[np.int32], Ints]:
+        return _flat([row[1:-1] for row in self._tokenize(texts.to_pylist())])
 
 
 def _flat(rows: list[list[int]]) -> tuple[NDArray[np.int32], Ints]:

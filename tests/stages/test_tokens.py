@@ -4,7 +4,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from pipeline.clip import tokenizer
-from stages.tokens import tokenise
+from stages.tokens import Tokeniser
 
 TEXT = st.one_of(
     st.none(),
@@ -15,6 +15,8 @@ TEXT = st.one_of(
     ),
 )
 
+COLUMNS = Tokeniser(tokenizer("ViT-B-32"))
+
 
 @given(texts=st.lists(TEXT, max_size=6))
 @example(texts=["word " * 200, "1" * 100, "a " + "2" * 100, None, ""])
@@ -23,7 +25,7 @@ TEXT = st.one_of(
 def test_a_column_gets_the_tokens_that_its_texts_get(texts: list[str | None]) -> None:
     tokenize = tokenizer("ViT-B-32")
     expected = [None if text is None else tokenize([text])[0] for text in texts]
-    found = tokenise(pa.array(texts, pa.string()), tokenize)
+    found = COLUMNS.column(pa.array(texts, pa.string()))
     found.validate(full=True)
     assert found.to_pylist() == expected
 
@@ -31,12 +33,19 @@ def test_a_column_gets_the_tokens_that_its_texts_get(texts: list[str | None]) ->
 @pytest.mark.parametrize("kind", [pa.string(), pa.large_string()])
 def test_slices_count_from_their_own_start(kind: pa.DataType) -> None:
     texts = pa.array(["one", "two words", None, "three more words"], kind)
-    tokenize = tokenizer("ViT-B-32")
-    assert tokenise(texts[1:], tokenize).to_pylist() == tokenise(texts, tokenize).to_pylist()[1:]
+    assert COLUMNS.column(texts[1:]).to_pylist() == COLUMNS.column(texts).to_pylist()[1:]
 
 
 def test_a_padding_tokenizer_is_called_as_it_is() -> None:
     def padded(texts: list[str]) -> list[list[int]]:
         return [[ord(letter) for letter in text[:5]] + [0] * (5 - len(text)) for text in texts]
 
-    assert tokenise(pa.array(["ab", None, "c"]), padded).to_pylist() == [[97, 98, 0, 0, 0], None, [99, 0, 0, 0, 0]]
+    found = Tokeniser(padded).column(pa.array(["ab", None, "c"]))
+    assert found.to_pylist() == [[97, 98, 0, 0, 0], None, [99, 0, 0, 0, 0]]
+
+
+def test_forgetting_words_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("stages.tokens.WORDS", 2)
+    few, tokenize = Tokeniser(tokenizer("ViT-B-32")), tokenizer("ViT-B-32")
+    for texts in (["a b c d"], ["a b e"], ["e d c b a", "f"]):
+        assert few.column(pa.array(texts)).to_pylist() == tokenize(texts)
