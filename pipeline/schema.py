@@ -69,6 +69,7 @@ NEGATIVES = _schema(
     ("reply_tokens", pa.int32(), "tokens", NULL),
     ("model", _ENUM, "generator that wrote it"),
     ("prompt_digest", _ENUM, "digest of rule and examples"),
+    ("likelihood", pa.float32(), "log-probability of caption minus negative to the generator, if asked for", NULL),
     ("weight", pa.float32(), "chance that training takes it when its turn comes; below 1 where text gives it away"),
 )
 

@@ -7,11 +7,10 @@ from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline import tables
-from pipeline.artifact import SCRATCH, digest
+from pipeline.artifact import SCRATCH
 from pipeline.schema import NEGATIVES
 from pipeline.stage import Inputs, Progress
 from stages import giveaways, shards
@@ -142,11 +141,14 @@ class Work:
                         rows += ({"type": kind, **row} for row in _candidates(kind, entry, pair, kept))
         order = {kind: place for place, kind in enumerate(self._prompts)}
         digests = {kind: prompt_digest(self._config, prompt) for kind, prompt in self._prompts.items()}
-        shared = {"model": model_name(self._config), "weight": 1.0}
-        return [
+        shared = {"model": model_name(self._config), "likelihood": None, "weight": 1.0}
+        rows = [
             {**row, **shared, "prompt_digest": digests[row["type"]]}
             for row in sorted(rows, key=lambda row: (row["pair_id"], order[row["type"]], row["attempt"]))
         ]
+        if self._config.likelihood:
+            self._likelihoods(entries, rows)
+        return rows
 
     def refine(self, judged: Path, out: Path, examined: Mapping[str, giveaways.Examined], progress: Progress) -> None:
         """Write the table anew without, or with less weight on, what the blind test gives away."""
@@ -161,23 +163,21 @@ class Work:
             tables.write(tables.part(out, index), refined, NEGATIVES)
             progress("shards refined", index + 1, self.shards.count)
 
-    def likelihood(self, texts: Sequence[str]) -> Sequence[float]:
-        """Natural log of each text's probability under the language model; kept while the artifact is being made."""
-        path = self._scratch / "likelihood" / f"{digest(list(texts))}.parquet"
-        if not path.exists():
-            from stages.engine import Engine
+    def _likelihoods(self, entries: Sequence[Entry], rows: list[dict[str, Any]]) -> None:
+        """Set every accepted row's `likelihood`; each distinct text is scored once."""
+        from stages.engine import Engine
 
-            model = self._model
-            assert isinstance(model, Engine)  # the settings allow no other
-            tables.write(path, pa.table({"logprob": model.likelihood(texts)}), _LIKELIHOOD)
-        return list(pq.read_table(path)["logprob"].to_pylist())
+        assert isinstance(self._model, Engine)  # the settings allow no other
+        captions = {pair.pair_id: entry.caption for entry in entries for pair in entry.pairs}
+        accepted = [row for row in rows if row["status"] == "accepted"]
+        texts = sorted({text for row in accepted for text in (row["text"], captions[row["pair_id"]])})
+        logprob = dict(zip(texts, self._model.likelihood(texts), strict=True))
+        for row in accepted:
+            row["likelihood"] = logprob[captions[row["pair_id"]]] - logprob[row["text"]]
 
     def paid(self) -> dict[str, Any]:
         """What the replies to this run's captions took, per type."""
         return {kind: replies.paid(self.shards.plan) for kind, replies in self._replies.items()}
-
-
-_LIKELIHOOD = pa.schema([pa.field("logprob", pa.float64(), nullable=False)])
 
 
 def _shifted(progress: Progress, what: str, done: int, total: int, more: int) -> None:

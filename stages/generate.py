@@ -118,11 +118,7 @@ def run(config: Config, inputs: Inputs, out: Path, progress: Progress) -> dict[s
             progress("shards judged", index + 1, work.shards.count)
         _accept(config, out, judged, counts(judged))
 
-        def examine(negatives: Path) -> dict[str, giveaways.Examined]:
-            scorer = work.likelihood if config.likelihood else None
-            return giveaways.examine(negatives, inputs["pairs"].path, config.blind_sample, scorer)
-
-        examined = examine(judged)
+        examined = giveaways.examine(judged, inputs["pairs"].path, config.blind_sample)
         facts = {
             "model": model_name(config),
             "captions": work.shards.captions,
@@ -132,7 +128,7 @@ def run(config: Config, inputs: Inputs, out: Path, progress: Progress) -> dict[s
         if config.refine != "off":
             work.refine(judged, out, examined, progress)
         if config.refine in ("drop", "rebalance"):
-            facts["blind_refined"] = _blind(examine(out))
+            facts["blind_refined"] = _blind(giveaways.examine(out, inputs["pairs"].path, config.blind_sample))
         facts |= {"types": counts(out)}
         card.write(out, inputs["pairs"].path, facts, config.model_dump(mode="json"))
         return {**facts, "generator": work.facts, "seconds": round(time.monotonic() - start, 1)}

@@ -1,8 +1,8 @@
 """What a negative gives away without its picture: the blind test of generated negatives, and refining them by it.
 
 Two scorers say how much likelier it is that a text is the negative of its caption than the other way round, a gap in
-[-1, 1]: `ngrams`, a classifier trained on the negatives themselves (`stages/ngrams.py`), and `likelihood`, the
-generator's own log-probability of both texts. A gap of 0 gives nothing away. Refining:
+[-1, 1]: `ngrams`, a classifier trained on the negatives themselves (`stages/ngrams.py`), and, where the table has it,
+`likelihood`, by how much the generator finds the caption likelier. A gap of 0 gives nothing away. Refining:
 
     drop       reject each negative that a scorer is surer about than a margin
     rebalance  reject negatives at random until each gap is as common as its opposite
@@ -13,7 +13,7 @@ which a cell and its mirror image end up with the same number of negatives. Draw
 """
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -34,16 +34,15 @@ REASON = "blind"
 
 Refine = Literal["off", "drop", "reweight", "rebalance"]
 Vector = NDArray[np.float64]
-Likelihood = Callable[[Sequence[str]], Sequence[float]]
-"""Texts -> natural log of their probability under a language model."""
 
 
 class Row(NamedTuple):
-    """A caption, its negative, and the picture they belong to."""
+    """A caption, its negative, the picture they belong to, and the table's `likelihood`."""
 
     image_key: str
     caption: str
     negative: str
+    likelihood: float | None = None
 
 
 class Blind(NamedTuple):
@@ -68,44 +67,42 @@ class Examined:
     Attributes:
         blind: scorer -> how well it did.
         judge: the classifier, which scores pictures it has not read of.
-        likelihood: the second scorer, when it was asked for.
         keep: share of negatives to keep per cell of the grid over the gaps.
     """
 
     blind: dict[str, Blind]
     judge: Judge
-    likelihood: Likelihood | None
     keep: Vector
 
     def gaps(self, rows: Sequence[Row]) -> NDArray[np.float64]:
         """Gap of each row under each scorer, [rows, scorers], in [-1, 1]; positive = the negative is told."""
-        return _gaps(rows, self.judge, self.likelihood)
+        return _gaps(rows, self.judge)
 
 
-def examine(negatives: Path, pairs: Path, limit: int, likelihood: Likelihood | None = None) -> dict[str, Examined]:
+def examine(negatives: Path, pairs: Path, limit: int) -> dict[str, Examined]:
     """Train and test on up to `limit` accepted negatives per type, those of the smallest pair ids, which are hashes."""
     with tables.connect({"negatives": negatives, "pairs": pairs}) as sql:
         found = sql.execute(
-            "select type, image_key, caption, text from negatives join pairs using (pair_id) where status = 'accepted' "
-            "qualify row_number() over (partition by type order by pair_id) <= $1 order by type, pair_id",
+            "select type, image_key, caption, text, likelihood from negatives join pairs using (pair_id) "
+            "where status = 'accepted' qualify row_number() over (partition by type order by pair_id) <= $1 order by type, pair_id",
             [limit],
         ).fetchall()
     examined = {}
     for kind in NEGATIVE_TYPES:
         rows = [Row(*row) for named, *row in found if named == kind]
         if len({row.image_key for row in rows}) >= ngrams.FEWEST:
-            examined[kind] = examine_type(rows, likelihood)
+            examined[kind] = examine_type(rows)
     return examined
 
 
-def examine_type(rows: Sequence[Row], likelihood: Likelihood | None = None) -> Examined:
+def examine_type(rows: Sequence[Row]) -> Examined:
     """The blind test of one type. Raises ValueError below `ngrams.FEWEST` pictures."""
     pictures = [row.image_key for row in rows]
     judge = Judge.train(pictures, [row.caption for row in rows], [row.negative for row in rows])
-    gaps = _gaps(rows, judge, likelihood)
+    gaps = _gaps(rows, judge)
     names = ("ngrams", "likelihood")[: gaps.shape[1]]
     blind = {name: _blind(gaps[:, i], pictures) for i, name in enumerate(names)}
-    return Examined(blind, judge, likelihood, keep_shares(gaps))
+    return Examined(blind, judge, keep_shares(gaps))
 
 
 def refine(
@@ -127,7 +124,7 @@ def refine(
     refined = list(candidates)
     for kind, test in examined.items():
         places = [i for i, row in enumerate(refined) if row["type"] == kind and row["status"] == "accepted"]
-        rows = [Row(*captions[refined[i]["pair_id"]], refined[i]["text"]) for i in places]
+        rows = [Row(*captions[refined[i]["pair_id"]], refined[i]["text"], refined[i]["likelihood"]) for i in places]
         if not rows or mode == "off":
             continue
         gaps = test.gaps(rows)
@@ -154,12 +151,13 @@ def _cells(gaps: NDArray[np.float64]) -> NDArray[np.int64]:
     return np.asarray(sides @ (2 * CELLS) ** np.arange(gaps.shape[1]))
 
 
-def _gaps(rows: Sequence[Row], judge: Judge, likelihood: Likelihood | None) -> NDArray[np.float64]:
+def _gaps(rows: Sequence[Row], judge: Judge) -> NDArray[np.float64]:
     pictures = [row.image_key for row in rows]
     captions, negatives = [row.caption for row in rows], [row.negative for row in rows]
     logits = [judge.score(pictures, negatives) - judge.score(pictures, captions)]
-    if likelihood:
-        logits.append(np.subtract(likelihood(captions), likelihood(negatives)))
+    likelihood = [row.likelihood for row in rows if row.likelihood is not None]
+    if len(likelihood) == len(rows):
+        logits.append(np.array(likelihood))
     return np.tanh(np.stack(logits, axis=1) / 2)
 
 

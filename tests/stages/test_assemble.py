@@ -46,6 +46,7 @@ def negative(of: dict[str, Any], kind: str, text: str | None, status: str = "acc
         "reply_tokens": 1,
         "model": "replay",
         "prompt_digest": "p",
+        "likelihood": None,
         "weight": 1.0,
     }
 

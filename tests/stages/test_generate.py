@@ -193,7 +193,7 @@ def test_negatives_that_the_source_brought_are_typed_judged_and_kept(tmp_path: P
         "A red dog stands before a blue cat .",  # nothing changed
     ]
     artifact = pairs(tmp_path, [("p", caption), ("q", "A boy sits.")])
-    given = [{"pair_id": caption_key(f"p\0{caption}"), "text": text} for text in brought]
+    given = [{"pair_id": caption_key(f"p\0{caption}"), "text": text, "origin": "x"} for text in brought]
     config = generate.Config(backend="given", max_reject_rate=1.0)
     out = tmp_path / "store" / "negatives" / "f.partial"
     with pytest.raises(UserError, match="brought no negatives"):
@@ -475,13 +475,13 @@ def test_vllm_answers_in_one_line_is_seeded_and_leaves_nothing_running(tmp_path:
     model = tiny_llama(tmp_path / "model")
     settings: dict[str, Any] = {
         "backend": "vllm", "model": str(model), "types": ["swap_nouns"], "prompts": str(folder),
-        "examples_per_prompt": 40, "max_reject_rate": 1.0, "temperature": 1.5, "top_p": 1.0, "likelihood": True,
+        "examples_per_prompt": 40, "max_reject_rate": 1.0, "temperature": 1.5, "top_p": 1.0,
     }  # fmt: skip
     inputs, partial = {"pairs": pairs(tmp_path, rows)}, tmp_path / "store" / "negatives" / "f.partial"
     texts = ["a dog and a cat", "a cat", "dog " * 300]
     with Work(generate.Config(**settings), inputs, partial, partial / ".work") as engine:
         engine.fill(silent)
-        facts, logprobs = engine.facts, engine.likelihood(texts)
+        facts, logprobs = engine.facts, engine._model.likelihood(texts)  # type: ignore[attr-defined]
     assert logprobs[:2] == pytest.approx(reference(model, texts[:2]), abs=1e-3) and logprobs[2] < logprobs[0]
     out, _ = work(tmp_path, rows, **settings)  # needs no engine: every reply is there
     found = read(out)
