@@ -25,7 +25,8 @@ from stages.pictures import examine
 NGRAM = 8
 
 MACROS = rf"""
-create or replace macro file_number(name) as try_cast(regexp_extract(name, '(\d{{12}})(\.\w+)?$', 1) as bigint);
+create or replace macro file_number(name) as try_cast(
+    regexp_extract(name, '(?:^|[/:])(?:COCO_[a-z]+\d{{4}}_)?(\d{{12}})(?:\.\w+)?$', 1) as bigint);
 create or replace macro vg_number(name) as try_cast(regexp_extract(name, '^(?:v7w_)?(\d{{1,7}})\.\w+$', 1) as bigint);
 create or replace macro vg_file(uri) as regexp_extract(uri, '(?:^|/)VG_100K(?:_2)?/(\d+\.\w+)$', 1);
 create or replace macro ngrams(words) as list_transform(

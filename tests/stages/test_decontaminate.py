@@ -9,6 +9,7 @@ from pipeline import tables
 from pipeline.errors import UserError
 from stages import decontaminate
 from stages.pictures import examine
+from stages.sources import coco_key
 from tests.stages.test_assemble import NEGATIVE_ROWS, PAIRS_ROWS, inputs, negative, pair, run
 
 FOIL = "A tall man in a green hat walks past two parked cars."
@@ -81,26 +82,79 @@ def test_visual_genome_pictures_count_through_the_map(root: Path, tmp_path: Path
         decontaminate.read_vg_map(tmp_path / "vg.json")
 
 
-def test_the_published_count_of_coreference_rows_on_train2014(tmp_path: Path) -> None:
-    """493 of 708 valid rows of VALSE coreference-standard lie on train2014 pictures, by file name alone."""
-    shared = Path(__file__).parents[3] / "shared" / "benchmarks"
-    if not shared.is_dir():
-        pytest.skip("the real benchmark files are not at hand")
-    rows = decontaminate.benchmark_rows(shared, ["valse"]).to_pylist()
-    files = sorted({row["file"] for row in rows if row["file"].startswith("COCO_train2014_")})
+SHARED = Path(__file__).parents[3] / "shared" / "benchmarks"
+REAL = pytest.mark.skipif(not SHARED.is_dir(), reason="the real benchmark files are not at hand")
+
+# Rows and pictures per subset as published; on COCO by file name alone are those of train2014, val2014 and val2017.
+SUGARCREPE = {
+    "replace_obj": (1652, 823),
+    "replace_att": (788, 524),
+    "replace_rel": (1406, 777),
+    "swap_obj": (245, 224),
+    "swap_att": (666, 593),
+    "add_obj": (2062, 908),
+    "add_att": (692, 497),
+}
+VALSE_ON_COCO = {
+    "plurals": (851, 803),
+    "relations": (535, 486),
+    "coreference-standard": (708, 708),
+    "foil-it": (943, 936),
+}
+
+
+def leaks_of(tmp_path: Path, files: list[str]) -> dict[tuple[str, str], int]:
+    """(benchmark, subset) -> rows that share a picture with training on these files."""
     pairs = [
-        pair(i, f"Caption number {i} of nothing.", i) | {"image_key": f"coco:train2014:{file[15:27]}"}
+        pair(i, f"Caption number {i} of nothing.", i) | {"image_key": coco_key(file), "image_uri": file}
         for i, file in enumerate(files)
     ]
-    run(tmp_path / "out", inputs(tmp_path, pairs, []), leaks_from=shared, leak_benchmarks=["sugarcrepe", "valse"])
+    run(tmp_path / "out", inputs(tmp_path, pairs, []), leaks_from=SHARED, leak_benchmarks=["sugarcrepe", "valse"])
     with tables.connect({"leaks": tmp_path / "out" / "leaks"}) as sql:
-        found = dict(
-            sql.sql(
-                """select subset, count(distinct row_id) from leaks
-                   where rule = 'image_id' and benchmark = 'valse' group by 1"""
-            ).fetchall()
-        )
-        sugar = sql.sql("select count(*) from leaks where benchmark = 'sugarcrepe' and rule = 'image_id'").fetchall()
-    assert found == {"coreference-standard": 493}
-    assert len([row for row in rows if row["subset"] == "coreference-standard"]) == 708
-    assert sugar == [(0,)]
+        found = sql.sql(
+            """select benchmark::varchar, subset, count(distinct row_id) from leaks
+               where rule = 'image_id' group by all"""
+        ).fetchall()
+    return {(benchmark, subset): count for benchmark, subset, count in found}
+
+
+@REAL
+def test_the_published_counts_of_rows_on_train2014(tmp_path: Path) -> None:
+    """493 of 708 valid rows of VALSE coreference-standard, none of SugarCrepe."""
+    rows = decontaminate.benchmark_rows(SHARED, ["sugarcrepe", "valse"]).to_pylist()
+    files = sorted({row["file"] for row in rows if row["file"].startswith("COCO_train2014_")})
+    assert leaks_of(tmp_path, files) == {("valse", "coreference-standard"): 493}
+
+
+@REAL
+def test_the_published_counts_of_rows_and_pictures_on_coco_of_any_year(tmp_path: Path) -> None:
+    """Trained under the names of 2017: VisualDialog's pictures, also numbered with twelve digits, are not COCO's."""
+    rows = decontaminate.benchmark_rows(SHARED, ["sugarcrepe", "valse"]).to_pylist()
+    on_coco = [row for row in rows if row["file"].startswith("COCO_") or row["file"][:12].isdigit()]
+    found: dict[tuple[str, str], tuple[int, int]] = {}
+    for name in {(row["benchmark"], row["subset"]) for row in on_coco}:
+        files = [row["file"] for row in on_coco if (row["benchmark"], row["subset"]) == name]
+        found[name] = (len(files), len(set(files)))
+    expected = {("sugarcrepe", subset): count for subset, count in SUGARCREPE.items()}
+    expected |= {("valse", subset): count for subset, count in VALSE_ON_COCO.items()}
+    assert found == expected
+    assert sum(count for (benchmark, _), (count, _) in found.items() if benchmark == "sugarcrepe") == 7511
+    assert sum(row["benchmark"] == "valse" for row in rows) == 7702
+
+    every = sorted({f"{row['file'].removesuffix('.jpg')[-12:]}.jpg" for row in on_coco})
+    visual_dialog = sorted({f"{row['file'][-16:]}" for row in rows if row["file"].startswith("VisualDialog")})
+    assert leaks_of(tmp_path, [*every, *visual_dialog]) == {name: count for name, (count, _) in expected.items()}
+
+
+def test_visual_genome_pictures_meet_by_their_own_number(root: Path, tmp_path: Path) -> None:
+    folder = root / "valse"
+    folder.mkdir()
+    row = {"image_file": "v7w_2371044.jpg", "caption": "x y", "foil": "z", "linguistic_phenomena": "existence"}
+    (folder / "existence.json").write_text(json.dumps({"e": row | {"mturk": {"caption": 3}}}))
+    pairs = [
+        PAIRS_ROWS[0] | {"image_uri": "VG_100K_2/2371044.jpg"},
+        PAIRS_ROWS[2] | {"image_uri": "somewhere/2371044.jpg"},
+    ]
+    run(tmp_path / "out", inputs(tmp_path, pairs, []), leaks_from=root, leak_benchmarks=["valse"])
+    found = tables.read(tmp_path / "out" / "leaks").to_pylist()
+    assert [(row["pair_id"], row["rule"]) for row in found] == [(PAIRS_ROWS[0]["pair_id"], "image_id")]
