@@ -4,11 +4,11 @@ from pathlib import Path
 from typing import Any
 
 from pipeline import tables
-from pipeline.schema import NEGATIVE_TYPES, PARAPHRASE
+from stages.giveaways import sample
 
 TEMPLATES = Path(__file__).parents[1] / "data" / "card"
 SAMPLES = 50
-"""Accepted negatives shown per type: those of the smallest pair ids, which are hashes, so a random sample."""
+"""Accepted negatives shown per type."""
 
 
 def write(out: Path, pairs: Path, facts: dict[str, Any], config: dict[str, Any]) -> None:
@@ -33,25 +33,10 @@ def write(out: Path, pairs: Path, facts: dict[str, Any], config: dict[str, Any])
     shown = {
         "facts": facts,
         "config": config,
-        "samples": samples(out, pairs),
+        "samples": {kind: [row[1:3] for row in rows] for kind, rows in sample(out, pairs, SAMPLES).items()},
         "hours_per_million": seconds / 3600 * 1e6 / facts["captions"] if facts["captions"] else 0.0,
     }
     for name in ("card.md", "card.html"):
         unfinished = out / f".{name}.tmp"
         unfinished.write_text(environment.get_template(f"{name}.j2").render(shown), encoding="utf-8")
         tables.finish(unfinished, out / name)
-
-
-def samples(out: Path, pairs: Path) -> dict[str, list[tuple[str, str]]]:
-    """Type -> (caption, negative) of up to SAMPLES accepted negatives."""
-    with tables.connect({"negatives": out, "pairs": pairs}) as sql:
-        rows = sql.execute(
-            "select type, caption, text from negatives join pairs using (pair_id) where status = 'accepted' "
-            "qualify row_number() over (partition by type order by pair_id) <= $1 order by type, pair_id",
-            [SAMPLES],
-        ).fetchall()
-    found = {
-        kind: [(caption, text) for named, caption, text in rows if named == kind]
-        for kind in (*NEGATIVE_TYPES, PARAPHRASE)
-    }
-    return {kind: chosen for kind, chosen in found.items() if chosen}

@@ -11,10 +11,12 @@ how good they are.
 
 import shutil
 import time
+from collections import Counter
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Literal, get_args
 
+import duckdb
 from pydantic import Field, field_validator, model_validator
 
 from pipeline import artifact, tables
@@ -158,27 +160,32 @@ def _blind(examined: dict[str, giveaways.Examined]) -> dict[str, Any]:
 
 def counts(negatives: Path) -> dict[str, Any]:
     """Per type: candidates by status, refusals by reason, pairs by what became of them, and the acceptance rate."""
-    with tables.connect({"negatives": negatives}) as sql:
-        candidates = sql.sql(
-            "select type, status, coalesce(reason, ''), count(*) from negatives group by all order by all"
-        ).fetchall()
-        pairs = sql.execute(
-            "select type, outcome, count(*) from (select pair_id, type, "
-            "max_by(if(reason = $1, 'dropped', status), attempt) as outcome "
-            "from negatives group by pair_id, type) group by all order by all",
-            [giveaways.REASON],
-        ).fetchall()
+    candidates: Counter[tuple[str, str, str]] = Counter()
+    pairs: Counter[tuple[str, str]] = Counter()
+    for part in tables.files(negatives):  # a pair's candidates are in one part, so memory is that of a part
+        with duckdb.connect() as sql:
+            sql.read_parquet(str(part)).create_view("negatives")
+            for *key, rows in sql.sql(
+                "select type, status, coalesce(reason, ''), count(*) from negatives group by all"
+            ).fetchall():
+                candidates[key[0], key[1], key[2]] += rows
+            for *key, rows in sql.execute(
+                "select type, outcome, count(*) from (select type, max_by(if(reason = $1, 'dropped', status), attempt) "
+                "as outcome from negatives group by pair_id, type) group by all",
+                [giveaways.REASON],
+            ).fetchall():
+                pairs[key[0], key[1]] += rows
     types: dict[str, Any] = {
         kind: {"candidates": {}, "reasons": {}, "pairs": {}}
         for kind in (*NEGATIVE_TYPES, PARAPHRASE)
-        if kind in {k for k, *_ in pairs}
+        if kind in {named for named, _ in pairs}
     }
-    for kind, status, reason, rows in candidates:
+    for (kind, status, reason), rows in sorted(candidates.items()):
         entry = types[kind]
         entry["candidates"][status] = entry["candidates"].get(status, 0) + rows
         if reason:
             entry["reasons"][reason] = rows
-    for kind, outcome, rows in pairs:
+    for (kind, outcome), rows in sorted(pairs.items()):
         types[kind]["pairs"][outcome] = rows
     for entry in types.values():
         entry["acceptance"] = round(entry["pairs"].get("accepted", 0) / sum(entry["pairs"].values()), 4)

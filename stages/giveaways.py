@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline import tables
-from pipeline.schema import NEGATIVE_TYPES
+from pipeline.schema import NEGATIVE_TYPES, PARAPHRASE
 from stages import ngrams
 from stages.ngrams import Judge
 
@@ -81,18 +81,30 @@ class Examined:
 
 def examine(negatives: Path, pairs: Path, limit: int) -> dict[str, Examined]:
     """Train and test on up to `limit` accepted negatives per type, those of the smallest pair ids, which are hashes."""
-    with tables.connect({"negatives": negatives, "pairs": pairs}) as sql:
-        found = sql.execute(
-            "select type, image_key, caption, text, likelihood from negatives join pairs using (pair_id) "
-            "where status = 'accepted' qualify row_number() over (partition by type order by pair_id) <= $1 order by type, pair_id",
-            [limit],
-        ).fetchall()
+    found = sample(negatives, pairs, limit)
     examined = {}
     for kind in NEGATIVE_TYPES:
-        rows = [Row(*row) for named, *row in found if named == kind]
+        rows = [Row(*row) for row in found.get(kind, ())]
         if len({row.image_key for row in rows}) >= ngrams.FEWEST:
             examined[kind] = examine_type(rows)
     return examined
+
+
+def sample(negatives: Path, pairs: Path, limit: int) -> dict[str, list[tuple[str, str, str, float | None]]]:
+    """Type -> (picture, caption, negative, likelihood) of up to `limit` accepted candidates, a random sample.
+
+    They are those of the smallest pair ids, which are hashes, in that order. Memory: the sample.
+    """
+    found = {}
+    with tables.connect({"negatives": negatives, "pairs": pairs}) as sql:
+        for kind in (*NEGATIVE_TYPES, PARAPHRASE):
+            found[kind] = sql.execute(
+                "select image_key, caption, text, likelihood from (select pair_id, text, likelihood from negatives "
+                "where status = 'accepted' and type = $1 order by pair_id limit $2) join pairs using (pair_id) "
+                "order by pair_id",
+                [kind, limit],
+            ).fetchall()
+    return {kind: rows for kind, rows in found.items() if rows}
 
 
 def examine_type(rows: Sequence[Row]) -> Examined:

@@ -87,7 +87,7 @@ def _pair(row: dict[str, Any]) -> Pair:
     return Pair(row["pair_id"], row["image_key"], row["siblings"], row["given"] or [])
 
 
-def make(pairs: Artifact, plan: Path, size: int, *, given: bool = False, memory: str = "512MB") -> Shards:
+def make(pairs: Artifact, plan: Path, size: int, *, given: bool = False, memory: str = "256MB") -> Shards:
     """Write the plan of a pairs table and cut it into shards of about `size` captions, never more than twice that.
 
     Args:
