@@ -8,12 +8,16 @@ Rules, as they appear in the `leaks` table:
     foil_ngram       an accepted negative shares `NGRAM` words in a row with one of the row's wrong texts
 """
 
+import hashlib
 import json
 from collections.abc import Iterator
 from pathlib import Path
 
 import duckdb
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 from pipeline.errors import UserError
 from pipeline.schema import NEGATIVE_TYPES
@@ -92,8 +96,7 @@ def find_leaks(sql: duckdb.DuckDBPyConnection, rows: pa.Table, vg_map: pa.Table)
     sql.register("benchmark_rows", rows)
     sql.register("vg_map", vg_map)
     sql.register("looks", _looks(rows))
-    # The benchmark is the small side of every join; what is unnested from the pairs only streams past it.
-    negatives = " union all ".join(f"select pair_id, {kind} as text from dataset" for kind in NEGATIVE_TYPES)  # noqa: S608
+    sql.register("suspects", _suspects(sql))
     sql.execute(
         f"""
         create table leaks as
@@ -112,7 +115,7 @@ def find_leaks(sql: duckdb.DuckDBPyConnection, rows: pa.Table, vg_map: pa.Table)
             select benchmark, subset, row_id, plain(unnest(texts)) as text from rows
         ), ngrams as (
             select pair_id, unnest(ngrams(string_split(plain(text), ' '))) as words
-            from ({negatives}) where text is not null
+            from suspects
         ), foils as (
             select distinct benchmark, subset, row_id, unnest(ngrams(string_split(plain(text), ' '))) as words
             from (select benchmark, subset, row_id, unnest(texts[2:]) as text from rows)
@@ -135,6 +138,54 @@ def find_leaks(sql: duckdb.DuckDBPyConnection, rows: pa.Table, vg_map: pa.Table)
         order by all
         """  # noqa: S608 - column names and numbers are our own constants
     )
+
+
+def _suspects(sql: duckdb.DuckDBPyConnection) -> pa.Table:
+    """pair_id and text of those negatives of `dataset` that may share an n-gram with a foil: all that do, few others."""
+    hashes = _Hashes()
+    foils = sql.sql("select plain(text) as words from (select unnest(texts[2:]) as text from benchmark_rows)")
+    foil_G = np.unique(hashes.of(foils.to_arrow_table()["words"].combine_chunks())[0])
+    found = []
+    for kind in NEGATIVE_TYPES if len(foil_G) else ():
+        texts = sql.sql(
+            f"select pair_id, {kind} as text, plain({kind}) as words from dataset where {kind} is not null"  # noqa: S608
+        )
+        for batch in texts.to_arrow_reader(100_000):
+            hash_G, text_G = hashes.of(batch["words"])
+            near_G = foil_G[np.searchsorted(foil_G, hash_G).clip(max=len(foil_G) - 1)] == hash_G
+            found.append(batch.select(["pair_id", "text"]).take(pa.array(np.unique(text_G[near_G]))))
+    return pa.Table.from_batches(found, pa.schema([("pair_id", pa.string()), ("text", pa.string())]))
+
+
+class _Hashes:
+    """Numbers of n-grams, equal for equal words in a row. Shapes: N texts, W their words in a row, G their n-grams."""
+
+    def __init__(self) -> None:
+        self._words: dict[str, int] = {}
+        self._factors = np.random.default_rng(0).integers(1, 2**63, NGRAM, np.uint64) * np.uint64(2) + np.uint64(1)
+
+    def of(self, texts: pa.Array) -> tuple[NDArray[np.uint64], NDArray[np.int64]]:
+        """The n-grams of each text (of one with fewer words, all of them as one), and whose each is."""
+        lists = pc.split_pattern(texts, " ")
+        coded = lists.flatten().dictionary_encode()
+        words = coded.dictionary.to_pylist()
+        if len(self._words) > 2**20:
+            self._words = {}
+        for word in words:
+            if word not in self._words:
+                self._words[word] = int.from_bytes(hashlib.blake2b(word.encode(), digest_size=8).digest(), "little")
+        word_W = np.array([self._words[word] for word in words], np.uint64)[np.asarray(coded.indices)]
+        length_N = np.asarray(pc.list_value_length(lists)).astype(np.int64)
+        first_N = np.cumsum(length_N) - length_N
+        count_N = np.maximum(length_N - (NGRAM - 1), 1)
+        text_G = np.repeat(np.arange(len(length_N)), count_N)
+        begin_G = np.arange(len(text_G)) - np.repeat(np.cumsum(count_N) - count_N - first_N, count_N)
+        end_G = (first_N + length_N)[text_G]
+        hash_G = np.zeros(len(text_G), np.uint64)
+        for place, factor in enumerate(self._factors):
+            inside_G = begin_G + place < end_G
+            hash_G[inside_G] += word_W[begin_G[inside_G] + place] * factor
+        return hash_G, text_G
 
 
 def _looks(rows: pa.Table) -> pa.Table:

@@ -2,11 +2,16 @@ import json
 from pathlib import Path
 from typing import Any
 
+import duckdb
+import pyarrow as pa
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
 
 from pipeline import tables
 from pipeline.errors import UserError
+from pipeline.schema import NEGATIVE_TYPES
 from stages import decontaminate
 from stages.pictures import examine
 from stages.sources import coco_key
@@ -158,3 +163,41 @@ def test_visual_genome_pictures_meet_by_their_own_number(root: Path, tmp_path: P
     run(tmp_path / "out", inputs(tmp_path, pairs, []), leaks_from=root, leak_benchmarks=["valse"])
     found = tables.read(tmp_path / "out" / "leaks").to_pylist()
     assert [(row["pair_id"], row["rule"]) for row in found] == [(PAIRS_ROWS[0]["pair_id"], "image_id")]
+
+
+WORDS = st.lists(st.sampled_from(["a", "b", "c", "É", "1", "don't"]), min_size=1, max_size=12).map(" ".join)
+
+
+@settings(max_examples=60, deadline=None)
+@given(negatives=st.lists(WORDS, min_size=1, max_size=6), foils=st.lists(WORDS, min_size=1, max_size=4))
+def test_foil_ngrams_are_exactly_eight_words_in_a_row(negatives: list[str], foils: list[str]) -> None:
+    def ngrams(text: str) -> set[tuple[str, ...]]:
+        words = text.lower().replace("'", " ").split()
+        return {tuple(words[i : i + 8]) for i in range(max(1, len(words) - 7))}
+
+    rows = pa.table(
+        {
+            "benchmark": ["b"] * len(foils),
+            "subset": ["s"] * len(foils),
+            "row_id": list(map(str, range(len(foils)))),
+            "file": pa.nulls(len(foils), pa.string()),
+            "path": pa.nulls(len(foils), pa.string()),
+            "texts": [["right", foil] for foil in foils],
+        }
+    )
+    with duckdb.connect() as sql:
+        columns = ", ".join(f"null::varchar as {kind}" for kind in NEGATIVE_TYPES[1:])
+        sql.register(
+            "given", pa.table({"pair_id": list(map(str, range(len(negatives)))), "reshuffle_order": negatives})
+        )
+        sql.execute(f"""create table dataset as
+                        select *, {columns}, '#' as caption, 'k' as image_key, 'u' as image_uri from given""")
+        sql.execute("create table pairs as select pair_id, 0::ubigint as phash from given")
+        decontaminate.find_leaks(sql, rows, decontaminate.read_vg_map(None))
+        found = set(sql.sql("select pair_id, row_id from leaks where rule = 'foil_ngram'").fetchall())
+    assert found == {
+        (str(i), str(j))
+        for i, text in enumerate(negatives)
+        for j, foil in enumerate(foils)
+        if ngrams(text) & ngrams(foil)
+    }
