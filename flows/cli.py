@@ -147,23 +147,51 @@ def why(name: Name, recipe: Annotated[str, typer.Option(help="against this recip
 @app.command()
 def export(
     name: Name,
-    kind: Annotated[str, typer.Argument(help="negclip_tsv, degla_json or webdataset")],
-    target: Annotated[Path, typer.Argument(help="file, or for webdataset folder, to write")],
-    split: Annotated[str, typer.Option(help="train, val or test")] = "train",
+    kind: Annotated[str, typer.Argument(help="open_clip, transformers, onnx; negclip_tsv, degla_json, webdataset")],
+    target: Annotated[Path, typer.Argument(help="file, or for webdataset and models folder, to write")],
+    split: Annotated[str, typer.Option(help="of the dataset: train, val or test")] = "train",
+    alpha: Annotated[float, typer.Option(help="of the model: 1 = trained, 0 = start (WiSE-FT)", min=0, max=1)] = 1.0,
 ) -> None:
-    """Write a run's dataset in another project's format."""
-    from stages import exports
+    """Write a run's model for another library, or its dataset in another project's format."""
+    from stages import exports, model_exports
 
     store = Store.default()
+    if kind in get_args(model_exports.ModelFormat):
+        model = store.linked(name, "model")
+        if model is None:
+            raise UserError("export", f"run {name!r} has no model", "a trained run", f"degla run {name} --until train")
+        chosen = cast(model_exports.ModelFormat, kind)
+        off = model_exports.export_model(model, chosen, target, alpha, store.linked(name, "scores"))
+        out.print(f"{kind} in {target}; read back, no embedding differs by more than {off:.1e}")
+        return
     dataset, pairs = store.linked(name, "dataset"), store.linked(name, "pairs")
     if dataset is None or pairs is None:
         raise UserError(
             "export", f"run {name!r} has no dataset", "an assembled run", f"degla run {name} --until assemble"
         )
     if kind not in get_args(exports.Format):
-        raise UserError("export", f"no format {kind!r}", f"one of {', '.join(get_args(exports.Format))}", "name one")
+        known = (*get_args(model_exports.ModelFormat), *get_args(exports.Format))
+        raise UserError("export", f"no format {kind!r}", f"one of {', '.join(known)}", "name one")
     rows = exports.export(dataset, pairs.path / pairs.meta["image_root"], cast(exports.Format, kind), target, split)
     out.print(f"{rows:,} rows of {split} in {target}")
+
+
+@app.command()
+def curve(
+    name: Name,
+    alphas: Annotated[int, typer.Option(help="how many, from 0 = start to 1 = trained", min=2)] = 5,
+) -> None:
+    """Score mixtures of a run's starting and trained weights (WiSE-FT) on its benchmarks."""
+    from flows import interpolation
+
+    with progress.shown("curve") as bar:
+        places = [index / (alphas - 1) for index in range(alphas)]
+        found = interpolation.curve(Store.default(), name, places, bar)
+    shown = [score for score in interpolation.SHOWN if found[0].get(score) is not None]
+    table = Table("alpha", *shown, title=f"{name}: (1 - alpha) start + alpha trained", title_justify="left")
+    for row in found:
+        table.add_row(f"{row['alpha']:.2f}", *(f"{100 * row[score]:.1f}" for score in shown))
+    out.print(table)
 
 
 @app.command(name="eval")

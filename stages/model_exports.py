@@ -56,12 +56,9 @@ def export_model(
     """
     import torch
 
-    from pipeline import clip, tuning
+    from pipeline import clip
 
-    tuned = clip.load(str(model.path / "student"))
-    if alpha != 1:
-        start = clip.load(**model.meta["start"])
-        tuned.model.load_state_dict(tuning.interpolate(start.model, tuned.model, alpha))
+    tuned = _mixture(model, alpha)
     target.mkdir(parents=True, exist_ok=True)
     write = {"open_clip": _open_clip, "transformers": _transformers, "onnx": _onnx}[kind]
     embed = write(tuned, target, str(model.path / "student"))
@@ -79,6 +76,23 @@ def export_model(
         )
     _write(target / "README.md", card(model, scores if alpha == 1 else None, alpha))
     return difference
+
+
+def mixed(model: Artifact, alpha: float, target: Path) -> None:
+    """Write (1 - alpha) * start + alpha * trained as an open_clip folder, without check and card."""
+    from pipeline import clip
+
+    clip.save(_mixture(model, alpha), target)
+
+
+def _mixture(model: Artifact, alpha: float) -> "Clip":
+    from pipeline import clip, tuning
+
+    tuned = clip.load(str(model.path / "student"))
+    if alpha != 1:
+        start = clip.load(**model.meta["start"])
+        tuned.model.load_state_dict(tuning.interpolate(start.model, tuned.model, alpha))
+    return tuned
 
 
 def _probes(model: "Clip") -> tuple["Tensor", "Tensor"]:
@@ -289,9 +303,9 @@ def card(model: Artifact, scores: Artifact | None, alpha: float = 1.0) -> str:
     """The model card, Markdown: where it comes from, how it was trained, how far it moved, how it scores, leaks."""
     meta, config = model.meta, model.manifest.config
     start, objective = meta["start"], config["objective"]
-    mixed = "Trained weights"
+    what = "Trained weights"
     if alpha != 1:
-        mixed = f"Interpolated: {1 - alpha:g} of the start, {alpha:g} trained (WiSE-FT)"
+        what = f"Interpolated: {1 - alpha:g} of the start, {alpha:g} trained (WiSE-FT)"
     terms = [name.removesuffix("_loss") for name in STEPS.names if name.endswith("_loss")]
     weights = {name: objective[name] for name in terms if objective[name]}
     lines = [
@@ -306,7 +320,7 @@ def card(model: Artifact, scores: Artifact | None, alpha: float = 1.0) -> str:
         "",
         "## Weights",
         "",
-        f"{mixed}. Distance of the trained weights from the start, |change| / |start|: "
+        f"{what}. Distance of the trained weights from the start, |change| / |start|: "
         + ", ".join(f"{part} {value:.2e}" for part, value in sorted(meta["weight_delta"].items()))
         + ".",
         "",

@@ -128,6 +128,7 @@ def build(home: Path, pairs: int = 24) -> SmallRoad:
                 "reply_tokens": 5,
                 "model": "rules",
                 "prompt_digest": "0",
+                "weight": 1.0,
             }
             for pair, _, _, left, right in facts
             for kind in NEGATIVE_TYPES
@@ -145,6 +146,7 @@ def build(home: Path, pairs: int = 24) -> SmallRoad:
                 {
                     "pair_id": pair,
                     "image_key": key,
+                    "image_group": key,
                     "image_uri": uri,
                     "caption": caption(left, right),
                     **texts,
