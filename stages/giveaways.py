@@ -27,7 +27,10 @@ from stages import ngrams
 from stages.ngrams import Judge
 
 CELLS = 20
-"""Cells of equal width on either side of a zero gap."""
+"""Most cells of equal width on either side of a zero gap."""
+
+PER_CELL = 50
+"""Negatives per cell on average: fewer, and chance alone unbalances a cell and its mirror image."""
 
 REASON = "blind"
 """Why a negative that text alone gives away is rejected."""
@@ -67,11 +70,13 @@ class Examined:
     Attributes:
         blind: scorer -> how well it did.
         judge: the classifier, which scores pictures it has not read of.
+        sides: cells on either side of a zero gap.
         keep: share of negatives to keep per cell of the grid over the gaps.
     """
 
     blind: dict[str, Blind]
     judge: Judge
+    sides: int
     keep: Vector
 
     def gaps(self, rows: Sequence[Row]) -> NDArray[np.float64]:
@@ -114,7 +119,8 @@ def examine_type(rows: Sequence[Row]) -> Examined:
     gaps = _gaps(rows, judge)
     names = ("ngrams", "likelihood")[: gaps.shape[1]]
     blind = {name: _blind(gaps[:, i], pictures) for i, name in enumerate(names)}
-    return Examined(blind, judge, keep_shares(gaps))
+    sides = sides_of(gaps)
+    return Examined(blind, judge, sides, keep_shares(gaps, sides))
 
 
 def refine(
@@ -140,7 +146,7 @@ def refine(
         if not rows or mode == "off":
             continue
         gaps = test.gaps(rows)
-        weights = test.keep[_cells(gaps)]
+        weights = test.keep[_cells(gaps, test.sides)]
         for place, row, gap, weight in zip(places, rows, gaps, weights, strict=True):
             if mode == "reweight":
                 refined[place] = {**refined[place], "weight": float(weight)}
@@ -149,18 +155,24 @@ def refine(
     return refined
 
 
-def keep_shares(gaps: NDArray[np.float64]) -> Vector:
+def sides_of(gaps: NDArray[np.float64]) -> int:
+    """Cells on either side of a zero gap, per scorer, for so many rows."""
+    rows, scorers = gaps.shape
+    return int(np.clip((rows / PER_CELL) ** (1 / scorers) / 2, 1, CELLS))
+
+
+def keep_shares(gaps: NDArray[np.float64], sides: int) -> Vector:
     """Share of negatives to keep per cell, so that a cell and its mirror image are equally common: min(n, n') / n."""
-    counts = np.bincount(_cells(gaps), minlength=(2 * CELLS) ** gaps.shape[1]).astype(float)
+    counts = np.bincount(_cells(gaps, sides), minlength=(2 * sides) ** gaps.shape[1]).astype(float)
     shares: Vector = np.minimum(counts, counts[::-1]) / np.maximum(counts, 1)
     return shares
 
 
-def _cells(gaps: NDArray[np.float64]) -> NDArray[np.int64]:
+def _cells(gaps: NDArray[np.float64], sides: int) -> NDArray[np.int64]:
     """Number of each row's cell; mirrored cells have numbers of the same sum, a gap of exactly 1 is in the last."""
-    outward = np.minimum((np.abs(gaps) * CELLS).astype(np.int64), CELLS - 1)
-    sides = np.where(gaps > 0, CELLS + outward, CELLS - 1 - outward)
-    return np.asarray(sides @ (2 * CELLS) ** np.arange(gaps.shape[1]))
+    outward = np.minimum((np.abs(gaps) * sides).astype(np.int64), sides - 1)
+    placed = np.where(gaps > 0, sides + outward, sides - 1 - outward)
+    return np.asarray(placed @ (2 * sides) ** np.arange(gaps.shape[1]))
 
 
 def _gaps(rows: Sequence[Row], judge: Judge) -> NDArray[np.float64]:

@@ -81,10 +81,14 @@ def test_a_second_scorer_tells_what_the_first_does_not() -> None:
     assert test.gaps(odd).shape == (600, 2) and len(left(odd, refined(odd, test, "drop"))) < 60
 
 
-@given(st.lists(st.tuples(st.floats(-1, 1), st.floats(-1, 1)), min_size=1, max_size=200), st.integers(1, 2))
-def test_what_is_kept_is_as_often_for_as_against(values: list[tuple[float, float]], scorers: int) -> None:
+@given(
+    st.lists(st.tuples(st.floats(-1, 1), st.floats(-1, 1)), min_size=1, max_size=200),
+    st.integers(1, 2),
+    st.integers(1, 20),
+)
+def test_what_is_kept_is_as_often_for_as_against(values: list[tuple[float, float]], scorers: int, sides: int) -> None:
     gaps = np.array(values)[:, :scorers]
-    shares, cells = giveaways.keep_shares(gaps), giveaways._cells(gaps)
+    shares, cells = giveaways.keep_shares(gaps, sides), giveaways._cells(gaps, sides)
     assert ((shares >= 0) & (shares <= 1)).all() and cells.min() >= 0 and cells.max() < len(shares)
     kept = np.bincount(cells, shares[cells], minlength=len(shares))
     assert np.allclose(kept, kept[::-1])
@@ -92,5 +96,5 @@ def test_what_is_kept_is_as_often_for_as_against(values: list[tuple[float, float
 
 def test_a_gap_and_its_opposite_lie_in_mirrored_cells_and_one_is_inside() -> None:
     gaps = np.array([[1.0], [-1.0], [0.05], [-0.05], [0.3], [-0.3]])
-    cells = giveaways._cells(gaps)
-    assert (cells[::2] + cells[1::2] == 2 * giveaways.CELLS - 1).all() and cells[0] == 2 * giveaways.CELLS - 1
+    cells = giveaways._cells(gaps, 20)
+    assert (cells[::2] + cells[1::2] == 39).all() and cells[0] == 39
