@@ -147,8 +147,10 @@ def _suspects(sql: duckdb.DuckDBPyConnection) -> pa.Table:
     foil_G = np.unique(hashes.of(foils.to_arrow_table()["words"].combine_chunks())[0])
     found = []
     for kind in NEGATIVE_TYPES if len(foil_G) else ():
-        texts = sql.sql(
-            f"select pair_id, {kind} as text, plain({kind}) as words from dataset where {kind} is not null"  # noqa: S608
+        texts = (
+            sql.table("dataset")
+            .filter(f"{kind} is not null")
+            .project(f"pair_id, {kind} as text, plain({kind}) as words")
         )
         for batch in texts.to_arrow_reader(100_000):
             hash_G, text_G = hashes.of(batch["words"])
