@@ -53,20 +53,36 @@ def show(store: Store, run: str, table: str, where: str, limit: int) -> Iterator
 
 
 def diff(store: Store, one: str, two: str) -> dict[str, int]:
-    """Rows that differ between the datasets of two runs: only in one, only in two, and per column the changed ones."""
+    """Rows that differ between the datasets of two runs: only in one, only in two, and per column the changed ones.
+
+    What differs is said with one row as an example, that of the smallest pair_id.
+    """
     folders = {"one": views(store, one), "two": views(store, two)}
     for run, found in zip((one, two), folders.values(), strict=True):
         if "dataset" not in found:
             raise UserError("diff", f"run {run!r} has no dataset", "two datasets", f"degla run {run} --until assemble")
-    changed = ", ".join(f"count(*) filter (one.{name} is distinct from two.{name}) as {name}" for name in COMPARED)
+    told: dict[str, int] = {}
     with tables.connect({name: found["dataset"] for name, found in folders.items()}) as sql:
-        only = sql.sql("select (select count(*) from one anti join two using (pair_id)), "
-                       "(select count(*) from two anti join one using (pair_id))").fetchall()[0]  # fmt: skip
-        differing = sql.sql(f"select {changed} from one join two using (pair_id)").fetchall()[0]  # noqa: S608
-    counts = dict(zip(COMPARED, differing, strict=True))
-    return {f"rows only in {one}": only[0], f"rows only in {two}": only[1]} | {
-        f"{name} differs": count for name, count in counts.items() if count
-    }
+
+        def count(what: str, rows: str, always: bool = False) -> None:
+            number, example = sql.sql(f"select count(*), arg_min(example, pair_id) from ({rows})").fetchall()[0]  # noqa: S608
+            if number or always:
+                told[what + (f", e.g. {example}" if number else "")] = number
+
+        for name, here, there in ((one, "one", "two"), (two, "two", "one")):
+            count(
+                f"rows only in {name}",
+                f"select pair_id, pair_id || ' ' || caption as example from {here} anti join {there} using (pair_id)",  # noqa: S608
+                always=True,
+            )
+        for name in COMPARED:
+            count(
+                f"{name} differs",
+                f"""select pair_id, format('{{}}: {{}} -> {{}}', pair_id, coalesce(one.{name}::varchar, 'none'),
+                                           coalesce(two.{name}::varchar, 'none')) as example
+                    from one join two using (pair_id) where one.{name} is distinct from two.{name}""",  # noqa: S608
+            )
+    return told
 
 
 def why(store: Store, run: str, recipe: Recipe) -> Iterator[tuple[str, str]]:

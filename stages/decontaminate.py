@@ -141,7 +141,7 @@ def find_leaks(sql: duckdb.DuckDBPyConnection, rows: pa.Table, vg_map: pa.Table)
 
 
 def _suspects(sql: duckdb.DuckDBPyConnection) -> pa.Table:
-    """pair_id and text of those negatives of `dataset` that may share an n-gram with a foil: all that do, few others."""
+    """pair_id and text of the negatives of `dataset` that may share an n-gram with a foil: all that do, few others."""
     hashes = _Hashes()
     foils = sql.sql("select plain(text) as words from (select unnest(texts[2:]) as text from benchmark_rows)")
     foil_G = np.unique(hashes.of(foils.to_arrow_table()["words"].combine_chunks())[0])

@@ -136,6 +136,17 @@ def test_every_query_of_the_documentation_runs(finished: Path, query: str) -> No
     assert inspection.ask(Store(finished), "tiny", query) is not None
 
 
+def test_diff_names_what_changed_with_an_example(home: Path, tiny_recipe: Path) -> None:
+    store = Store(home)
+    changed = recipe.load(str(tiny_recipe), ["ingest.max_words=8", "generate.types=[swap_nouns]"])
+    for stage in ("ingest", "generate", "assemble"):
+        road.run_stage(store, "fewer", changed, stage, quiet)
+    lost, none, *rest = inspection.diff(store, "tiny", "fewer").items()
+    assert re.fullmatch(r"rows only in tiny, e\.g\. [0-9a-f]{16} \w.*", lost[0]) and lost[1] > 0
+    assert none == ("rows only in fewer", 0)
+    assert any(re.fullmatch(r"replace_nouns differs, e\.g\. [0-9a-f]{16}: A .* -> none", what) for what, _ in rest)
+
+
 def test_unknown_stages_are_refused() -> None:
     with pytest.raises(UserError, match=r"no stage 'trian'; expected one of ingest, generate"):
         road.chosen(["trian"])
