@@ -241,15 +241,9 @@ def prompt(
     recipe: Annotated[str, typer.Option(help="recipe whose prompts are used")] = "paper",
 ) -> None:
     """Print the exact prompt a caption would get; loads no model."""
-    from pipeline.schema import NEGATIVE_TYPES
-    from stages import prompts
+    from stages import generate
 
-    if type not in NEGATIVE_TYPES:
-        raise UserError("prompt", f"no type {type!r}", f"one of {', '.join(NEGATIVE_TYPES)}", "name a negative type")
-    settings = recipes.load(recipe).generate
-    told = prompts.load(settings.prompts, [type], settings.examples_per_prompt)[type]
-    messages = [*told.prefix(settings.examples_per_prompt), {"role": "user", "content": caption}]
-    print(prompts.show(messages))
+    print(generate.render_prompt(recipes.load(recipe).generate, type, caption))
 
 
 @app.command()
