@@ -25,16 +25,18 @@ select pair_id from negatives where status = 'accepted' and type <> 'paraphrase'
 group by pair_id, type having count(*) > 1;
 
 -- error: accepted negative without text
-select pair_id from negatives where status = 'accepted' and coalesce(trim(text), '') = '';
+select pair_id from negatives
+where status = 'accepted' and (text is null or text = '' or (starts_with(text, ' ') and trim(text) = ''));
 
 -- error: accepted negative equals its caption
 select pair_id from negatives join pairs using (pair_id)
 where status = 'accepted' and lower(trim(text)) = lower(trim(caption));
 
 -- error: accepted negative is another caption of the same picture
-select n.pair_id from negatives n join pairs p using (pair_id)
-join pairs o on o.image_key = p.image_key and lower(o.caption) = lower(n.text)
-where n.status = 'accepted' and n.type <> 'paraphrase';
+select n.pair_id
+from (select pair_id, lower(text) as said from negatives where status = 'accepted' and type <> 'paraphrase') n
+join (select image_key, lower(caption) as said from pairs) o using (said)
+join pairs p on p.pair_id = n.pair_id and p.image_key = o.image_key;
 
 -- error: rejected negative without a reason
 select pair_id from negatives where status = 'rejected' and reason is null;

@@ -7,6 +7,7 @@ to disk; only one shard's texts are in Python's memory.
 
 import re
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -46,7 +47,7 @@ class Config(BaseConfig):
     leak_benchmarks: tuple[str, ...] = Field(("sugarcrepe", "valse", "aro"), description="which of them")
     vg_map: Path | None = Field(None, description="Visual Genome's image_data.json, to know its COCO pictures")
     seed: int = Field(0, ge=0, description="seed of the order in which rows are stored")
-    shard: int = Field(65_536, ge=1, le=65_536, description="rows per file; the most that a kill can cost")
+    shard: int = Field(65_536, ge=1, le=65_536, description="rows per file; a kill costs those in hand, two at most")
     memory: str = placement("2GB", description="memory DuckDB may use before it spills to disk")
 
 
@@ -99,11 +100,19 @@ def run(config: Config, inputs: Inputs, out: Path, progress: Progress) -> dict[s
                 from dataset left join flagged using (pair_id)
                 order by md5('{config.seed} ' || pair_id), pair_id"""  # noqa: S608 - a number of our own
         ).to_arrow_reader(config.shard)
-        for index, shard in enumerate(_rechunk(rows, config.shard)):
-            path = tables.part(out, index)
-            if not path.exists():
-                tables.write(path, _with_tokens(shard, tokeniser), DATASET)
-            progress("pairs", min((index + 1) * config.shard, total), total)
+        # One shard is written while the next is tokenised.
+        with ThreadPoolExecutor(1) as writer:
+            writing: Future[None] | None = None
+            for index, shard in enumerate(_rechunk(rows, config.shard)):
+                path = tables.part(out, index)
+                if not path.exists():
+                    made = _with_tokens(shard, tokeniser)
+                    if writing is not None:
+                        writing.result()
+                    writing = writer.submit(tables.write, path, made, DATASET)
+                progress("pairs", min((index + 1) * config.shard, total), total)
+            if writing is not None:
+                writing.result()
         tables.write(tables.part(out / "leaks", 0), sql.sql("from leaks").to_arrow_table(), LEAKS)
         copies = count_copies(sql) | {"pictures_with_copies": with_copies}
         sql.execute("drop table dataset")

@@ -66,8 +66,9 @@ def count_copies(sql: duckdb.DuckDBPyConnection) -> dict[str, int]:
     picture (or a copy) already has; `shared_captions`, pairs whose words a pair of another picture has too.
     """
     repeated, shared = sql.execute(
-        """select coalesce(sum(n - 1), 0)::bigint, coalesce(sum(n) filter (pictures > 1), 0)::bigint
-           from (select n, count(*) over (partition by words) as pictures
-                 from (select image_group, said(caption) as words, count(*) as n from dataset group by all))"""
+        """select coalesce(sum(again), 0)::bigint, coalesce(sum(n) filter (pictures > 1), 0)::bigint
+           from (select sum(n) as n, sum(n - 1) as again, count(*) as pictures
+                 from (select said(caption) as words, count(*) as n from dataset group by words, image_group)
+                 group by words)"""
     ).fetchall()[0]
     return {"repeated_captions": repeated, "shared_captions": shared}
