@@ -97,8 +97,9 @@ def make(folder: Path, captions: int) -> None:
 
 
 def plain(inputs: dict[str, Artifact], captions: int) -> tuple[float, float]:
-    """The same work, row by row, with open_clip's own encoder: read, check, find copies, pivot, tokenise, write. Gives
-    rows per second, of the clock and of CPU time.
+    """The same work, row by row, with open_clip's own encoder: read, check, find copies, pivot, tokenise, write.
+
+    Gives rows per second, of the clock and of CPU time.
     """
     import open_clip
 
@@ -200,8 +201,8 @@ def main() -> None:
         print(
             f"{int(result['captions']):>9,} captions, {rows:,.0f} rows: {result['seconds']:.1f} s, {rate:,.0f} rows/s, "
             f"peak {result['peak_gb']:.2f} GB, {result['files']} files of {result['file_mb']:.0f} MB, "
-            f"{rate / result['plain_rows_per_s']:.1f} x plain Python ({result['plain_rows_per_s']:,.0f} rows/s), in CPU "
-            f"time {rows / result['cpu_seconds'] / result['plain_rows_per_cpu_s']:.1f} x"
+            f"{rate / result['plain_rows_per_s']:.1f} x plain Python ({result['plain_rows_per_s']:,.0f} rows/s), "
+            f"in CPU time {rows / result['cpu_seconds'] / result['plain_rows_per_cpu_s']:.1f} x"
         )
     small, large = results[0], results[-1]
     if large is not small:
