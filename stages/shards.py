@@ -112,7 +112,8 @@ def make(pairs: Artifact, plan: Path, size: int, *, given: bool = False, memory:
                     "generate", "the pairs brought no negatives", "NegCLIP, DeGLA.json, ...", "generate.backend"
                 )
             parts = str(pairs.path / "pairs_negatives" / "*.parquet").replace("'", "''")
-            brought = f"(select pair_id, list(text order by text) as given from read_parquet('{parts}') group by pair_id)"  # noqa: S608
+            texts = "list(text order by text) as given"
+            brought = f"(select pair_id, {texts} from read_parquet('{parts}') group by pair_id)"  # noqa: S608
         target = str(unfinished).replace("'", "''")
         sql.execute(
             f"""
