@@ -215,6 +215,8 @@ def _brought(entry: Entry, pair: Pair, kinds: Collection[str]) -> Iterator[dict[
     taken: set[str] = set()
     for text in pair.given:
         wanted = [kind for kind in likely_types(entry.caption, text) if kind in kinds]
+        if not wanted:  # of a type this run does not want
+            continue
         verdicts = {kind: judge(kind, entry.caption, text, pair.siblings) for kind in wanted}
         fitting = [kind for kind in wanted if verdicts[kind].status == "accepted"]
         kind = next((kind for kind in fitting if kind not in taken), None)
@@ -226,7 +228,7 @@ def _brought(entry: Entry, pair: Pair, kinds: Collection[str]) -> Iterator[dict[
             "type": named,
             "text": verdicts[named].text,
             "status": "accepted" if kind else "rejected",
-            "reason": None if kind else "type_taken" if fitting else verdicts[named].reason,
+            "reason": None if kind else "type_taken" if fitting else verdicts[named].reason or "empty",
             "attempt": tries[named],
             "raw_reply": text,
             "finish_reason": None,

@@ -215,6 +215,9 @@ def test_negatives_that_the_source_brought_are_typed_judged_and_kept(tmp_path: P
         )
     )
     assert {row["model"] for row in read(out)} == {"given"}
+    shutil.rmtree(out)
+    generate.run(config.model_copy(update={"types": ("swap_nouns",)}), {"pairs": artifact}, out, silent)
+    assert {row["raw_reply"] for row in read(out) if row["status"] == "accepted"} == {brought[0]}
 
 
 def test_paraphrases_come_from_the_same_pass_when_they_are_wanted(tmp_path: Path) -> None:
