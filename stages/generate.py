@@ -118,7 +118,8 @@ def run(config: Config, inputs: Inputs, out: Path, progress: Progress) -> dict[s
             if not part.exists():
                 tables.write(part, work.rows(index), NEGATIVES)
             progress("shards judged", index + 1, work.shards.count)
-        _accept(config, out, judged, counts(judged))
+        types = counts(judged)
+        _accept(config, out, judged, types)
 
         examined = giveaways.examine(judged, inputs["pairs"].path, config.blind_sample)
         facts = {
@@ -129,9 +130,10 @@ def run(config: Config, inputs: Inputs, out: Path, progress: Progress) -> dict[s
         }
         if config.refine != "off":
             work.refine(judged, out, examined, progress)
+            types = counts(out)
         if config.refine in ("drop", "rebalance"):
             facts["blind_refined"] = _blind(giveaways.examine(out, inputs["pairs"].path, config.blind_sample))
-        facts |= {"types": counts(out)}
+        facts |= {"types": types}
         card.write(out, inputs["pairs"].path, facts, config.model_dump(mode="json"))
         return {**facts, "generator": work.facts, "seconds": round(time.monotonic() - start, 1)}
 
