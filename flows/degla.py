@@ -67,14 +67,19 @@ def _task_runner() -> Any:
     name = os.environ.get("DEGLA_TASK_RUNNER", "threads")
     if name == "threads":
         return ThreadPoolTaskRunner()
-    if name == "ray":
-        from prefect_ray import RayTaskRunner
+    try:
+        if name == "ray":
+            from prefect_ray import RayTaskRunner
 
-        return RayTaskRunner(address=os.environ.get("RAY_ADDRESS"))
-    if name == "dask":
-        from prefect_dask import DaskTaskRunner
+            return RayTaskRunner(address=os.environ.get("RAY_ADDRESS"))
+        if name == "dask":
+            from prefect_dask import DaskTaskRunner
 
-        return DaskTaskRunner(address=os.environ.get("DASK_SCHEDULER_ADDRESS"))
+            return DaskTaskRunner(address=os.environ.get("DASK_SCHEDULER_ADDRESS"))
+    except ModuleNotFoundError as error:
+        raise UserError(
+            "run", f"task runner {name!r} lacks {error.name}", "it installed", f"pip install 'degla[{name}]'"
+        ) from None
     raise UserError("run", f"no task runner {name!r}", "threads, ray or dask", "set DEGLA_TASK_RUNNER")
 
 
