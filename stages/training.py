@@ -57,8 +57,9 @@ def train(config: "Config", inputs: Inputs, out: Path, device: str, *, progress:
     if processes.rank():
         return {}
     if config.select == "best":
-        objective.student.load_state_dict(checkpoints.best(out / ".work", training.best_step)["student"])
-        objective.teacher.load_state_dict(checkpoints.best(out / ".work", training.best_step)["teacher"])
+        best = checkpoints.best(out / ".work", training.best_step)
+        objective.student.load_state_dict(best["student"])
+        objective.teacher.load_state_dict(best["teacher"])
     for model in (objective.student, objective.teacher) if config.lora_rank else ():
         tuning.merge_lora(model)
     student.model.eval()
