@@ -33,6 +33,13 @@ def write(path: Path, content: pa.Table | list[dict[str, Any]], schema: pa.Schem
     finish(unfinished, path)
 
 
+def write_text(path: Path, text: str) -> None:
+    """Write a UTF-8 file so that it is either absent or whole, whenever the process dies."""
+    unfinished = path.with_name(f".{path.name}.tmp")
+    unfinished.write_text(text, encoding="utf-8")
+    finish(unfinished, path)
+
+
 def finish(unfinished: Path, path: Path) -> None:
     """Flush a finished file to the disk and give it its final name in one step."""
     with unfinished.open("rb") as handle:

@@ -6,7 +6,6 @@ from typing import Any
 from pipeline import tables
 from stages.giveaways import sample
 
-TEMPLATES = Path(__file__).parents[1] / "data" / "card"
 SAMPLES = 50
 """Accepted negatives shown per type."""
 
@@ -20,15 +19,8 @@ def write(out: Path, pairs: Path, facts: dict[str, Any], config: dict[str, Any])
         facts: model, captions, types (see `generate.counts`), blind, paid, and blind_refined where there is one.
         config: the stage's settings.
     """
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+    from stages.pages import CARDS, render
 
-    environment = Environment(
-        loader=FileSystemLoader(TEMPLATES),
-        autoescape=lambda name: bool(name) and ".html" in str(name),
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     seconds = sum(row["seconds"] for row in facts["paid"].values())
     shown = {
         "facts": facts,
@@ -37,6 +29,4 @@ def write(out: Path, pairs: Path, facts: dict[str, Any], config: dict[str, Any])
         "hours_per_million": seconds / 3600 * 1e6 / facts["captions"] if facts["captions"] else 0.0,
     }
     for name in ("card.md", "card.html"):
-        unfinished = out / f".{name}.tmp"
-        unfinished.write_text(environment.get_template(f"{name}.j2").render(shown), encoding="utf-8")
-        tables.finish(unfinished, out / name)
+        tables.write_text(out / name, render(name, shown, CARDS))

@@ -61,9 +61,7 @@ def write(
     pictures = _pictures(pairs, told["samples"])
     for page in ("card.md", "card.html"):
         text = render(f"dataset.{page.partition('.')[2]}", told, CARDS, pictures=pictures)
-        unfinished = out / f".{page}.tmp"
-        unfinished.write_text(text, encoding="utf-8")
-        tables.finish(unfinished, out / page)
+        tables.write_text(out / page, text)
 
 
 def _tables(out: Path, pairs: Artifact) -> dict[str, Any]:

@@ -327,9 +327,7 @@ def _write_json(path: Path, value: dict[str, Any]) -> None:
     import json
 
     path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.name}.tmp")
-    unfinished.write_text(json.dumps(value))
-    tables.finish(unfinished, path)
+    tables.write_text(path, json.dumps(value))
 
 
 def _read_json(path: Path) -> Any:

@@ -74,7 +74,7 @@ def export_model(
             f"less than {TOLERANCE:g}",
             "report it, with the model's architecture",
         )
-    _write(target / "README.md", card(model, scores if alpha == 1 else None, alpha))
+    tables.write_text(target / "README.md", card(model, scores if alpha == 1 else None, alpha))
     return difference
 
 
@@ -189,12 +189,13 @@ def _transformers(model: "Clip", target: Path, name: str) -> Embed:
     ).save_pretrained(target)
     if pairs := clip.byte_pairs(name):
         vocabulary, merges = pairs
-        _write(target / "vocab.json", json.dumps(vocabulary, ensure_ascii=False))
-        _write(target / "merges.txt", "#version: 0.2\n" + "\n".join(" ".join(merge) for merge in merges) + "\n")
+        tables.write_text(target / "vocab.json", json.dumps(vocabulary, ensure_ascii=False))
+        lines = ["#version: 0.2", *(" ".join(merge) for merge in merges)]
+        tables.write_text(target / "merges.txt", "\n".join(lines) + "\n")
         start, end = "<start_of_text>", "<end_of_text>"
         context = {"tokenizer_class": "CLIPTokenizer", "model_max_length": model.description["context_length"]}
         ends = {"bos_token": start, "eos_token": end, "unk_token": end, "pad_token": end}
-        _write(target / "tokenizer_config.json", json.dumps(context | ends))
+        tables.write_text(target / "tokenizer_config.json", json.dumps(context | ends))
     back = CLIPModel.from_pretrained(target).eval()
 
     def embed(pictures: "Tensor", tokens: "Tensor") -> tuple["Tensor", "Tensor"]:
@@ -359,9 +360,3 @@ def _leaked(scores: Artifact) -> int:
 def _need(package: str, extra: str) -> None:
     if find_spec(package) is None:
         raise UserError("export", f"{package} is not installed", "the package", f"pip install 'degla[{extra}]'")
-
-
-def _write(path: Path, text: str) -> None:
-    unfinished = path.with_name(f".{path.name}.tmp")
-    unfinished.write_text(text, encoding="utf-8")
-    tables.finish(unfinished, path)
