@@ -77,19 +77,12 @@ def is_plan(name: str) -> bool:
 
 def load(name: str, rows: Sequence[str] = (), seeds: Sequence[int] = ()) -> Plan:
     """A plan, or some rows and other seeds of it. Raises UserError naming the wrong field or the unknown row."""
-    path = Path(name) if name.endswith((".yaml", ".yml")) else PLANS / f"{name}.yaml"
     try:
-        plan = Plan.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
-    except OSError as error:
-        raise UserError(
-            "ablation", f"cannot read {name!r} ({error.strerror})", "a plan", "see data/ablations"
-        ) from None
-    except yaml.YAMLError as error:
-        raise UserError("ablation", f"{path.name} is not YAML: {error}", "valid YAML", f"mend {path.name}") from None
+        plan = Plan.model_validate(recipes.read(PLANS, name, "ablation"))
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"]))
-        raise UserError("ablation", f"{where} is wrong: {first['msg']}", "a plan", f"mend {path.name}") from None
+        raise UserError("ablation", f"{where} is wrong: {first['msg']}", "a plan", f"mend {name}") from None
     known = [row.name for row in plan.rows]
     for row in rows:
         if row not in known:

@@ -38,21 +38,35 @@ def load(name: str, overrides: Sequence[str] = ()) -> Recipe:
     Values are read as YAML. Raises UserError for an unknown recipe, an unknown key or a value out of range, naming
     the field.
     """
-    path = Path(name) if name.endswith((".yaml", ".yml")) else RECIPES / f"{name}.yaml"
-    try:
-        settings = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-    except OSError as error:
-        known = ", ".join(sorted(file.stem for file in RECIPES.glob("*.yaml")))
-        raise UserError(
-            "recipe", f"cannot read {name!r} ({error.strerror})", f"one of {known}, or a .yaml file", "name it right"
-        ) from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError("recipe", f"{path.name} is not YAML: {error}", "valid YAML", f"mend {path.name}") from None
-    if not isinstance(settings, dict):
-        raise UserError("recipe", f"{path.name} holds a {type(settings).__name__}", "sections", f"mend {path.name}")
+    settings = read(RECIPES, name, "recipe")
     for override in overrides:
         _set(settings, override)
     return validated(settings)
+
+
+def read(folder: Path, name: str, what: str) -> dict[str, Any]:
+    """The mapping of `<folder>/<name>.yaml`, or of a YAML file of one's own.
+
+    Args:
+        folder: where the project keeps its own.
+        name: of one of them, or a path that ends in .yaml or .yml.
+        what: is read, for messages.
+
+    Raises UserError when the file is missing, no YAML, or no mapping.
+    """
+    path = Path(name) if name.endswith((".yaml", ".yml")) else folder / f"{name}.yaml"
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    except OSError as error:
+        known = ", ".join(sorted(file.stem for file in folder.glob("*.yaml")))
+        raise UserError(
+            what, f"cannot read {name!r} ({error.strerror})", f"one of {known}, or a .yaml file", "name it right"
+        ) from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(what, f"{path.name} is not YAML: {error}", "valid YAML", f"mend {path.name}") from None
+    if not isinstance(content, dict):
+        raise UserError(what, f"{path.name} holds a {type(content).__name__}", "sections", f"mend {path.name}")
+    return content
 
 
 def validated(settings: dict[str, Any]) -> Recipe:
