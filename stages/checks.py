@@ -115,6 +115,11 @@ class Case:
         return spots
 
     @cached_property
+    def rewrite(self) -> Rewrite:
+        """The candidate as another way to say the caption, for the rules for paraphrases."""
+        return Rewrite(self.caption, self.text)
+
+    @cached_property
     def lost(self) -> list[Word]:
         """Content words of the caption that the candidate lacks, counted."""
         return _missing(self.before, self.after)
@@ -324,27 +329,27 @@ def still_true(case: Case) -> bool:
 
 def less_said(case: Case) -> bool:
     """A thing, quality or action of the caption is missing."""
-    return Rewrite(case.caption, case.text).less
+    return case.rewrite.less
 
 
 def more_said(case: Case) -> bool:
     """It names a thing, quality or action that the caption does not."""
-    return Rewrite(case.caption, case.text).more
+    return case.rewrite.more
 
 
 def other_counts(case: Case) -> bool:
     """Numbers, quantifiers or negations differ."""
-    return Rewrite(case.caption, case.text).counts_changed
+    return case.rewrite.counts_changed
 
 
 def other_relations(case: Case) -> bool:
     """Another relation in space."""
-    return Rewrite(case.caption, case.text).relations_changed
+    return case.rewrite.relations_changed
 
 
 def other_roles(case: Case) -> bool:
     """Its things stand in another order, or an adjective describes another of them."""
-    return Rewrite(case.caption, case.text).roles_changed
+    return case.rewrite.roles_changed
 
 
 RAW: tuple[Rule, ...] = (multi_line, markup, chatter, script)
