@@ -18,6 +18,7 @@ from flows.recipe import Recipe
 from pipeline.artifact import Store
 from pipeline.config import Config
 from pipeline.errors import UserError
+from pipeline.lifeline import die_with
 from pipeline.schema import NEGATIVE_TYPES
 from pipeline.stage import Progress, silent
 
@@ -153,8 +154,6 @@ def workers(jobs: int) -> Iterator[ProcessPoolExecutor]:
 def _start(threads: int, parent: int) -> None:
     os.environ["OMP_NUM_THREADS"] = str(threads)
     import torch
-
-    from stages.processes import die_with
 
     die_with(parent)
     torch.set_num_threads(threads)
