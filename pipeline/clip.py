@@ -248,6 +248,13 @@ def read_picture(path: Path, size: int | None = None) -> "Image":
         ) from error
 
 
+def imagenet_prompts() -> tuple[list[str], list[str]]:
+    """OpenAI's names of ImageNet's 1,000 classes, in the order of their WordNet ids, and its 80 templates with `{}`."""
+    from open_clip import IMAGENET_CLASSNAMES, OPENAI_IMAGENET_TEMPLATES
+
+    return list(IMAGENET_CLASSNAMES), [template("{}") for template in OPENAI_IMAGENET_TEMPLATES]
+
+
 def crop(clip: Clip) -> Callable[["Image"], "Tensor"]:
     """The first half of `clip.preprocess`: resize and crop -> uint8 CHW; `normalise` is the other half."""
     from torchvision.transforms import Compose
