@@ -14,6 +14,7 @@ import numpy as np
 import pyarrow as pa
 
 from stages import statistics
+from stages.benchmarks import registry
 from stages.scoring import BLIND
 
 Selector = tuple[str, str, str | None]
@@ -42,8 +43,11 @@ RANKS = {"correct": 1, "at5": 5, "at10": 10}
 SIDES: dict[str, Callable[[list[float]], bool]] = {
     "text": lambda s: s[0] > s[1] and s[3] > s[2],
     "image": lambda s: s[0] > s[2] and s[3] > s[1],
+    "original": lambda s: s[0] > s[2],
+    "brittle": lambda s: (s[0] > s[2] > s[1]) or (s[1] > s[2] > s[0]),
 }
-"""Measures of a square: each picture finds its text, each text finds its picture; `correct` asks for both."""
+"""Measures of a square: each picture finds its text, each text finds its picture; `correct` asks for both. Of two right
+texts and a wrong one: the first beats it; the wrong one comes between them. All count a tie as not so."""
 
 
 @dataclass(frozen=True)
@@ -175,13 +179,23 @@ def _zeroshot(benchmark: str, names: list[str], present: Present) -> list[Aggreg
     every = [[(benchmark, name, None)] for name in names]
     says = f"plain mean of top-1 over {len(names)} sets"
     made = [_mean(f"{benchmark}.mean", says, every, headline="retention")]
+    eleven: list[Cells] = []
+    metrics = {name: facts["metric"] for name, facts in registry()[benchmark]["subsets"].items()}
     for name in names:
         rows, classes = [[(benchmark, name, None)]], sorted(present[benchmark, name])
         cells, chance = [[(benchmark, name, label)] for label in classes], 1 / len(classes)
-        made.append(_mean(f"{benchmark}.{name}.top1", "top-1 accuracy", rows, chance=chance, subset=name))
-        made.append(_mean(f"{benchmark}.{name}.mean_per_class", "top-1, mean over classes", cells, chance=chance))
+        top1 = _mean(f"{benchmark}.{name}.top1", "top-1 accuracy", rows, chance=chance, subset=name)
+        per_class = _mean(f"{benchmark}.{name}.mean_per_class", "top-1, mean over classes", cells, chance=chance)
+        made += [top1, per_class]
         if len(classes) > 5:
             made.append(_mean(f"{benchmark}.{name}.top5", "top-5 accuracy", rows, measure="at5", chance=5 * chance))
+        if name in metrics:
+            eleven.append((per_class if metrics[name] == "mean_per_class" else top1).cells)
+    if len(eleven) == len(metrics):
+        says = (
+            "plain mean of the 11 sets, mean per class for pets, flowers102, caltech101, aircraft, else top-1 (DeGLA)"
+        )
+        made.insert(1, Aggregate(f"{benchmark}.mean11", says, _nested([[cells] for cells in eleven])))
     return made
 
 
@@ -206,19 +220,58 @@ def _sugarcrepe_pp(benchmark: str, names: list[str], present: Present) -> list[A
 
 
 def _square(benchmark: str, names: list[str], present: Present) -> list[Aggregate]:
-    """Winoground's three scores; COLA's one is the image score."""
-    every = [[(benchmark, name, None)] for name in names]
-    sides = [
-        _mean(f"{benchmark}.text", "each picture finds its caption", every, measure="text", chance=0.25),
-        _mean(f"{benchmark}.image", "each caption finds its picture", every, measure="image", chance=0.25),
-        _mean(f"{benchmark}.group", "both", every, chance=1 / 6),
-    ]
-    main = f"{benchmark}.{'image' if benchmark == 'cola' else 'group'}"
-    return [replace(item, subset=names[0]) if item.name == main else item for item in sides]
+    """Winoground's three scores, BiVLC's I2T, T2I and group. COLA's and MMVP's one is the image score."""
+    every: list[Selector] = [(benchmark, name, None) for name in names]
+    main = {"cola": "image", "mmvp": "image"}.get(benchmark, "correct")
+    sides = {"text": "each picture finds its caption", "image": "each caption finds its picture", "correct": "both"}
+    made = []
+    for measure, says in sides.items():
+        rest: dict[str, Any] = {"measure": measure, "chance": 1 / 6 if measure == "correct" else 0.25}
+        called = "group" if measure == "correct" else measure
+        made.append(_mean(f"{benchmark}.{called}", says, [every], **rest))
+        if measure == main and len(names) == 1:
+            made[-1] = replace(made[-1], subset=names[0])
+        elif measure == main:
+            made += [_mean(f"{benchmark}.{one[1]}.{called}", says, [[one]], subset=one[1], **rest) for one in every]
+    return made
+
+
+def _hard_positives(benchmark: str, names: list[str], present: Present) -> list[Aggregate]:
+    made = []
+    for name in names:
+        rows = [[(benchmark, name, None)]]
+        made += [
+            _mean(f"{benchmark}.{name}", "augmented: both captions beat the negative", rows, chance=1 / 3, subset=name),
+            _mean(f"{benchmark}.{name}.original", "the first caption does", rows, measure="original", chance=0.5),
+            _mean(
+                f"{benchmark}.{name}.brittleness",
+                "the negative comes between the two captions; lower is better",
+                rows,
+                measure="brittle",
+                chance=1 / 3,
+            ),
+        ]
+    return made
+
+
+def _vl_checklist(benchmark: str, names: list[str], present: Present) -> list[Aggregate]:
+    """Subsets are kind.source_..._part; the sources of a part count alike, and so do the parts of a kind."""
+    made = []
+    for kind in ("object", "attribute", "relation"):
+        parts: dict[str, list[Cells]] = {}
+        for name in names:
+            if name.startswith(f"{kind}."):
+                parts.setdefault(name.rpartition("_")[2], []).append(((((benchmark, name, None),), 1.0),))
+        if parts:
+            says = f"mean over {', '.join(parts)}; of each, mean of its files"
+            made.append(Aggregate(f"{benchmark}.{kind}", says, _nested(list(parts.values())), chance=0.5))
+    return [*made, *_each(benchmark, names, 0.5)]
 
 
 _MAKERS = {"sugarcrepe": _sugarcrepe, "valse": _valse, "aro": _aro, "zeroshot": _zeroshot, "retrieval": _retrieval}
-_MAKERS |= {"sugarcrepe_pp": _sugarcrepe_pp, "winoground": _square, "cola": _square}
+_MAKERS |= {"coco_retrieval": _retrieval, "flickr30k_retrieval": _retrieval, "sugarcrepe_pp": _sugarcrepe_pp}
+_MAKERS |= dict.fromkeys(("winoground", "cola", "bivlc", "mmvp"), _square)
+_MAKERS |= {"hard_positives": _hard_positives, "vl_checklist": _vl_checklist}
 
 
 # -- reading the scores table ------------------------------------------------------------------------------------------

@@ -1,0 +1,126 @@
+"""What benchmarks ask: one row type for all of them.
+
+Rules, with what `similarities` hold:
+    choice          one picture, K texts, the right one first; correct when it scores highest (SugarCrepe, VALSE, ARO,
+                    VL-CheckList).
+    both            one picture, two right texts and a wrong one; correct when both beat it (SugarCrepe++ ITT, Hard
+                    Positives).
+    texts           no picture; the same three: first-second, first-wrong, second-wrong (SugarCrepe++ TOT).
+    square          two pictures, two texts: 0-0, 0-1, 1-0, 1-1; correct when each finds its own (Winoground, COLA,
+                    BiVLC, MMVP-VLM).
+    classify        one picture against the subset's classes, each the normalised mean of its prompts.
+    image_to_text   one picture against all texts of the subset; right when one of its own comes first.
+    text_to_image   one text against all pictures of the subset.
+The last three keep the best right option and the ten best wrong ones: top-1, top-5 and R@10 are read from these.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, NamedTuple
+
+from pipeline.errors import UserError
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+Rule = Literal["choice", "both", "texts", "square", "classify", "image_to_text", "text_to_image"]
+Tie = Literal["wrong", "right"]
+
+
+class Part(NamedTuple):
+    """One picture of a file that packs many: `read(file, column, row)` decodes it as RGB."""
+
+    read: "Callable[[Path, str, int], Image]"
+    column: str
+    row: int
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture file, or a box of one in pixels (left, top, right, bottom), or a part of a file that packs many."""
+
+    path: Path
+    box: tuple[int, int, int, int] | None = None
+    part: Part | None = None
+
+    def __call__(self) -> "Image":
+        """Decode as RGB. Raises UserError when the file is missing or broken, or holds nothing of the box.
+
+        Of a box that only reaches over the edge the rest is black, as in ARO's own script.
+        """
+        from pipeline.clip import read_picture
+
+        image = self.part.read(self.path, self.part.column, self.part.row) if self.part else read_picture(self.path)
+        if self.box is None:
+            return image
+        left, top, _, _ = self.box
+        if left >= image.width or top >= image.height:
+            raise UserError(
+                "evaluate",
+                f"the box {self.box} lies outside {self.path}, {image.width} x {image.height} pixels",
+                "a box (left, top, right, bottom) inside the picture",
+                "put the picture the annotations were made on there",
+            )
+        return image.crop(self.box)
+
+
+@dataclass(frozen=True)
+class Row:
+    """One question to a model.
+
+    Attributes:
+        row_id: its name within the subset, as the benchmark gives it.
+        image_key: the picture, as the unit that is resampled.
+        picture: what is shown; None for a row that asks with a text.
+        texts: `choice`: the options, the right one first. `text_to_image`: the query.
+        right: indices of the right options, into `texts` for `choice`, else into the subset's options.
+        other: `square`: the second picture, of the second text.
+        group: what a macro rule averages over (relation, attribute pair, class); None = in no group.
+    """
+
+    row_id: str
+    image_key: str
+    picture: Picture | None
+    texts: tuple[str, ...] = ()
+    right: tuple[int, ...] = (0,)
+    group: str | None = None
+    other: Picture | None = None
+
+
+@dataclass(frozen=True)
+class Subset:
+    """Rows that are scored alike and averaged together.
+
+    Attributes:
+        benchmark: family ("valse").
+        name: subset of it ("existence").
+        rule: see the top of this file.
+        tie: what equal similarities count as. SugarCrepe, VALSE and VG-* scripts say wrong, ARO's order sets right.
+        digest: of the file the rows come from.
+        rows: the questions.
+        prompts: `classify`: the prompts of each class; `image_to_text`: the single text of each option.
+        pictures: `text_to_image`: the options.
+        split: which part of a set without an official split this is; empty where there is one.
+    """
+
+    benchmark: str
+    name: str
+    rule: Rule
+    tie: Tie
+    digest: str
+    rows: tuple[Row, ...]
+    prompts: tuple[tuple[str, ...], ...] = ()
+    pictures: tuple[Picture, ...] = ()
+    split: str = ""
+
+    @property
+    def protocol(self) -> str:
+        """Identity of the measurement: scores with different protocols must not be compared."""
+        split = f";split={self.split}" if self.split else ""
+        return f"{self.rule};tie={self.tie};fp32;{self.digest}{split}"
+
+    @property
+    def shown(self) -> set[Picture]:
+        """Every picture it asks about."""
+        return {p for row in self.rows for p in (row.picture, row.other) if p} | set(self.pictures)

@@ -1,0 +1,177 @@
+"""Zero-shot classification: folders of pictures, and eleven sets in torchvision's own layouts.
+
+Below `zeroshot/<set>/` lies either
+
+    classes.json  images/<class>/*    {classnames, templates}; classes in the order of the sorted folder names
+    what torchvision's class of that set has below its `root`, for the sets of data/benchmarks.yaml
+
+A class is called as torchvision calls it, `_` and `/` read as spaces where the registry says so, with the registry's
+exceptions: that gives the names and templates of CLIP's data/prompts.md whatever order the classes come in.
+"""
+
+import hashlib
+from collections import defaultdict
+from collections.abc import Iterator
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pipeline.artifact import digest
+from pipeline.errors import UserError
+from stages import annotations
+from stages.benchmark_files import registry
+from stages.questions import Part, Picture, Row, Subset
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+
+def read(folder: Path) -> Iterator[Subset]:
+    """One subset per set. Raises UserError for a set it cannot read and for a folder that is no set."""
+    known = registry()["zeroshot"]["subsets"]
+    for path in sorted(entry for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith(".")):
+        if (path / "classes.json").is_file():
+            yield _folders(path)
+        elif path.name in known:
+            yield _torchvision(path, known[path.name])
+        else:
+            raise UserError(
+                "evaluate", f"{path} has no classes.json", f"one, or a set of {', '.join(known)}", "move it elsewhere"
+            )
+
+
+def _folders(folder: Path) -> Subset:
+    path, images = folder / "classes.json", folder / "images"
+    item = annotations.read_json(path)
+    names, templates = (
+        [annotations.worded(path, "", key, text) for text in annotations.field(path, "", item, key, list)]
+        for key in ("classnames", "templates")
+    )
+    labels = sorted(entry.name for entry in images.iterdir() if entry.is_dir()) if images.is_dir() else []
+    if not names or not templates:
+        annotations.wrong(path, "", "classnames, templates", [names, templates], "at least one of each")
+    if len(labels) != len(names):
+        raise UserError(
+            "evaluate",
+            f"{path} names {len(names)} classes but {images} has {len(labels)} folders",
+            "one folder per class, in the order of the sorted folder names",
+            f"mend {path}",
+        )
+    rows = tuple(
+        Row(f"{label}/{file.name}", f"{folder.name}/{label}/{file.name}", Picture(file), (), (index,), label)
+        for index, label in enumerate(labels)
+        for file in sorted((images / label).iterdir())
+        if file.is_file() and not file.name.startswith(".")
+    )
+    return Subset(
+        "zeroshot", folder.name, "classify", "wrong", annotations.digest(path), rows, _prompts(names, templates)
+    )
+
+
+def _prompts(names: list[str], templates: list[str]) -> tuple[tuple[str, ...], ...]:
+    return tuple(tuple(template.replace("{}", name) for template in templates) for name in names)
+
+
+# -- torchvision -------------------------------------------------------------------------------------------------------
+
+
+def _torchvision(folder: Path, facts: dict[str, Any]) -> Subset:
+    labels, pictures = _opened(folder, facts)
+    if facts["names"] == "imagenet":
+        from pipeline.clip import imagenet_prompts
+
+        names, templates = imagenet_prompts()
+        if len(names) != len(labels):
+            raise UserError(
+                "evaluate", f"{folder} has {len(labels)} classes", f"all {len(names)} of ImageNet", annotations.FIX
+            )
+    else:
+        names, templates = [spoken(label, facts) for label in labels], facts["templates"]
+    rows = [
+        Row(row_id, f"{folder.name}/{row_id}", picture, (), (index,), labels[index])
+        for row_id, picture, index in pictures
+    ]
+    rows, split = _share(rows, facts.get("share"))
+    prompts = _prompts(names, templates)
+    content = digest([prompts, [(row.row_id, row.group) for row in rows]])[:12]
+    return Subset("zeroshot", folder.name, "classify", "wrong", content, tuple(rows), prompts, split=split)
+
+
+def spoken(label: str, facts: dict[str, Any]) -> str:
+    """What a class is called in a prompt, from torchvision's label."""
+    plain = label.translate(str.maketrans(dict.fromkeys(facts.get("spaces", ""), " ")))
+    return str(facts["names"].get(label, plain))
+
+
+def _opened(folder: Path, facts: dict[str, Any]) -> tuple[list[str], list[tuple[str, Picture, int]]]:
+    """Labels by class index; row id, picture and class index of every picture, sorted by row id."""
+    from torchvision import datasets
+
+    kind = facts["torchvision"]
+    lacking = [name for name in facts["needs"] if not (folder / name).exists()]
+    if lacking:
+        raise UserError(
+            "evaluate",
+            f"{folder} lacks {lacking[0]}",
+            f"what torchvision.datasets.{kind} has below its root: {', '.join(facts['needs'])}",
+            f"degla data list zeroshot says where it comes from; or move {folder} away",
+        )
+    try:
+        if kind.startswith("CIFAR"):
+            found = _cifar(kind, folder)
+            file = folder / found.base_folder / found.test_list[0][0]
+            packed = [Picture(file, part=Part(read_cifar, kind, row)) for row in range(len(found))]
+            return found.classes, [(str(row), packed[row], found.targets[row]) for row in range(len(found))]
+        if kind == "OxfordIIITPet":  # these two have no `loader`, so their lists are read instead
+            found = datasets.OxfordIIITPet(folder, split="test")
+            labels, listed = found.classes, list(zip(found._images, found._labels, strict=True))
+        elif kind == "Caltech101":
+            found = datasets.Caltech101(folder)
+            top = Path(found.root) / "101_ObjectCategories"
+            numbered = zip(found.index, found.y, strict=True)
+            labels = found.categories
+            listed = [(top / labels[y] / f"image_{number:04d}.jpg", y) for number, y in numbered]
+        else:
+            found = getattr(datasets, kind)(folder, **facts["arguments"], loader=Path)
+            labels = found.wnids if kind == "ImageNet" else found.classes
+            listed = [found[index] for index in range(len(found))]
+        rows = [(path.relative_to(folder).as_posix(), Picture(path), int(index)) for path, index in listed]
+        return list(labels), sorted(rows, key=lambda row: row[0])
+    except Exception as error:  # torchvision does not say what it raises for files of another shape
+        raise UserError(
+            "evaluate",
+            f"torchvision.datasets.{kind} cannot read {folder}: {error!r}",
+            "the set as its authors publish it",
+            annotations.FIX,
+        ) from error
+
+
+@lru_cache(maxsize=2)
+def _cifar(kind: str, folder: Path) -> Any:
+    """The data set; torchvision holds its pickles against their md5 before it opens them."""
+    from torchvision import datasets
+
+    return getattr(datasets, kind)(folder, train=False)
+
+
+def read_cifar(path: Path, kind: str, row: int) -> "Image":
+    """One picture of a CIFAR test set."""
+    from PIL import Image
+
+    return Image.fromarray(_cifar(kind, path.parents[1]).data[row])
+
+
+def _share(rows: list[Row], share: dict[str, int] | None) -> tuple[list[Row], str]:
+    """The part of a set without an official split that is scored, and its name.
+
+    Those rows whose id has the smallest sha256: of all (`take`), or of each class (`per_class`). Everyone gets the same
+    ones, in whatever order the files lie.
+    """
+    if share is None:
+        return rows, ""
+    pools: dict[str, list[Row]] = defaultdict(list)
+    for row in sorted(rows, key=lambda row: hashlib.sha256(row.row_id.encode()).digest()):
+        pools[str(row.group) if "per_class" in share else ""].append(row)
+    ((how, count),) = share.items()
+    chosen = [row for pool in pools.values() for row in pool[:count]]
+    return sorted(chosen, key=lambda row: row.row_id), f"sha256_{how}_{count}"
