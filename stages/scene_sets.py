@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.stage import Progress, silent
+from stages.order_foils import PERTURBATIONS, perturb
 from stages.scene_language import (
     CATEGORY,
     RELATION_WORDS,
@@ -418,7 +419,7 @@ def _order_rows(root: Path, n: int, seed: int, size: int) -> list[Row]:
         scene = make_scene(key, NARROW)
         caption = captions(scene, NARROW, f"{key}/caption", 1)[0].lower().removesuffix(".").replace(",", "")
         rng = random.Random(f"{key}/foils")
-        foils = [_reordered(caption, shuffle, scene, rng) for shuffle in _SHUFFLES]
+        foils = [_reordered(caption, kind, scene, rng) for kind in PERTURBATIONS]
         if all(foils):
             name = f"order_{len(rows):05d}.png"
             rows.append({"image_path": name, "caption_options": [caption, *foils]})
@@ -426,48 +427,15 @@ def _order_rows(root: Path, n: int, seed: int, size: int) -> list[Row]:
     return rows
 
 
-def _reordered(
-    caption: str, shuffle: Callable[[list[str], random.Random], list[str]], scene: Scene, rng: random.Random
-) -> str | None:
+def _reordered(caption: str, kind: str, scene: Scene, rng: random.Random) -> str | None:
+    words = caption.split()
+    content = [word in CATEGORY or word in SHAPES or word.removesuffix("s") in SHAPES for word in words]
     for _ in range(20):
-        foil = " ".join(shuffle(caption.split(), rng))
+        foil = " ".join(perturb(words, content, kind, rng))
         facts = parse(foil)
         if foil != caption and (facts is None or not holds(facts, scene)):
             return foil
     return None
-
-
-def _is_content(word: str) -> bool:
-    return word in CATEGORY or word in SHAPES or word.removesuffix("s") in SHAPES
-
-
-def _shuffled_where(words: list[str], chosen: Callable[[str], bool], rng: random.Random) -> list[str]:
-    picked = [word for word in words if chosen(word)]
-    rng.shuffle(picked)
-    return [picked.pop() if chosen(word) else word for word in words]
-
-
-def _shuffled(words: list[str], rng: random.Random) -> list[str]:
-    return rng.sample(words, len(words))
-
-
-def _within_trigrams(words: list[str], rng: random.Random) -> list[str]:
-    return [word for start in range(0, len(words), 3) for word in _shuffled(words[start : start + 3], rng)]
-
-
-def _trigrams(words: list[str], rng: random.Random) -> list[str]:
-    groups = [words[start : start + 3] for start in range(0, len(words), 3)]
-    rng.shuffle(groups)
-    return [word for group in groups for word in group]
-
-
-_SHUFFLES: tuple[Callable[[list[str], random.Random], list[str]], ...] = (
-    lambda words, rng: _shuffled_where(words, _is_content, rng),
-    lambda words, rng: _shuffled_where(words, lambda word: not _is_content(word), rng),
-    _within_trigrams,
-    _trigrams,
-)
-"""ARO's foils in its order: nouns and adjectives; everything else; inside each trigram; the trigrams."""
 
 
 # ---------------------------------------------------------------------------------------------- zero-shot folders

@@ -1,0 +1,122 @@
+"""`degla data`: which benchmarks there are, whether a folder holds them whole, and getting them."""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from flows import progress
+
+app = typer.Typer(help="The benchmarks: what there is, whether it is whole, and getting it.", no_args_is_help=True)
+out = Console(soft_wrap=True, highlight=False, width=None if sys.stdout.isatty() else 140)
+
+Names = Annotated[list[str] | None, typer.Argument(help="benchmarks; none = all")]
+Root = Annotated[Path, typer.Option(help="folder of benchmarks, as evaluate.root")]
+Official = Annotated[bool, typer.Option(help="hold files against known counts and digests")]
+
+
+@app.command(name="list")
+def show(
+    names: Names = None,
+    root: Annotated[Path | None, typer.Option(help="folder of benchmarks, to say what is there")] = None,
+) -> None:
+    """Every benchmark: licence, what it measures, what is there; of those named also where each part is from."""
+    from stages import fetch, inventory
+    from stages.benchmarks import registry
+
+    table = Table("benchmark", "licence", "rows", "pictures", "measures")
+    for name in inventory.named(names or []):
+        facts = registry()[name]
+        found = inventory.standing(name, root, official=False) if root else None
+        there = bool(found and found.there)
+        rows = f"{sum(found.rows.values()):,}" if found and there else "-"
+        pictures = f"{found.pictures:,} of {found.named:,}" if found and there else "-"
+        table.add_row(name, facts["licence"], rows, pictures, facts["measures"])
+    out.print(table)
+    for name in names or ():
+        facts = registry()[name]
+        out.print(f"\n[bold]{facts['title']}[/] ({facts['licence']})", soft_wrap=True)
+        for key in ("source", "paper", "layout", "pictures"):
+            if key in facts:
+                out.print(f"  {key:9} {facts[key]}", markup=False)
+        for file in fetch.files(name, Path()):
+            out.print(f"  {'archive' if file.into else 'file':9} {file.path}  {file.url}", markup=False)
+
+
+@app.command()
+def check(root: Root, names: Names = None, official: Official = True) -> None:
+    """Verify files, counts, checksums and pictures; exit status 2 when something is not as it should be."""
+    from stages import inventory
+
+    with progress.shown("data") as bar:
+        found = [
+            inventory.standing(name, root, official=official, progress=bar) for name in inventory.named(names or [])
+        ]
+    there = [one for one in found if one.there or names]
+    if not there:
+        out.print(f"{root} holds no benchmark; see: degla data list")
+    for one in there:
+        rows = f"{sum(one.rows.values()):,} rows in {len(one.rows)} subsets" if one.there else "not there"
+        verdict = "ok" if one.there and not one.problems else "wrong"
+        out.print(f"{one.name:20} {verdict:6} {rows}, {one.pictures:,} of {one.named:,} pictures")
+        for problem in one.problems:
+            print(problem, file=sys.stderr)
+    if any(one.problems or not one.there for one in there):
+        raise typer.Exit(2)
+
+
+@app.command()
+def fetch(
+    names: Annotated[list[str], typer.Argument(help="benchmarks")],
+    root: Root,
+    pictures: Annotated[bool, typer.Option("--pictures", help="also archives of pictures, many gigabytes")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="do not ask")] = False,
+) -> None:
+    """Download what can be downloaded, after saying what and under which licence; goes on where it was stopped."""
+    from stages import fetch as downloads
+    from stages import inventory
+    from stages.benchmarks import registry
+
+    wanted = []
+    for name in inventory.named(names):
+        facts = registry()[name]
+        out.print(f"[bold]{facts['title']}[/]: licence {facts['licence']}; pictures: {facts['pictures']}")
+        known = downloads.files(name, root)
+        missing = [file for file in known if not file.is_there and (pictures or not file.pictures)]
+        for file in missing:
+            out.print(f"  {file.url}\n    -> {file.path}", markup=False)
+        if not known:
+            out.print(f"  nothing can be fetched; get it from {facts.get('source', 'its authors')}", markup=False)
+        elif not missing:
+            rest = sum(not file.is_there for file in known)
+            out.print(f"  nothing to do{f'; {rest} more with --pictures' if rest else ''}")
+        wanted += missing
+    if wanted and (yes or typer.confirm(f"download {len(wanted)} files?", default=False)):
+        with progress.shown("data") as bar:
+            for file in wanted:
+                downloads.fetch(file, bar)
+        out.print(f"{len(wanted)} files fetched; now: degla data check --root {root} {' '.join(names)}")
+
+
+@app.command()
+def foils(
+    source: Annotated[Path, typer.Argument(help="Karpathy's dataset_coco.json or dataset_flickr30k.json, or BLIP's")],
+    target: Annotated[Path, typer.Argument(help="aro/coco_order.json or aro/flickr30k_order.json below your root")],
+    seed: Annotated[int, typer.Option(help="another one gives other foils")] = 0,
+    drop_no_ops: Annotated[
+        bool, typer.Option("--drop-no-ops", help="leave out rows with a foil like its caption")
+    ] = False,
+) -> None:
+    """Make ARO's word-order foils of a test split's captions, frozen to a file, with a record of what made them."""
+    from pipeline.artifact import file_sha256
+    from stages.order_foils import freeze
+    from stages.retrieval import karpathy_test
+
+    captions = [(row.image_key, row.caption) for row in karpathy_test(source, target.parent / "images")]
+    with progress.shown("data") as bar:
+        record = freeze(captions, target, source=file_sha256(source), seed=seed, drop_no_ops=drop_no_ops, progress=bar)
+    same = ", ".join(f"{kind} {count:,}" for kind, count in record["equal_to_the_caption"].items())
+    out.print(f"{record['rows']:,} rows in {target}, {record['dropped']:,} left out; foils like their caption: {same}")

@@ -1,0 +1,201 @@
+"""Downloading a benchmark's files: on demand, resumed where it stopped, checked, and whole or not there.
+
+A file arrives as `.<name>.part` beside its place, with the server's validator, so that what is resumed is a part of the
+same content. Only what has the registry's checksum gets its name. An archive is kept until all of it is unpacked.
+"""
+
+import hashlib
+import shutil
+import tarfile
+import zipfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from fnmatch import fnmatch
+from pathlib import Path, PurePosixPath
+from typing import IO
+
+import httpx
+
+from pipeline import tables
+from pipeline.errors import UserError
+from pipeline.stage import Progress, silent
+from stages.benchmarks import registry
+
+CHUNK = 1 << 20
+TIMEOUT_SECONDS = 60
+
+
+@dataclass(frozen=True)
+class File:
+    """Something that can be downloaded.
+
+    Attributes:
+        path: what is there afterwards, a file or what an archive is unpacked to.
+        url: where it is from.
+        checksum: (algorithm, hex digest) of what is downloaded; None = not known.
+        into: folder an archive is unpacked into; None = no archive.
+        strip: leading folders left off the archive's members.
+        only: pattern of the members that are wanted.
+        pictures: it holds pictures, and is large.
+    """
+
+    path: Path
+    url: str
+    checksum: tuple[str, str] | None = None
+    into: Path | None = None
+    strip: int = 0
+    only: str = "*"
+    pictures: bool = False
+
+    @property
+    def download(self) -> Path:
+        """Where the bytes go."""
+        return self.into / f".{PurePosixPath(self.url).name}" if self.into else self.path
+
+    @property
+    def part(self) -> Path:
+        """The bytes there are so far."""
+        return self.download.with_name(f".{self.download.name.lstrip('.')}.part")
+
+    @property
+    def is_there(self) -> bool:
+        """Whether nothing is left to do, unchecked."""
+        return self.path.exists() and not (self.into and self.download.exists())
+
+
+def files(name: str, root: Path) -> list[File]:
+    """What can be downloaded of a benchmark, by the registry."""
+    found = []
+    for one in registry()[name].get("files", ()):
+        unpack = one.get("unpack", {})
+        checksum = next(((kind, one[kind]) for kind in ("sha256", "md5") if kind in one), None)
+        into = root / name / unpack["into"] if unpack else None
+        rest = {key: unpack[key] for key in ("strip", "only") if key in unpack}
+        found.append(
+            File(root / name / one["path"], one["url"], checksum, into, pictures=one.get("pictures", False), **rest)
+        )
+    return found
+
+
+def check(path: Path, checksum: tuple[str, str] | None) -> None:
+    """Raise UserError when a file does not have its checksum."""
+    if checksum is None:
+        return
+    algorithm, expected = checksum
+    with path.open("rb") as handle:
+        found = hashlib.file_digest(handle, algorithm).hexdigest()
+    if found != expected:
+        raise UserError("data", f"{path} has {algorithm} {found}", expected, f"remove {path} and fetch it again")
+
+
+def fetch(file: File, progress: Progress = silent) -> None:
+    """Download one file, and unpack it if it is an archive; what is there already is kept.
+
+    Raises:
+        UserError: the server does not give it, the connection breaks, the checksum is another one (what came is then
+            removed), or an archive would write outside its folder.
+    """
+    if file.is_there:
+        return
+    if not (file.into and file.download.exists()):
+        file.download.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            _download(file, progress)
+        except httpx.HTTPError as error:
+            raise UserError(
+                "data", f"{file.url} broke off: {error!r}", "an answer", "the same command; it goes on from there"
+            ) from error
+        try:
+            check(file.part, file.checksum)
+        except UserError as error:
+            file.part.unlink()
+            raise UserError(
+                "data", f"{file.url} {error.what.removeprefix(str(file.part))}", error.expected, "the same command"
+            ) from None
+        tables.finish(file.part, file.download)
+    if file.into:
+        _unpack(file, progress)
+
+
+def _download(file: File, progress: Progress) -> None:
+    validator = file.part.with_suffix(".validator")
+    known = validator.read_text() if validator.exists() else ""
+    start = file.part.stat().st_size if file.part.exists() else 0
+    headers = {"Accept-Encoding": "identity"}
+    if start and known:
+        headers |= {"Range": f"bytes={start}-", "If-Range": known}
+    with httpx.stream("GET", file.url, headers=headers, follow_redirects=True, timeout=TIMEOUT_SECONDS) as answer:
+        if answer.status_code == httpx.codes.REQUESTED_RANGE_NOT_SATISFIABLE:
+            # All of it came, or more than there is; the checksum will tell where there is one.
+            if answer.headers.get("Content-Range") == f"bytes */{start}":
+                validator.unlink()
+                return
+            file.part.unlink()
+        if answer.is_error:
+            raise UserError("data", f"{file.url} answers {answer.status_code}", "the file", "see `degla data list`")
+        resumed = answer.status_code == httpx.codes.PARTIAL_CONTENT
+        if resumed and not answer.headers.get("Content-Range", "").startswith(f"bytes {start}-"):
+            raise UserError("data", f"{file.url} sent another part than asked", f"bytes from {start}", "try again")
+        _remember(validator, answer.headers)
+        done = start if resumed else 0
+        total = done + int(answer.headers.get("Content-Length", 0))
+        with file.part.open("ab" if resumed else "wb") as handle:
+            for piece in answer.iter_raw(CHUNK):
+                handle.write(piece)
+                done += len(piece)
+                progress(f"bytes of {file.download.name.lstrip('.')}", done, max(total, done))
+    validator.unlink(missing_ok=True)
+
+
+def _remember(validator: Path, headers: httpx.Headers) -> None:
+    """Keep what names this version of the content; without it nothing is resumed."""
+    etag = headers.get("ETag", "")
+    strong = etag if etag and not etag.startswith("W/") else headers.get("Last-Modified", "")
+    if strong:
+        tables.write_text(validator, strong)
+    else:
+        validator.unlink(missing_ok=True)
+
+
+# -- archives ----------------------------------------------------------------------------------------------------------
+
+
+def _unpack(file: File, progress: Progress) -> None:
+    assert file.into is not None
+    try:
+        for done, (name, content) in enumerate(_members(file.download), 1):
+            parts = PurePosixPath(name).parts
+            if name.startswith("/") or ".." in parts or "\\" in name:
+                raise UserError("data", f"{file.url} holds {name!r}", "members below one folder", "do not use it")
+            kept = PurePosixPath(*parts[file.strip :])
+            if kept.parts and fnmatch(kept.name, file.only):
+                target = file.into / kept
+                target.parent.mkdir(parents=True, exist_ok=True)
+                with target.open("wb") as handle:
+                    shutil.copyfileobj(content, handle, CHUNK)
+                progress(f"files of {file.download.name.lstrip('.')}", done, done)
+    except (tarfile.TarError, zipfile.BadZipFile, EOFError, OSError) as error:
+        raise UserError(
+            "data", f"{file.download} cannot be unpacked: {error!r}", "a whole archive", f"remove {file.download}"
+        ) from error
+    if not file.path.exists():
+        raise UserError(
+            "data", f"{file.url} holds no {file.path.name}", "the benchmark's archive", "see `degla data list`"
+        )
+    file.download.unlink()
+
+
+def _members(archive: Path) -> Iterator[tuple[str, IO[bytes]]]:
+    """Name and content of the regular files of a zip or tar archive; links and devices are left out."""
+    if zipfile.is_zipfile(archive):
+        with zipfile.ZipFile(archive) as packed:
+            for info in packed.infolist():
+                if not info.is_dir():
+                    with packed.open(info) as content:
+                        yield info.filename, content
+        return
+    with tarfile.open(archive) as opened:
+        for member in opened:
+            content = opened.extractfile(member) if member.isreg() else None
+            if content is not None:
+                yield member.name, content

@@ -1,0 +1,81 @@
+"""What a folder of benchmarks holds, and whether it is what it should be."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from pipeline.errors import UserError
+from pipeline.stage import Progress, silent
+from stages import fetch
+from stages.benchmarks import LOADERS, Subset, assert_official, read, registry
+
+
+@dataclass(frozen=True)
+class Standing:
+    """One benchmark below a root.
+
+    Attributes:
+        name: of the benchmark.
+        there: whether it has a folder.
+        rows: questions by subset; empty where they cannot be read.
+        pictures: picture files that are there.
+        named: picture files the rows name.
+        problems: one line each; empty = all is as it should be.
+    """
+
+    name: str
+    there: bool
+    rows: dict[str, int]
+    pictures: int
+    named: int
+    problems: tuple[UserError, ...]
+
+
+def standing(name: str, root: Path, *, official: bool = True, progress: Progress = silent) -> Standing:
+    """Read one benchmark, count its rows and pictures, and hold it against the registry.
+
+    With `official`, checksums, counts and the list of subsets are those of the published files.
+    """
+    if not (root / name).is_dir():
+        return Standing(name, False, {}, 0, 0, ())
+    progress(f"reading {name}", 0, 1)
+    problems: list[UserError] = []
+    for file in fetch.files(name, root) if official else ():
+        if file.path.is_file() and not file.into:
+            with _noted(problems):
+                fetch.check(file.path, file.checksum)
+    subsets: list[Subset] = []
+    with _noted(problems):
+        subsets = read(name, root)
+    rows = {subset.name: len(subset.rows) for subset in subsets}
+    if official and subsets:
+        with _noted(problems):
+            assert_official(subsets)
+        lacking = [] if registry()[name].get("open") else sorted(set(registry()[name].get("subsets", ())) - set(rows))
+        if lacking:
+            fix = f"degla data list {name} says where it is from"
+            problems.append(UserError("data", f"{root / name} lacks {', '.join(lacking)}", "every subset", fix))
+    files = {picture.path for subset in subsets for picture in subset.shown}
+    absent = sorted(path for path in files if not path.is_file())
+    progress(f"reading {name}", 1, 1)
+    if absent:
+        what = f"{name} lacks {len(absent):,} of {len(files):,} pictures, e.g. {absent[0]}"
+        problems.append(UserError("data", what, registry()[name]["pictures"], "link the pictures there"))
+    return Standing(name, True, rows, len(files) - len(absent), len(files), tuple(problems))
+
+
+@contextmanager
+def _noted(problems: list[UserError]) -> Iterator[None]:
+    try:
+        yield
+    except UserError as error:
+        problems.append(error)
+
+
+def named(names: list[str]) -> list[str]:
+    """The benchmarks asked for, or all; raises UserError for one that does not exist."""
+    for name in names:
+        if name not in LOADERS:
+            raise UserError("data", f"there is no benchmark {name!r}", ", ".join(LOADERS), "name one of these")
+    return names or list(LOADERS)
