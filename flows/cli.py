@@ -12,7 +12,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from flows import inspection, plan, progress, road
+from flows import data_cli, inspection, plan, progress, road
 from flows import recipe as recipes
 from pipeline.artifact import Store, now
 from pipeline.errors import UserError
@@ -23,6 +23,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+app.add_typer(data_cli.app, name="data")
 out = Console(soft_wrap=True, highlight=False, width=None if sys.stdout.isatty() else 140)
 
 Name = Annotated[str, typer.Argument(help="run to look at")]
