@@ -268,10 +268,26 @@ def _vl_checklist(benchmark: str, names: list[str], present: Present) -> list[Ag
     return [*made, *_each(benchmark, names, 0.5)]
 
 
+def _robust(benchmark: str, names: list[str], present: Present) -> list[Aggregate]:
+    """Attacked rows of other benchmarks, and the same rows untouched; see stages/robustness.py."""
+    made = []
+    for question, asks in (("zeroshot", True), ("pairs", False)):
+        sets = [name.removesuffix(".attacked") for name in names if name.endswith(".attacked")]
+        sets = [name for name in sets if name.startswith("zeroshot.") is asks]
+        for side, end, says in (("attacked", "mean", "under attack"), ("clean", "clean", "the same rows, untouched")):
+            if sets:
+                rows = [[(benchmark, f"{name}.{side}", None)] for name in sets]
+                made.append(_mean(f"{benchmark}.{question}.{end}", f"plain mean of {len(sets)} sets, {says}", rows))
+        for name in sets:
+            one = f"{name}.attacked"
+            made.append(_mean(f"{benchmark}.{name}", "accuracy under attack", [[(benchmark, one, None)]], subset=one))
+    return made
+
+
 _MAKERS = {"sugarcrepe": _sugarcrepe, "valse": _valse, "aro": _aro, "zeroshot": _zeroshot, "retrieval": _retrieval}
 _MAKERS |= {"coco_retrieval": _retrieval, "flickr30k_retrieval": _retrieval, "sugarcrepe_pp": _sugarcrepe_pp}
 _MAKERS |= dict.fromkeys(("winoground", "cola", "bivlc", "mmvp"), _square)
-_MAKERS |= {"hard_positives": _hard_positives, "vl_checklist": _vl_checklist}
+_MAKERS |= {"hard_positives": _hard_positives, "vl_checklist": _vl_checklist, "robust": _robust}
 
 
 # -- reading the scores table ------------------------------------------------------------------------------------------
