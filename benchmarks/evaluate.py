@@ -18,10 +18,9 @@ import numpy as np
 
 from pipeline import clip
 from pipeline.clip import Clip
-from pipeline.stage import silent
 from stages import benchmarks
 from stages.benchmarks import Subset
-from stages.evaluate import Config, Scorer
+from stages.encoder import Encoder
 from stages.scoring import score
 
 
@@ -93,13 +92,12 @@ def main() -> None:
             write_benchmarks(root, n=max(25, options.rows // 15))
         names = [name for name in benchmarks.available(root) if name != "zeroshot"]
         subsets = [subset for name in names for subset in benchmarks.load(name, root, official=False)]
-        named = {"model": options.model, "pretrained": options.pretrained, "seed": 0}
-        model = clip.load(**named)
-        scorer = Scorer(named, Config(device=options.device), None, silent)
-        _ = scorer.clip
+        model = clip.load(options.model, options.pretrained)
+        encoder = Encoder(lambda: model, device=options.device)
+        _ = encoder.clip
 
         start = time.perf_counter()
-        rows = score(scorer, subsets, "model", set())
+        rows = score(encoder, subsets, "model", set())
         fast = time.perf_counter() - start
         start = time.perf_counter()
         alone = one_row_at_a_time(model, subsets)

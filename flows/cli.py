@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Annotated, Any, cast, get_args
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
-from flows import data_cli, inspection, plan, progress, road
+from flows import data_cli, evaluation, inspection, plan, road
 from flows import recipe as recipes
+from flows.terminal import out, with_interval
 from pipeline.artifact import Store, now
 from pipeline.errors import UserError
 
@@ -24,7 +24,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(data_cli.app, name="data")
-out = Console(soft_wrap=True, highlight=False, width=None if sys.stdout.isatty() else 140)
 
 Name = Annotated[str, typer.Argument(help="run to look at")]
 Set = Annotated[list[str], typer.Option("--set", help="section.field=value; may be given several times")]
@@ -177,49 +176,7 @@ def export(
     out.print(f"{rows:,} rows of {split} in {target}")
 
 
-@app.command()
-def curve(
-    name: Name,
-    alphas: Annotated[int, typer.Option(help="how many, from 0 = start to 1 = trained", min=2)] = 5,
-) -> None:
-    """Score mixtures of a run's starting and trained weights (WiSE-FT) on its benchmarks."""
-    from flows import interpolation
-
-    with progress.shown("curve") as bar:
-        places = [index / (alphas - 1) for index in range(alphas)]
-        found = interpolation.curve(Store.default(), name, places, bar)
-    shown = [score for score in interpolation.SHOWN if found[0].get(score) is not None]
-    table = Table("alpha", *shown, title=f"{name}: (1 - alpha) start + alpha trained", title_justify="left")
-    for row in found:
-        table.add_row(f"{row['alpha']:.2f}", *(f"{100 * row[score]:.1f}" for score in shown))
-    out.print(table)
-
-
-@app.command(name="eval")
-def evaluate(
-    model: Annotated[str, typer.Option(help="open_clip architecture, hf-hub:owner/name, or local folder")],
-    root: Annotated[Path, typer.Option(help="folder of benchmarks, see data/benchmarks.yaml")],
-    pretrained: Annotated[str, typer.Option(help="open_clip tag or weights file")] = "",
-    benchmarks: Annotated[str, typer.Option(help="comma-separated; default: all that root holds")] = "",
-    rows: Annotated[Path | None, typer.Option(help="also write every row with its similarities, Parquet")] = None,
-    official: Annotated[bool, typer.Option(help="hold files against known counts and digests")] = True,
-) -> None:
-    """Score any CLIP model on the benchmarks of a folder; needs no run."""
-    from pipeline import tables
-    from pipeline.schema import SCORES
-    from stages.evaluate import evaluate_model
-
-    names = [name.strip() for name in benchmarks.split(",") if name.strip()] or None
-    with progress.shown("eval") as bar:
-        scores, aggregates = evaluate_model(
-            model, pretrained or None, root=root, names=names, official=official, progress=bar
-        )
-    if rows is not None:
-        tables.write(rows, scores, SCORES)
-    table = Table("score", "per cent right, 95 % interval", "n", "says", title=model, title_justify="left")
-    for name, one in aggregates.items():
-        table.add_row(name, _with_interval(one["model"]), f"{one['n']:,} of {one['of']:,}", one["says"])
-    out.print(table)
+app.command(name="eval")(evaluation.measure)
 
 
 @app.command()
@@ -354,14 +311,7 @@ def _headline(aggregates: dict[str, Any]) -> Table:
         one = aggregates[name]
         table.add_row(
             f"[bold]{name}[/]" if one["headline"] else name,
-            *(_with_interval(one.get(side)) for side in ("before", "after", "difference")),
+            *(with_interval(one.get(side)) for side in ("before", "after", "difference")),
             f"{one['n']:,}" if one["n"] == one["of"] else f"{one['n']:,} of {one['of']:,}",
         )
     return table
-
-
-def _with_interval(estimate: dict[str, Any] | None) -> str:
-    if estimate is None or estimate["value"] is None:
-        return "not scored"
-    value, low, high = (100 * estimate[key] for key in ("value", "low", "high"))
-    return f"{value:.1f} ({low:.1f} to {high:.1f})"

@@ -277,7 +277,9 @@ def normalise(clip: Clip, image_BCHW: "Tensor") -> "Tensor":
 # -- loading and saving ------------------------------------------------------------------------------------------------
 
 
-def load(model: str, pretrained: str | None = None, *, seed: int = 0, device: str = "cpu") -> Clip:
+def load(
+    model: str, pretrained: str | None = None, *, seed: int = 0, device: str = "cpu", activation: str | None = None
+) -> Clip:
     """Build a model and its weights.
 
     Args:
@@ -287,23 +289,42 @@ def load(model: str, pretrained: str | None = None, *, seed: int = 0, device: st
             weights it holds, if any; "folder" insists on them; or a weights file. Without weights: random.
         seed: of the random weights.
         device: torch device.
+        activation: gelu or quick_gelu; must be said of a weights file that does not say it, under an architecture
+            whose weights may have been trained with either. Such a file is OpenAI's CLIP, or NegCLIP's.
 
     An open_clip tag trained with QuickGELU is given QuickGELU even under an architecture name that lacks it.
 
     Raises:
         UserError: unknown model or tag, weights that cannot be had (at once when the machine is offline) or do not
-            fit, an activation other than the one the weights were trained with.
+            fit, an activation other than the one the weights were trained with, or not known.
     """
     import torch
 
     folder, arch = _folder(model), _arch(model)
     weights = _weights_file(model, pretrained)
+    trained = trained_with(model, pretrained)
+    if trained is None and activation is None:
+        raise UserError(
+            "clip",
+            f"{weights} does not say whether it was trained with GELU or QuickGELU, and {model} may be either",
+            f"{model}-quickgelu for descendants of OpenAI's weights, or weights in a folder with {CONFIG}",
+            f"set model to {model}-quickgelu, or degla eval --activation both",
+        )
+    if trained and activation not in (None, trained):
+        raise UserError(
+            "clip",
+            f"{model} was trained with activation {trained!r} and would be used with {activation!r}",
+            "the same activation",
+            "leave --activation out, or --activation both to see the damage",
+        )
     with _open_clip() as open_clip, torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         settings: dict[str, Any] = {"pretrained_text": False, "device": "cpu"}
         if pretrained and weights is None and not model.startswith("hf-hub:"):
-            settings |= {"pretrained": pretrained, "force_quick_gelu": _tag_quick_gelu(model, arch, pretrained)}
-        elif folder:
+            settings |= {"pretrained": pretrained, "force_quick_gelu": trained == "quick_gelu"}
+        elif trained is None:
+            settings["force_quick_gelu"] = activation == "quick_gelu"
+        if folder:
             settings["load_weights"] = False
         try:
             network = open_clip.create_model(_schema_name(model), **settings)
@@ -462,15 +483,46 @@ def _tag_quick_gelu(model: str, arch: dict[str, Any], tag: str) -> bool:
     return quick
 
 
+def trained_with(model: str, pretrained: str | None = None) -> str | None:
+    """The activation a model's weights were trained with, gelu or quick_gelu; None where nothing says it.
+
+    Nothing does for a weights file without `degla.json` under an architecture that open_clip has in both kinds.
+    """
+    arch, weights = _arch(model), _weights_file(model, pretrained)
+    if weights is None and pretrained and not model.startswith("hf-hub:"):
+        with _open_clip():
+            return "quick_gelu" if _tag_quick_gelu(model, arch, pretrained) else "gelu"
+    if weights and not _folder(model):
+        if (weights.parent / CARD).is_file():
+            return _card(weights).get("activation")
+        if (_open_clip_folder() / "model_configs" / f"{model.replace('/', '-')}-quickgelu.json").is_file():
+            return None
+    return _activation(arch)
+
+
+def with_activation(clip: Clip, activation: str) -> Clip:
+    """A copy of a model whose own blocks compute gelu or quick_gelu, whatever its weights were trained with.
+
+    What a mismatch does, to be measured; towers of timm and Hugging Face have their own activation and keep it.
+    """
+    from copy import deepcopy
+
+    import torch
+    from open_clip.transformer import QuickGELU
+
+    network = deepcopy(clip.model)
+    for block in network.modules():
+        if isinstance(getattr(block, "gelu", None), torch.nn.GELU | QuickGELU):
+            block.gelu = QuickGELU() if activation == "quick_gelu" else torch.nn.GELU()
+    arch = {**clip.description["arch"], "quick_gelu": activation == "quick_gelu"}
+    return Clip(network, clip.preprocess, clip.tokenize, {**clip.description, "arch": arch, "activation": activation})
+
+
 def _refuse_mismatch(weights: Path, description: dict[str, Any]) -> None:
     """Compare a model with what `degla.json` beside its weights says they were trained with."""
-    card = weights.parent / CARD
-    if not card.is_file():
+    if not (weights.parent / CARD).is_file():
         return
-    try:
-        trained = json.loads(card.read_text())
-    except ValueError as error:
-        raise UserError("clip", f"{card} is no JSON: {error}", "the file degla wrote", "restore it") from error
+    trained = _card(weights)
     for key in ("activation", "preprocess", "tokenizer"):
         if trained.get(key) != description[key]:
             raise UserError(
@@ -479,6 +531,14 @@ def _refuse_mismatch(weights: Path, description: dict[str, Any]) -> None:
                 f"the same {key}",
                 f"set model to {weights.parent}",
             )
+
+
+def _card(weights: Path) -> dict[str, Any]:
+    card = weights.parent / CARD
+    try:
+        return dict(json.loads(card.read_text()))
+    except ValueError as error:
+        raise UserError("clip", f"{card} is no JSON: {error}", "the file degla wrote", "restore it") from error
 
 
 def _unloadable(model: str, pretrained: str | None, error: Exception) -> UserError:

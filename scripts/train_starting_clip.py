@@ -14,10 +14,10 @@ from tempfile import TemporaryDirectory
 from safetensors.torch import load_file, save_file
 
 from flows import progress, recipe, road
+from pipeline import clip
 from pipeline.artifact import Store
 from pipeline.clip import CARD, CONFIG, WEIGHTS
-from stages import scene_sets
-from stages.evaluate import evaluate_model
+from stages import evaluate, scene_sets
 
 ROOT = Path(__file__).resolve().parent.parent
 RUN = "starting_clip"
@@ -55,7 +55,8 @@ def write(student: Path, out: Path) -> None:
     save_file(halves, out / WEIGHTS)
     with TemporaryDirectory() as folder:
         scene_sets.write_benchmarks(Path(folder), 150, 42)
-        _, scores = evaluate_model(str(out), root=Path(folder), official=False)
+        loads = {"model": partial(clip.load, str(out))}
+        scores = evaluate.measure(loads, evaluate.Config(root=Path(folder), official=False)).aggregates
     rows = []
     for name, one in scores.items():
         if one["headline"] or one["subset"]:

@@ -1,15 +1,25 @@
-"""Blind baselines: how much of a score needs no picture. Two judges that read only the options of a row.
+"""Blind baselines: how much of a score needs no picture. Judges that read only the options of a row.
 
-rule    no model: prefer the option without a final full stop; then odd spacing or a lower-case start; then fewer
-        words; then fewer characters; then a coin. Written after looking at SugarCrepe, so an upper-ish bound there.
-ngrams  a linear classifier of word and character n-grams that learns to tell true captions from foils on other
-        pictures of the same subset (five folds, grouped by picture).
+rule        no model: prefer the option without a final full stop; then odd spacing or a lower-case start; then fewer
+            words; then fewer characters; then a coin. Written after looking at SugarCrepe, so an upper-ish bound there.
+ngrams      a linear classifier of word and character n-grams that learns to tell true captions from foils on other
+            pictures of the same subset (five folds, grouped by picture).
+likelihood  a language model: the option whose text has the highest log-probability.
 """
 
 import zlib
+from collections.abc import Callable, Sequence
+from pathlib import Path
 
+from pipeline.errors import UserError
+from pipeline.stage import Progress
+from stages import encoder
 from stages.benchmarks import Subset
-from stages.ngrams import FEWEST, Judge
+from stages.ngrams import FEWEST
+from stages.ngrams import Judge as NgramJudge
+
+Judge = Callable[[Subset], Sequence[list[float] | None]]
+"""A subset -> scores of each row's options, the preferred one highest; None where it abstains."""
 
 
 def rule(subset: Subset) -> list[list[float]]:
@@ -32,7 +42,43 @@ def ngrams(subset: Subset) -> list[list[float] | None]:
     if len({row.image_key for row in subset.rows}) < FEWEST:
         return [None] * len(subset.rows)
     pairs = [(row.image_key, row.texts[0], text) for row in subset.rows for text in row.texts[1:]]
-    judge = Judge.train(*zip(*pairs, strict=True))
+    judge = NgramJudge.train(*zip(*pairs, strict=True))
     options = [(row.image_key, text) for row in subset.rows for text in row.texts]
     scores = iter(-judge.score(*zip(*options, strict=True)))
     return [[float(next(scores)) for _ in row.texts] for row in subset.rows]
+
+
+def likelihood(model: str, subsets: Sequence[Subset], work: Path, progress: Progress) -> Judge:
+    """A judge by the log-probability of the options under a language model; every distinct text is read once.
+
+    Args:
+        model: a local folder, or a name on the model hub; vLLM runs it.
+        subsets: all that the judge will be asked of.
+        work: folder that keeps what was read, for a killed run.
+        progress: callback.
+
+    Raises UserError when vLLM or the model is not there.
+    """
+    from stages.engine import Engine
+    from stages.generator import local_model
+
+    rows = [row for subset in subsets if subset.rule == "choice" for row in subset.rows]
+    texts = list(dict.fromkeys(text for row in rows for text in row.texts))
+    engines: list[Engine] = []
+
+    def read(piece: Sequence[str]) -> list[float]:
+        if not engines:
+            folder = str(local_model(model) or model)
+            settings = {"temperature": 0.0, "top_p": 1.0, "seed": 0, "settings": {}}
+            engines.append(Engine(folder, revision=None, log=work / "engine.log", **settings))
+        return engines[0].likelihood(piece)
+
+    try:
+        pieces = list(encoder.pieces(work, "likelihood", texts, texts, read, progress))
+    except UserError as error:
+        raise UserError("evaluate", error.what, error.expected, "evaluate.likelihood=null, or degla doctor") from error
+    finally:
+        for engine in engines:
+            engine.close()
+    told = dict(zip(texts, (float(one) for piece in pieces for one in piece), strict=True))
+    return lambda subset: [[told[text] for text in row.texts] for row in subset.rows]

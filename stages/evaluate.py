@@ -1,39 +1,37 @@
 """evaluate: score the starting model and the fine-tuned one on every benchmark, row by row.
 
-Writes scores (SCORES), one part per model; the manifest's meta holds every aggregate with its interval. Each distinct
-picture and each distinct text is encoded once per model; embeddings are kept in pieces below `.work/` until the end,
-so a killed run repeats at most one piece.
-
-Shapes: N pictures or texts · D embedding width.
+Writes scores (SCORES), one part per model or judge; the manifest's meta holds every aggregate with its interval. Each
+distinct picture and each distinct text is encoded once per model (stages/encoder.py), and everything made is kept in
+pieces below `.work/` until the end, so a killed run repeats at most one piece.
 """
 
-from collections.abc import Callable, Sequence
+import json
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 from pydantic import Field
 
 from pipeline import tables
-from pipeline.artifact import listing_digest, path_digest
+from pipeline.artifact import Artifact, listing_digest, path_digest
 from pipeline.config import Config as BaseConfig
 from pipeline.config import placement
 from pipeline.errors import UserError
 from pipeline.schema import SCORES
 from pipeline.stage import Inputs, Progress, Stage, silent
 from stages import benchmarks
-from stages.benchmarks import Picture, Subset
+from stages.benchmarks import Subset
+from stages.robustness import Robustness
 
 if TYPE_CHECKING:
-    import numpy as np
     import pyarrow as pa
-    from numpy.typing import NDArray
 
-    from pipeline.clip import Clip
+    from stages.blind import Judge
+    from stages.encoder import Encoder, Load
 
-    Floats = NDArray[np.float32]
-
-PIECE = 1024
-"""Pictures or texts per file of embeddings."""
+Alpha = Annotated[float, Field(gt=0, lt=1)]
 
 
 class Config(BaseConfig):
@@ -48,17 +46,24 @@ class Config(BaseConfig):
     )
     pictures: int = Field(5000, ge=1, description="most held-out pictures used for retrieval and heldout")
     blind: bool = Field(True, description="also ask judges that see no picture, see stages/blind.py")
+    likelihood: str | None = Field(
+        None, description="language model (folder or hub name, by vLLM) whose log-probability is a third blind judge"
+    )
+    curve: tuple[Alpha, ...] = Field(
+        (), description="also score (1 - alpha) start + alpha trained for each alpha, e.g. [0.25, 0.5, 0.75] (WiSE-FT)"
+    )
+    robustness: Robustness = Field(Robustness(), description="accuracy under attack on the picture; off by default")
     resamples: int = Field(2000, ge=100, le=100_000, description="bootstrap resamples behind each interval")
-    seed: int = Field(0, ge=0, description="seed of the resampling")
+    seed: int = Field(0, ge=0, description="seed of the resampling and of what is attacked")
     device: str = placement("auto", description="torch device; auto = cuda when there is one")
     batch: int | None = placement(
         None, ge=1, description="pictures, or texts, per forward pass; null = 32 on a CPU (its caches), else 256"
     )
-    workers: int = placement(0, ge=0, description="processes that decode pictures")
+    workers: int = placement(0, ge=0, description="threads that decode pictures; at least one is used")
 
 
 def outside(config: Config) -> dict[str, str]:
-    """Digests of the registry and of the benchmark files; pictures by name, size and time."""
+    """Digests of the registry, of the benchmark files (pictures by name, size and time) and of the language model."""
     digests = {"registry": path_digest(benchmarks.REGISTRY)}
     _check_names(config.benchmarks)
     if config.root:
@@ -70,33 +75,35 @@ def outside(config: Config) -> dict[str, str]:
         for name in chosen:
             if (config.root / name).is_dir():
                 digests[name] = listing_digest(config.root / name)
+    if config.likelihood:
+        from stages.generator import folder_digest, local_model
+
+        folder = local_model(config.likelihood)
+        digests["likelihood"] = folder_digest(folder) if folder else config.likelihood
     return digests
 
 
 def run(config: Config, inputs: Inputs, out: Path, progress: Progress) -> dict[str, Any]:
     """Make the `scores` artifact. Raises UserError for broken or absent benchmarks and for models that do not load."""
     from stages.aggregates import aggregate
-    from stages.scoring import JUDGES, blind, score
 
     subsets, notes = _subsets(config, inputs)
     leaked = _leaked(inputs)
-    start = inputs["model"].meta["start"]
-    models = {
-        "before": {"model": start["model"], "pretrained": start.get("pretrained"), "seed": start.get("seed") or 0},
-        "after": {"model": str(inputs["model"].path / "student"), "pretrained": None, "seed": 0},
-    }
+    models = _models(inputs["model"], config.curve)
+    work = out / ".work"
     descriptions = {}
-    for index, (name, named) in enumerate(models.items()):
-        path, card = tables.part(out, index), out / ".work" / f"{name}.json"
+    for index, (name, load) in enumerate(models.items()):
+        path, card = tables.part(out, index), work / f"{name}.json"
         if not (path.exists() and card.exists()):
-            scorer = Scorer(named, config, out / ".work" / name, _named(progress, name))
-            tables.write(path, score(scorer, subsets, name, leaked), SCORES)
-            _write_json(card, scorer.description)
-        descriptions[name] = _read_json(card)
-    if config.blind:
-        for index, judge in enumerate(JUDGES, start=len(models)):
-            if not (path := tables.part(out, index)).exists():
-                tables.write(path, blind(judge, subsets, leaked, progress), SCORES)
+            encoder = _encoder(load, config, work / name, _named(progress, name))
+            tables.write(path, _scored(encoder, subsets, name, leaked, config), SCORES)
+            _write_json(card, encoder.description)
+        descriptions[name] = json.loads(card.read_text())
+    for index, (name, judge) in enumerate(_judges(config, subsets, work, progress).items(), start=len(models)):
+        if not (path := tables.part(out, index)).exists():
+            from stages.scoring import blind
+
+            tables.write(path, blind(name, judge(), subsets, leaked, progress), SCORES)
     scores = tables.read(out)
     progress("aggregates", 0, 1)
     aggregates = aggregate(scores, resamples=config.resamples, seed=config.seed)
@@ -104,6 +111,7 @@ def run(config: Config, inputs: Inputs, out: Path, progress: Progress) -> dict[s
     _write_json(out / "aggregates.json", aggregates)  # as a file it is content: another aggregate is another artifact
     return {
         "aggregates": aggregates,
+        "curve": [{"alpha": alpha, "scores": _values(scores, _mixture(alpha))} for alpha in config.curve],
         "models": descriptions,
         "notes": notes,
         "official": config.official if config.official is not None else config.root is not None,
@@ -112,57 +120,136 @@ def run(config: Config, inputs: Inputs, out: Path, progress: Progress) -> dict[s
     }
 
 
-def evaluate_model(
-    model: str,
-    pretrained: str | None = None,
-    *,
-    root: Path,
-    names: Sequence[str] | None = None,
-    official: bool = True,
-    with_blind: bool = True,
-    seed: int = 0,
-    resamples: int = 2000,
-    device: str = "auto",
-    batch: int | None = None,
-    workers: int = 0,
-    work: Path | None = None,
+class Measured(NamedTuple):
+    """Scores of models without a run.
+
+    Attributes:
+        scores: rows of the scores table.
+        aggregates: as `stages.aggregates.aggregate` gives them.
+        descriptions: model -> activation, preprocessing, tokenizer, device.
+        protocols: benchmark.subset -> identity of its measurement.
+    """
+
+    scores: "pa.Table"
+    aggregates: dict[str, dict[str, Any]]
+    descriptions: dict[str, dict[str, Any]]
+    protocols: dict[str, str]
+
+
+def measure(
+    models: Mapping[str, "Load"],
+    config: Config,
+    folders: Mapping[str, Path] | None = None,
     progress: Progress = silent,
-) -> tuple["pa.Table", dict[str, Any]]:
-    """Score any model without a run: (scores table, aggregates by name).
+) -> Measured:
+    """Score models without a run; of two called before and after also their paired differences.
 
     Args:
-        model: as `pipeline.clip.load` takes it; so is `pretrained`.
-        root: folder with the benchmarks' own files.
-        names: benchmarks; None = every one the root holds.
-        official: hold the files against the registry.
-        with_blind: also ask the judges that see no picture.
-        seed: of random weights, when `pretrained` is None, and of the resampling.
-        resamples: of the bootstrap.
-        device, batch, workers: placement, as in `Config`.
-        work: folder that keeps embeddings between calls; None = memory only.
+        models: name -> what loads it.
+        config: what is measured; `root` must be set, `curve` and `pictures` have no meaning here.
+        folders: name -> folder that keeps what this very model computes, between calls; None = nothing is kept.
         progress: callback.
 
     Raises:
         UserError: as `run`.
     """
+    with TemporaryDirectory() as scratch:
+        return _measure(models, config, folders or {name: Path(scratch) / name for name in models}, scratch, progress)
+
+
+def _measure(
+    models: Mapping[str, "Load"], config: Config, folders: Mapping[str, Path], scratch: str, progress: Progress
+) -> Measured:
     import pyarrow as pa
 
     from stages.aggregates import aggregate
-    from stages.scoring import JUDGES, blind, score
+    from stages.scoring import blind
 
-    _check_names(names)
-    config = Config(root=root, seed=seed, resamples=resamples, device=device, batch=batch, workers=workers)
+    assert config.root
+    _check_names(config.benchmarks)
     subsets = [
         subset
-        for name in (benchmarks.available(root) if names is None else names)
-        for subset in benchmarks.load(name, root, official=official)
+        for name in (config.benchmarks or benchmarks.available(config.root))
+        for subset in benchmarks.load(name, config.root, official=config.official is not False)
     ]
-    scorer = Scorer({"model": model, "pretrained": pretrained, "seed": seed}, config, work, progress)
-    rows = score(scorer, subsets, "model", set())
-    for judge in JUDGES if with_blind else ():
-        rows += blind(judge, subsets, set(), progress)
+    if not subsets:
+        raise UserError(
+            "evaluate", f"{config.root} holds no benchmark", "folders as data/benchmarks.yaml describes", "name another"
+        )
+    rows, descriptions = [], {}
+    for name, load in models.items():
+        encoder = _encoder(load, config, folders[name], _named(progress, name))
+        rows += _scored(encoder, subsets, name, set(), config)
+        descriptions[name] = encoder.description
+    for name, judge in _judges(config, subsets, Path(scratch), progress).items():
+        rows += blind(name, judge(), subsets, set(), progress)
     scores = pa.Table.from_pylist(rows, schema=SCORES)
-    return scores, aggregate(scores, resamples=resamples, seed=seed)
+    aggregates = aggregate(scores, resamples=config.resamples, seed=config.seed)
+    protocols = {f"{subset.benchmark}.{subset.name}": subset.protocol for subset in subsets}
+    return Measured(scores, aggregates, descriptions, protocols)
+
+
+# -- who is asked ------------------------------------------------------------------------------------------------------
+
+
+def _models(model: Artifact, curve: Sequence[float]) -> dict[str, "Load"]:
+    """Name -> what loads it: the start, the trained model, and the mixtures between."""
+    from pipeline import clip
+    from stages.model_exports import mixture
+
+    start = model.meta["start"]
+    found: dict[str, Load] = {
+        "before": partial(clip.load, start["model"], start.get("pretrained"), seed=start.get("seed") or 0),
+        "after": partial(clip.load, str(model.path / "student")),
+    }
+    return found | {_mixture(alpha): partial(mixture, model, alpha) for alpha in curve}
+
+
+def _mixture(alpha: float) -> str:
+    return f"mix:{alpha:g}"
+
+
+def _encoder(load: "Load", config: Config, work: Path, progress: Progress) -> "Encoder":
+    from stages.encoder import Encoder
+
+    return Encoder(load, work, progress, device=config.device, batch=config.batch, workers=config.workers)
+
+
+def _scored(
+    encoder: "Encoder", subsets: Sequence[Subset], name: str, leaked: set[tuple[str, str, str]], config: Config
+) -> list[dict[str, Any]]:
+    from stages import robustness
+    from stages.scoring import score
+
+    rows = score(encoder, subsets, name, leaked)
+    if config.robustness.rows and not name.startswith("mix:"):
+        rows += robustness.score(encoder, subsets, config.robustness, name, leaked, config.seed)
+    return rows
+
+
+def _judges(
+    config: Config, subsets: Sequence[Subset], work: Path, progress: Progress
+) -> dict[str, Callable[[], "Judge"]]:
+    """Name -> what makes the judge, called only when it is asked."""
+    from stages import blind
+
+    found: dict[str, Callable[[], Judge]] = {}
+    if config.blind:
+        found |= {"rule": lambda: blind.rule, "ngrams": lambda: blind.ngrams}
+    if config.likelihood:
+        found["likelihood"] = partial(blind.likelihood, config.likelihood, subsets, work, progress)
+    return found
+
+
+def _values(scores: "pa.Table", model: str) -> dict[str, float | None]:
+    """The aggregates of one model, without intervals."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    from stages.aggregates import aggregate
+
+    found = aggregate(scores.filter(pc.equal(scores["model"].cast(pa.string()), model)), resamples=1)
+    return {name: one[model]["value"] for name, one in found.items()}
 
 
 # -- what is asked -----------------------------------------------------------------------------------------------------
@@ -221,126 +308,16 @@ def _leaked(inputs: Inputs) -> set[tuple[str, str, str]]:
         )
 
 
-# -- encoding ----------------------------------------------------------------------------------------------------------
-
-
-class Scorer:
-    """One model and the embeddings of everything it is asked about; the model is loaded when first needed."""
-
-    def __init__(self, named: dict[str, Any], config: Config, work: Path | None, progress: Progress) -> None:
-        self.named, self.config, self.work, self.progress = named, config, work, progress
-        self._clip: Clip | None = None
-
-    @property
-    def clip(self) -> "Clip":
-        """The model."""
-        if self._clip is None:
-            from pipeline import clip
-
-            self._clip = clip.load(**self.named, device=self.device)
-        return self._clip
-
-    @property
-    def device(self) -> str:
-        """The torch device."""
-        if self.config.device != "auto":
-            return self.config.device
-        import torch
-
-        return "cuda" if torch.cuda.is_available() else "cpu"
-
-    @property
-    def batch(self) -> int:
-        """Pictures, or texts, per forward pass."""
-        return self.config.batch or (32 if self.device == "cpu" else 256)
-
-    @property
-    def description(self) -> dict[str, Any]:
-        """What the report says of the model: activation, preprocessing, tokenizer, device."""
-        keep = ("activation", "preprocess", "tokenizer", "context_length")
-        return {key: self.clip.description.get(key) for key in keep} | {"device": self.device}
-
-    def pictures(self, pictures: Sequence[Picture]) -> tuple[dict[Picture, int], "Floats"]:
-        """Row of each picture in image_ND; pictures that are not there have rows of NaN."""
-        from pipeline.clip import embed_images
-
-        there = [picture for picture in dict.fromkeys(pictures) if picture.path.is_file()]
-
-        def embed(piece: Sequence[Picture]) -> Any:
-            return embed_images(self.clip, piece, batch=self.batch, workers=self.config.workers, device=self.device)
-
-        return self._embedded("pictures", there, embed, dict.fromkeys(pictures))
-
-    def texts(self, texts: Sequence[str]) -> tuple[dict[str, int], "Floats"]:
-        """Row of each text in text_ND. Texts with the same tokens share a row, so they tie exactly, as they must."""
-        from pipeline.clip import embed_texts
-
-        distinct = list(dict.fromkeys(texts))
-        tokens = [tuple(row) for row in self.clip.tokenize(distinct)]
-        first: dict[tuple[int, ...], str] = {}
-        for text, row in zip(distinct, tokens, strict=True):
-            first.setdefault(row, text)
-        ordered = [first[row] for row in sorted(first, key=lambda row: (len(row), row))]
-
-        def embed(piece: Sequence[str]) -> Any:
-            return embed_texts(self.clip, piece, batch=self.batch, device=self.device)
-
-        at, text_ND = self._embedded("texts", ordered, embed, ordered)
-        return {text: at[first[row]] for text, row in zip(distinct, tokens, strict=True)}, text_ND
-
-    def _embedded(
-        self, what: str, items: Sequence[Any], embed: Callable[[Sequence[Any]], Any], everything: Any
-    ) -> tuple[dict[Any, int], "Floats"]:
-        import numpy as np
-
-        pieces = []
-        for start in range(0, len(items), PIECE):
-            file = self.work / f"{what}-{start // PIECE:05d}.npy" if self.work else None
-            if file and file.exists():
-                pieces.append(np.load(file))
-            else:
-                pieces.append(np.asarray(embed(items[start : start + PIECE]), dtype=np.float32))
-                if file:
-                    _write_array(file, pieces[-1])
-            self.progress(what, min(start + PIECE, len(items)), len(items))
-        at = {item: index for index, item in enumerate(items)}
-        nothing = len(at)
-        at |= {item: nothing for item in everything if item not in at}
-        width = pieces[0].shape[1] if pieces else 1
-        return at, np.concatenate([*pieces, np.full((1, width), np.nan, dtype=np.float32)])
-
-
-# -- scratch -----------------------------------------------------------------------------------------------------------
-
-
-def _write_array(path: Path, array: "Floats") -> None:
-    import numpy as np
-
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.name}.tmp")
-    with unfinished.open("wb") as handle:
-        np.save(handle, array)
-    tables.finish(unfinished, path)
-
-
 def _write_json(path: Path, value: dict[str, Any]) -> None:
-    import json
-
     path.parent.mkdir(parents=True, exist_ok=True)
     tables.write_text(path, json.dumps(value))
-
-
-def _read_json(path: Path) -> Any:
-    import json
-
-    return json.loads(path.read_text())
 
 
 STAGE = Stage(
     name="evaluate",
     makes="scores",
     needs=("pairs", "dataset", "model"),
-    version=1,
+    version=2,
     config=Config,
     outside=outside,
     run=run,

@@ -16,6 +16,7 @@ matplotlib.use("Agg")
 from matplotlib.axes import Axes
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 BEFORE, AFTER, WORSE, GOOD, QUIET = "#6b7280", "#0072b2", "#d55e00", "#009e73", "#d1d5db"
@@ -137,33 +138,55 @@ def training(step: Sequence[float], curves: Sequence[tuple[str, Sequence[float]]
         return _svg(figure)
 
 
-def trade(points: Sequence[tuple[str, Estimate, Estimate]], across: str, up: str) -> str:
-    """Retention across, composition up: one point with both intervals per model; up and to the right is better.
+def trade(facts: Mapping[str, Any]) -> str:
+    """Retention across, composition up; up and to the right is better.
 
-    points: label, estimate across, estimate up.
+    Both models with their intervals, the line of mixtures between them, rivals numbered in the order given with one
+    standard deviation each way, and at the right edge what papers print of composition alone.
+
+    facts: up, across (names), models, curve, rivals, levels; see stages/report_facts.py.
     """
     with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(WIDTH, 3.4))
+        figure = Figure(figsize=(WIDTH, 4.2 if facts["rivals"] or facts["levels"] else 3.4))
         axes = figure.subplots()
-        shown = [point for point in points if point[1]["value"] is not None and point[2]["value"] is not None]
-        for label, x, y in shown:
-            colour, face = (AFTER, AFTER) if label == "after" else (BEFORE, "white")
+        shown = [
+            one for one in facts["models"] if one["up"]["value"] is not None and one["across"]["value"] is not None
+        ]
+        line = [one for one in facts["curve"] if one["up"] is not None and one["across"] is not None] or [
+            {"across": one["across"]["value"], "up": one["up"]["value"]} for one in shown
+        ]
+        axes.plot(
+            [100 * one["across"] for one in line], [100 * one["up"] for one in line], "--", color="#9ca3af", zorder=1
+        )
+        for one in line[1:-1]:
+            h, v = 100 * one["across"], 100 * one["up"]
+            axes.plot(h, v, "D", color=AFTER, mfc="white", ms=4.5)
+            axes.annotate(
+                f"α {one['alpha']:g}", (h, v), xytext=(6, -10), textcoords="offset points", color=AFTER, size=8
+            )
+        for number, one in enumerate(facts["rivals"], start=1):
+            x, y, colour = one["across"], one["up"], GROUPS[one["group"]]
+            h, v = 100 * x["value"], 100 * y["value"]
+            axes.errorbar(h, v, 100 * (y["sd"] or 0), 100 * (x["sd"] or 0), color=colour, lw=0.8, alpha=0.4, fmt="none")
+            axes.plot(h, v, "s", color=colour, mfc="white", ms=5)
+            axes.annotate(str(number), (h, v), xytext=(4, 3), textcoords="offset points", color=colour, size=8)
+        for one in shown:
+            x, y = one["across"], one["up"]
+            colour, face = (AFTER, AFTER) if one["label"] == "after" else (BEFORE, "white")
             h, v = 100 * x["value"], 100 * y["value"]
             axes.plot([100 * x["low"], 100 * x["high"]], [v, v], color=colour, lw=1.4)
             axes.plot([h, h], [100 * y["low"], 100 * y["high"]], color=colour, lw=1.4)
             axes.plot(h, v, "o", color=colour, mfc=face, ms=7)
-            axes.annotate(label, (h, v), xytext=(7, 6), textcoords="offset points", color=colour, weight="bold")
-        if len(shown) == 2:
-            (_, x0, y0), (_, x1, y1) = shown
-            axes.annotate(
-                "",
-                (100 * x1["value"], 100 * y1["value"]),
-                (100 * x0["value"], 100 * y0["value"]),
-                arrowprops={"arrowstyle": "->", "color": "#9ca3af", "shrinkA": 7, "shrinkB": 7, "ls": "--"},
-            )
+            axes.annotate(one["label"], (h, v), xytext=(7, 6), textcoords="offset points", color=colour, weight="bold")
         axes.margins(0.25)
-        axes.set_xlabel(f"{across}, %")
-        axes.set_ylabel(f"{up}, %")
+        for one in facts["levels"]:
+            edge = axes.get_yaxis_transform()
+            axes.plot([0.97, 1], [100 * one["value"]] * 2, color=WORSE, transform=edge, lw=1.4)
+            axes.text(
+                0.96, 100 * one["value"], one["label"], transform=edge, ha="right", va="center", size=8, color=WORSE
+            )
+        axes.set_xlabel(f"{facts['across']}, %")
+        axes.set_ylabel(f"{facts['up']}, %")
         axes.grid(color="#f3f4f6")
         return _svg(figure)
 
@@ -220,6 +243,43 @@ def heat(values: Sequence[Sequence[float | None]], rows: Sequence[str], columns:
         axes.set_yticks(range(len(rows)), rows)
         axes.tick_params(length=0)
         return _svg(figure)
+
+
+def overview(rows: Sequence[tuple[str, float | None, float | None, float | None, Estimate]]) -> str:
+    """One line per set, each number on its colour: the best blind judge, before, after (dark is low), and the change
+    in points (purple up, orange down; bold when its interval excludes 0).
+
+    rows: label, blind, before, after, difference.
+    """
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(WIDTH, 0.27 * len(rows) + 0.7))
+        axes = figure.subplots()
+        scores, shifts = matplotlib.colormaps["cividis"], matplotlib.colormaps["PuOr"]
+        most = max((100 * abs(row[4]["value"]) for row in rows if row[4]["value"] is not None), default=1) or 1
+        for y, (_, *values, difference) in enumerate(rows):
+            for x, value in enumerate(values):
+                if value is not None:
+                    _cell(axes, x, y, scores(value), f"{100 * value:.1f}", dark=value > 0.55)
+            if difference["value"] is not None:
+                points = 100 * difference["value"]
+                sure = difference["low"] > 0 or difference["high"] < 0
+                said = f"{points:+.1f}".replace("-", "−")
+                _cell(axes, 3, y, shifts(0.5 + points / most / 2), said, dark=abs(points) < 0.7 * most, bold=sure)
+        axes.set_xlim(-0.5, 3.5)
+        axes.set_ylim(len(rows) - 0.5, -0.5)
+        axes.set_xticks(range(4), ["blind", "before", "after", "change"])
+        axes.xaxis.tick_top()
+        axes.set_yticks(range(len(rows)), [row[0] for row in rows])
+        axes.tick_params(length=0)
+        for spine in axes.spines.values():
+            spine.set_visible(False)
+        return _svg(figure)
+
+
+def _cell(axes: Axes, x: int, y: int, colour: Any, said: str, *, dark: bool, bold: bool = False) -> None:
+    axes.add_patch(Rectangle((x - 0.48, y - 0.46), 0.96, 0.92, color=colour))
+    weight = "bold" if bold else "normal"
+    axes.text(x, y, said, ha="center", va="center", size=8, color="#111827" if dark else "white", weight=weight)
 
 
 def _lines(count: int) -> tuple[Figure, Axes]:

@@ -46,7 +46,7 @@ def open_model(config: "Config", plan: Shards, log: Path) -> LanguageModel:
     from stages.engine import Engine
 
     return Engine(
-        str(_local_model(config.model) or config.model),
+        str(local_model(config.model) or config.model),
         revision=config.revision,
         temperature=config.temperature,
         top_p=config.top_p,
@@ -98,7 +98,7 @@ def model_name(config: "Config") -> str:
     return config.backend if config.backend in UNTOLD else f"{config.backend}:{config.model}"
 
 
-def _local_model(model: str) -> Path | None:
+def local_model(model: str) -> Path | None:
     """The folder a model name means: as given, or below the checkout; None for a name on the hub."""
     return next((path for path in (Path(model).expanduser(), ROOT / model) if path.is_dir()), None)
 
@@ -120,13 +120,18 @@ def model_digest(config: "Config") -> str:
                 "generate", f"no file {config.model}", "a Parquet or JSONL file of replies", "generate.model"
             )
         return artifact.path_digest(path)
-    folder = _local_model(config.model)
+    folder = local_model(config.model)
     if folder is None:
         if config.model.startswith((".", "/", "~", "data/")):
             raise UserError(
                 "generate", f"no model folder {config.model}", "a folder, or a name on the hub", "generate.model"
             )
         return f"{config.model}@{config.revision or 'main'}"
+    return folder_digest(folder)
+
+
+def folder_digest(folder: Path) -> str:
+    """Identity of a model folder. Raises UserError when it is none."""
     if not (folder / "config.json").is_file():
         raise UserError("generate", f"{folder} has no config.json", "a Hugging Face model folder", "generate.model")
     files = [path for path in sorted(folder.iterdir()) if path.is_file() and path.suffix != ".md"]

@@ -58,7 +58,7 @@ def export_model(
 
     from pipeline import clip
 
-    tuned = _mixture(model, alpha)
+    tuned = mixture(model, alpha)
     target.mkdir(parents=True, exist_ok=True)
     write = {"open_clip": _open_clip, "transformers": _transformers, "onnx": _onnx}[kind]
     embed = write(tuned, target, str(model.path / "student"))
@@ -78,14 +78,8 @@ def export_model(
     return difference
 
 
-def mixed(model: Artifact, alpha: float, target: Path) -> None:
-    """Write (1 - alpha) * start + alpha * trained as an open_clip folder, without check and card."""
-    from pipeline import clip
-
-    clip.save(_mixture(model, alpha), target)
-
-
-def _mixture(model: Artifact, alpha: float) -> "Clip":
+def mixture(model: Artifact, alpha: float) -> "Clip":
+    """(1 - alpha) * start + alpha * trained, the model of WiSE-FT (arXiv 2109.01903)."""
     from pipeline import clip, tuning
 
     tuned = clip.load(str(model.path / "student"))

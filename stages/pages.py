@@ -7,6 +7,8 @@ import re
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from stages.benchmarks import REGISTRY
 
 TEMPLATES = REGISTRY.parent / "report"
@@ -60,6 +62,8 @@ def _environment(templates: Path) -> Any:
         "duration": _duration,
         "number": _number,
         "json": lambda value: json.dumps(value, indent=1, sort_keys=True),
+        "yaml": lambda value: yaml.safe_dump(value, sort_keys=False, allow_unicode=True, width=100),
+        "sentence": lambda text: text[:1].upper() + text[1:],
     }
     return environment
 

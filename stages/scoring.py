@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.stage import Progress
-from stages import blind as judges
 from stages.benchmarks import Picture, Row, Rule, Subset
+from stages.blind import Judge
 
 Floats = NDArray[np.float32]
 Leaked = set[tuple[str, str, str]]
@@ -19,9 +19,6 @@ Leaked = set[tuple[str, str, str]]
 
 PIECE = 1024
 WRONG_KEPT = 10
-JUDGES = ("rule", "ngrams")
-"""The functions of stages/blind.py that are asked."""
-
 BLIND = "blind:"
 """Models whose name begins so are judges that saw no picture."""
 
@@ -57,22 +54,24 @@ def score(embeds: Embeds, subsets: Sequence[Subset], model: str, leaked: Leaked)
         if subset.rule == "text_to_image":
             asked = _ranked(of([row.texts[0] for row in subset.rows]), of(subset.pictures), subset.rows)
         elif subset.rule in ("classify", "image_to_text"):
-            options_OD = np.stack([_prompted(of(prompt)) for prompt in subset.prompts])
+            options_OD = np.stack([prompted(of(prompt)) for prompt in subset.prompts])
             asked = _ranked(of([row.picture for row in subset.rows]), options_OD, subset.rows)
         else:
             asked = _own(subset, of)
         for row, similarities in zip(subset.rows, asked, strict=True):
-            made.append(_row(subset, row, similarities, model, leaked))
+            made.append(table_row(subset, row, similarities, model, leaked))
     return made
 
 
-def blind(judge: str, subsets: Sequence[Subset], leaked: Leaked, progress: Progress) -> list[dict[str, Any]]:
+def blind(
+    name: str, judge: Judge, subsets: Sequence[Subset], leaked: Leaked, progress: Progress
+) -> list[dict[str, Any]]:
     """Rows of the scores table for a judge that only reads the options; `similarities` hold its preferences."""
     asked, made = [subset for subset in subsets if subset.rule == "choice"], []
     for done, subset in enumerate(asked):
-        progress(f"subsets, {BLIND}{judge}", done, len(asked))
-        for row, preferences in zip(subset.rows, getattr(judges, judge)(subset), strict=True):
-            made.append(_row(subset, row, preferences, f"{BLIND}{judge}", leaked))
+        progress(f"subsets, {BLIND}{name}", done, len(asked))
+        for row, preferences in zip(subset.rows, judge(subset), strict=True):
+            made.append(table_row(subset, row, preferences, f"{BLIND}{name}", leaked))
     return made
 
 
@@ -87,7 +86,8 @@ def margin(rule: Rule, similarities: Sequence[float]) -> float:
     return first - max(rest, default=float("-inf"))
 
 
-def _row(subset: Subset, row: Row, similarities: list[float] | None, model: str, leaked: Leaked) -> dict[str, Any]:
+def table_row(subset: Subset, row: Row, similarities: list[float] | None, model: str, leaked: Leaked) -> dict[str, Any]:
+    """One row of the scores table; similarities None = not scored."""
     by = margin(subset.rule, similarities) if similarities else float("nan")
     tied = float(subset.tie == "right")
     return {
@@ -126,7 +126,7 @@ def _own(subset: Subset, of: Callable[[Sequence[Picture | str | None]], Floats])
             yield None if any(np.isnan(found)) else found
 
 
-def _prompted(prompt_PD: Floats) -> Floats:
+def prompted(prompt_PD: Floats) -> Floats:
     """One class: the mean of its prompts' embeddings, normalised again (CLIP's prompt ensemble)."""
     mean_D = prompt_PD.mean(0)
     return np.asarray(mean_D / np.linalg.norm(mean_D), dtype=np.float32)

@@ -1,10 +1,11 @@
 """The committed starting CLIP: small, loadable, good at naming things, and blind to which word belongs to which."""
 
+from functools import partial
 from pathlib import Path
 
 from pipeline import clip
 from stages import scene_sets
-from stages.evaluate import evaluate_model
+from stages.evaluate import Config, measure
 
 FOLDER = Path(__file__).parents[2] / "data" / "starting_clip"
 
@@ -17,8 +18,8 @@ def test_it_is_small_and_has_its_card() -> None:
 
 def test_it_has_the_weakness_this_project_exists_for(tmp_path: Path) -> None:
     scene_sets.write_benchmarks(tmp_path, 100, 5)
-    names = ["aro", "sugarcrepe", "zeroshot"]
-    _, scores = evaluate_model(str(FOLDER), root=tmp_path, names=names, official=False, resamples=200)
+    asked = Config(root=tmp_path, benchmarks=("aro", "sugarcrepe", "zeroshot"), official=False, resamples=200)
+    scores = measure({"model": partial(clip.load, str(FOLDER))}, asked).aggregates
     value = {name: one["model"]["value"] for name, one in scores.items()}
     assert scores["zeroshot.mean"]["model"]["low"] > 0.75, "it names what is there"
     assert value["sugarcrepe.replace"] > 0.8, "and hears when another thing is named"

@@ -1,6 +1,7 @@
 import dataclasses
 import json
 import shutil
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -9,14 +10,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 
-from pipeline import tables
+from pipeline import clip, tables
 from pipeline.errors import UserError
 from pipeline.schema import SCORES
 from pipeline.stage import silent
 from stages import benchmarks, blind, evaluate
 from stages.aggregates import PHENOMENA, aggregate, definitions
 from stages.benchmarks import Picture, Row, Subset
-from stages.evaluate import Config, Scorer, evaluate_model
+from stages.encoder import Encoder
+from stages.evaluate import Config, measure
 from stages.scoring import margin, score
 from tests.stages.small_road import SmallRoad, build, model_folder, write_benchmarks
 
@@ -30,6 +32,10 @@ def run(road: SmallRoad, out: Path, **config: Any) -> tuple[pa.Table, dict[str, 
     out.mkdir(exist_ok=True)
     meta = evaluate.run(Config(resamples=200, **config), road.artifacts, out, silent)
     return tables.read(out), meta
+
+
+def alone(student: str, root: Path, **config: Any) -> evaluate.Measured:
+    return measure({"model": partial(clip.load, student)}, Config(root=root, official=False, resamples=100, **config))
 
 
 # -- the stage ---------------------------------------------------------------------------------------------------------
@@ -79,15 +85,15 @@ def test_a_finished_part_and_finished_embeddings_are_reused(road: SmallRoad, tmp
     first = {path.name: path.read_bytes() for path in tables.files(tmp_path)}
     tables.part(tmp_path, 1).unlink()
     (tmp_path / ".work/after.json").unlink()
-    loaded = []
-    load = evaluate.Scorer.clip.fget  # type: ignore[attr-defined]
+    loaded: list[str] = []
+    load = clip.load
     monkeypatch.setattr(
-        evaluate.Scorer, "clip", property(lambda self: (loaded.append(self.named["model"]), load(self))[1])
+        clip, "load", lambda model, *rest, **more: (loaded.append(model), load(model, *rest, **more))[1]
     )
     written = {path: path.stat().st_mtime_ns for path in (tmp_path / ".work").rglob("*.npy")}
     _, meta_again = run(road, tmp_path)
     assert {path.name: path.read_bytes() for path in tables.files(tmp_path)} == first and meta_again == meta
-    assert not any("tower" in name for name in loaded), "the starting model was finished and needs no loading"
+    assert loaded and not any("tower" in name for name in loaded), "the starting model was finished: no loading"
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / ".work").rglob("*.npy")} == written
 
 
@@ -114,8 +120,8 @@ def test_one_encoding_per_distinct_picture_and_text(road: SmallRoad, tmp_path: P
         t for s in subsets for ts in s.prompts for t in ts
     }
     for name, distinct in (("pictures", pictures), ("texts", texts)):
-        encoded = np.load(tmp_path / ".work/before" / f"{name}-00000.npy")
-        assert len(encoded) == len(distinct)
+        (encoded,) = (tmp_path / ".work/before").glob(f"{name}-*.npy")
+        assert len(np.load(encoded)) == len(distinct)
 
 
 # -- scoring -----------------------------------------------------------------------------------------------------------
@@ -201,10 +207,8 @@ def test_texts_with_the_same_tokens_tie_exactly(road: SmallRoad, tmp_path: Path)
     path = road.artifacts["pairs"].path / "images/0.png"
     texts = ("a red circle", "A  red CIRCLE", "a blue and very long text about a circle and a square and a star")
     subset = Subset("aro", "coco_order", "choice", "right", "d", (Row("0", "0", Picture(path), texts),))
-    scorer = Scorer(
-        {"model": str(model_folder(tmp_path / "tower")), "pretrained": None, "seed": 0}, Config(batch=1), None, silent
-    )
-    (row,) = score(scorer, [subset], "m", set())
+    encoder = Encoder(lambda: clip.load(str(model_folder(tmp_path / "tower"))), batch=1)
+    (row,) = score(encoder, [subset], "m", set())
     assert row["similarities"][0] == row["similarities"][1] != row["similarities"][2]
     assert row["tie"] is (row["similarities"][0] > row["similarities"][2])
 
@@ -275,7 +279,7 @@ def test_newer_sets_are_read_and_scored(road: SmallRoad, tmp_path: Path) -> None
     four = ["https://x/y/0.png", "a cup", "https://x/y/1.png", "a dog"]
     (tmp_path / "cola/COLA_multiobjects_matching_benchmark.json").write_text(json.dumps([four]))
     student = str(road.artifacts["model"].path / "student")
-    scores, found = evaluate_model(student, root=tmp_path, official=False, resamples=100)
+    scores, found, *_ = alone(student, tmp_path)
     lengths = {row["subset"]: len(row["similarities"]) for row in scores.to_pylist()}
     assert lengths == {"swap_obj.itt": 3, "swap_obj.tot": 3, "all": 4, "multi_object": 4}
     assert {"sugarcrepe_pp.itt", "sugarcrepe_pp.tot", "winoground.group", "cola.image"} <= set(found)
@@ -424,7 +428,7 @@ def test_any_model_is_evaluated_without_a_run(road: SmallRoad, tmp_path: Path) -
     root = tmp_path / "root"
     shutil.copytree(road.artifacts["pairs"].path / "benchmarks", root)
     student = str(road.artifacts["model"].path / "student")
-    scores, found = evaluate_model(student, root=root, names=["sugarcrepe", "aro"], official=False, resamples=100)
+    scores, found, *_ = alone(student, root, benchmarks=("sugarcrepe", "aro"))
     _, meta = run(road, tmp_path / "out", benchmarks=("sugarcrepe", "aro"))
     assert found["composition"]["model"]["value"] == meta["aggregates"]["composition"]["after"]["value"]
     assert set(scores["benchmark"].unique().to_pylist()) == {"sugarcrepe", "aro"}

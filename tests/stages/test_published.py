@@ -7,7 +7,7 @@ import pytest
 
 from stages.aggregates import PHENOMENA, definitions
 from stages.benchmarks import registry
-from stages.report import PUBLISHED
+from stages.report_facts import PUBLISHED
 
 SCORES: dict[str, dict[str, float]] = defaultdict(dict)
 for _one in json.loads(PUBLISHED.read_text()):

@@ -1,0 +1,159 @@
+"""`degla eval`: measure any CLIP model on a folder of benchmarks, without a run; a table, the rows, a page to share."""
+
+from collections.abc import Callable
+from enum import StrEnum
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
+
+import typer
+from rich.table import Table
+
+from flows import progress
+from flows.terminal import out, with_interval
+from pipeline.artifact import digest
+from pipeline.errors import UserError
+
+if TYPE_CHECKING:
+    from pipeline.clip import Clip
+
+ROOT = "DEGLA_BENCHMARKS"
+
+
+class Activation(StrEnum):
+    """What `--activation` takes."""
+
+    gelu = "gelu"
+    quickgelu = "quickgelu"
+    both = "both"
+
+
+class Asked(NamedTuple):
+    """The models to measure, by the name the scores table gives them: one `model`, or `before` and `after`.
+
+    Attributes:
+        loads: what loads each.
+        labels: what a reader is told.
+        digests: identity of each, of its weights and what it computes.
+    """
+
+    loads: "dict[str, Callable[[], Clip]]"
+    labels: dict[str, str]
+    digests: dict[str, str]
+
+
+def measure(
+    model: Annotated[str, typer.Option(help="open_clip architecture, hf-hub:owner/name, or local folder")],
+    pretrained: Annotated[str, typer.Option(help="open_clip tag or weights file; without it random weights")] = "",
+    root: Annotated[Path | None, typer.Option(help="folder of benchmarks", envvar=ROOT, show_envvar=True)] = None,
+    benchmarks: Annotated[str, typer.Option(help="comma-separated; default: all that root holds")] = "",
+    against: Annotated[str, typer.Option(help="MODEL[:PRETRAINED] to compare with, row by row")] = "",
+    activation: Annotated[
+        Activation | None, typer.Option(help="of a weights file that does not say; both = what a mismatch does")
+    ] = None,
+    target: Annotated[
+        Path | None, typer.Option("--out", help="folder for a page: eval.html, eval.md, eval.json")
+    ] = None,
+    rows: Annotated[Path | None, typer.Option(help="also write every row with its similarities, Parquet")] = None,
+    official: Annotated[bool, typer.Option(help="hold files against known counts and digests")] = True,
+    blind: Annotated[bool, typer.Option(help="also ask judges that see no picture")] = True,
+    likelihood: Annotated[str, typer.Option(help="language model (by vLLM) as a further blind judge")] = "",
+    attack: Annotated[int, typer.Option(help="rows per set also scored under attack on the picture", min=0)] = 0,
+    resamples: Annotated[int, typer.Option(help="bootstrap resamples behind each interval", min=100)] = 2000,
+    seed: Annotated[int, typer.Option(help="of random weights, resampling and attack", min=0)] = 0,
+    device: Annotated[str, typer.Option(help="torch device; auto = cuda when there is one")] = "auto",
+    batch: Annotated[int | None, typer.Option(help="pictures, or texts, per forward pass", min=1)] = None,
+    workers: Annotated[int, typer.Option(help="threads that decode pictures", min=0)] = 0,
+    work: Annotated[Path | None, typer.Option(help="folder that keeps embeddings, to resume and repeat")] = None,
+) -> None:
+    """Score any CLIP model on the benchmarks of a folder; needs no run."""
+    from pipeline import tables
+    from pipeline.schema import SCORES
+    from stages import evaluate, scorecard
+
+    config = evaluate.Config(
+        root=_root(root),
+        benchmarks=tuple(name.strip() for name in benchmarks.split(",") if name.strip()) or None,
+        official=official,
+        blind=blind,
+        likelihood=likelihood or None,
+        robustness={"rows": attack},
+        resamples=resamples,
+        seed=seed,
+        device=device,
+        batch=batch,
+        workers=workers,
+    )
+    asked = _asked(model, pretrained, against, activation, seed)
+    folders = {name: work / identity for name, identity in asked.digests.items()} if work else None
+    with progress.shown("eval") as bar:
+        found = evaluate.measure(asked.loads, config, folders, bar)
+    if rows is not None:
+        tables.write(rows, found.scores, SCORES)
+    if target is not None:
+        scorecard.write(target, found, asked.labels, config)
+    out.print(_table(found.aggregates, asked.labels))
+    if target is not None:
+        out.print(f"page: {target / 'eval.html'}")
+
+
+def _root(root: Path | None) -> Path:
+    if root is None:
+        raise UserError("eval", "no folder of benchmarks is given", "one, see degla data", f"--root, or ${ROOT}")
+    if not root.is_dir():
+        raise UserError("eval", f"there is no folder {root}", "a folder of benchmarks", f"--root, or ${ROOT}")
+    return root
+
+
+def _asked(model: str, pretrained: str, against: str, activation: Activation | None, seed: int) -> Asked:
+    from pipeline import clip
+
+    def load(name: str, weights: str | None, computing: str | None = None) -> "Callable[[], Clip]":
+        return partial(clip.load, name, weights, seed=seed, activation=computing)
+
+    def identity(name: str, weights: str | None, computing: str | None = None) -> str:
+        return digest([clip.model_digest(name, weights), seed, computing])
+
+    mine = (model, pretrained or None)
+    label = ":".join(filter(None, mine))
+    if activation == Activation.both:
+        if against:
+            raise UserError("eval", "--activation both and --against are both given", "one of them", "leave one out")
+        trained = clip.trained_with(*mine)
+        first = trained or "quick_gelu"
+        second = "gelu" if first == "quick_gelu" else "quick_gelu"
+        return Asked(
+            {"before": load(*mine, first), "after": lambda: clip.with_activation(load(*mine, first)(), second)},
+            {"before": first + (", as trained" if trained else ""), "after": second},
+            {"before": identity(*mine, first), "after": identity(*mine, second)},
+        )
+    computing = {Activation.quickgelu: "quick_gelu", Activation.gelu: "gelu"}.get(activation) if activation else None
+    if not against:
+        return Asked({"model": load(*mine, computing)}, {"model": label}, {"model": identity(*mine, computing)})
+    name, _, weights = (against, "", "") if against.startswith("hf-hub:") else against.partition(":")
+    theirs = (name, weights or None)
+    return Asked(
+        {"before": load(*theirs), "after": load(*mine, computing)},
+        {"before": against, "after": label},
+        {"before": identity(*theirs), "after": identity(*mine, computing)},
+    )
+
+
+def _table(aggregates: dict[str, dict[str, Any]], labels: dict[str, str]) -> Table:
+    title = "per cent right, 95 % intervals by picture"
+    compared = len(labels) == 2
+    table = Table("score", *labels.values(), title=title, title_justify="left")
+    for column in ("change", "p", "detects") if compared else ():
+        table.add_column(column)
+    for column in ("n", "says"):
+        table.add_column(column)
+    for name, one in aggregates.items():
+        cells = [with_interval(one[model]) for model in labels]
+        if compared:
+            change = one["difference"]
+            p = change.get("p_holm", change["p"])
+            cells += [with_interval(change), "" if p is None else f"{p:.3f}" + (" H" if "p_holm" in change else "")]
+            cells += ["" if change["detectable"] is None else f"{100 * change['detectable']:.1f}"]
+        n = f"{one['n']:,}" if one["n"] == one["of"] else f"{one['n']:,} of {one['of']:,}"
+        table.add_row(name, *cells, n, one["says"])
+    return table

@@ -1,0 +1,366 @@
+"""What the report says, as plain JSON data: every figure of it read from the artifacts."""
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pipeline import tables
+from pipeline.artifact import Artifact
+from pipeline.schema import NEGATIVE_TYPES, STEPS, TABLES
+from pipeline.stage import Inputs
+from stages.benchmarks import REGISTRY, registry
+from stages.checklist import checklist
+from stages.pages import signed
+
+if TYPE_CHECKING:
+    from stages.report import Config
+
+PUBLISHED = REGISTRY.parent / "published_scores.json"
+ORDER = ("pairs", "negatives", "dataset", "model", "scores")
+CARDS = ("dataset", "negatives")
+LOSSES = tuple(name for name in STEPS.names if name.endswith("loss"))
+WATCHED = (*LOSSES, "logit_scale", "lr")
+"""Columns of `steps` that get a curve."""
+
+HEADS = {"sugarcrepe": "sugarcrepe.macro7", "valse": "valse.mean11", "aro": "aro.mean4"}
+"""What `composition` takes of each benchmark, as papers' figures are stored."""
+
+OURS: dict[str, dict[str, str]] = {
+    "composition": {"title": "Composition as a whole"},
+    "robust": {
+        "title": "Under attack",
+        "measures": "the same rows, some of each set, when the picture is changed by at most a little, by projected "
+        "gradient descent against the model (stages/robustness.py; radius and steps in the settings below)",
+    },
+}
+"""Titles of what the registry does not list."""
+
+Facts = dict[str, Any]
+
+
+def gather(config: "Config", inputs: Inputs) -> Facts:
+    """Everything the page says, as plain JSON data; all of it read from the artifacts."""
+    scores = inputs["scores"].meta
+    aggregates: Mapping[str, Facts] = scores["aggregates"]
+    heads = headline(aggregates)
+    compared = json.loads(config.comparison.read_text(encoding="utf-8")) if config.comparison else None
+    return {
+        "title": config.title,
+        "types": list(NEGATIVE_TYPES),
+        "headline": heads,
+        "trade": _trade(heads, scores, compared),
+        "benchmarks": benchmarks(aggregates),
+        "published": published(aggregates, ("before", "after"), scores["official"]),
+        "ablation": compared and {"types": compared["types"], "seeds": len(compared["seeds"])},
+        "gallery": _gallery(inputs, config.examples),
+        "data": _data(inputs),
+        "generation": _generation(inputs),
+        "training": _training(inputs),
+        "models": inputs["scores"].meta["models"],
+        "notes": _notes(inputs, heads, compared),
+        "resamples": scores["resamples"],
+        "checklist": [line._asdict() for line in checklist(inputs)],
+        "cards": [kind for kind in CARDS if (inputs[kind].path / "card.html").is_file()],
+        "recipe": {one.manifest.stage: one.manifest.config for one in (inputs[kind] for kind in ORDER)},
+        "provenance": [_provenance(inputs[kind]) for kind in ORDER],
+    }
+
+
+def headline(aggregates: Mapping[str, Facts]) -> list[Facts]:
+    """The two questions: did composition go up, was what the model knew kept. In words that the interval allows.
+
+    Composition is `composition`, or the held-out negatives when no benchmark of it was there; retention is zero-shot
+    classification, or retrieval.
+    """
+    asked = (
+        ("composition", ("composition", "heldout.mean")),
+        ("retention", ("zeroshot.mean", "retrieval.mean_r1")),
+    )
+    found = []
+    for question, names in asked:
+        name = next((name for name in names if name in aggregates and aggregates[name]["n"]), None)
+        if name is None:
+            found.append(
+                {"question": question, "name": None, "verdict": "unknown", "says": "Nothing measures it here."}
+            )
+            continue
+        one = aggregates[name]
+        change = one["difference"]
+        verdict = "up" if change["low"] > 0 else "down" if change["high"] < 0 else "unclear"
+        says = _sentence(question, verdict, change)
+        found.append(
+            one | {"question": question, "name": name, "verdict": verdict, "says": says, "says_rule": one["says"]}
+        )
+    return found
+
+
+def _sentence(question: str, verdict: str, change: Facts) -> str:
+    points = f"{signed(change['value'])} points (95 % interval {signed(change['low'])} to {signed(change['high'])})"
+    if question == "composition":
+        return {
+            "up": f"The model understands composition better than before: {points}.",
+            "down": f"The model understands composition worse than before: {points}.",
+            "unclear": f"No clear change in composition: {points}; the interval includes no change.",
+        }[verdict]
+    return {
+        "up": f"Nothing was lost on the whole; the score even went up: {points}.",
+        "down": f"Part of what the model knew was forgotten: {points}.",
+        "unclear": f"No loss could be shown: {points}; the interval includes no change"
+        + (
+            f", and a true loss under {100 * change['detectable']:.1f} points could hide here."
+            if change["detectable"]
+            else "."
+        ),
+    }[verdict]
+
+
+def benchmarks(aggregates: Mapping[str, Facts]) -> list[Facts]:
+    """Aggregates by benchmark, with what the registry says of each."""
+    known = registry() | OURS
+    grouped: dict[str, list[Facts]] = {}
+    for name, facts in aggregates.items():
+        grouped.setdefault(facts["benchmark"], []).append({"name": name} | facts)
+    return [{"key": key, "about": known.get(key, {"title": key}), "rows": rows} for key, rows in grouped.items()]
+
+
+def published(aggregates: Mapping[str, Facts], models: Sequence[str], official: bool) -> Facts:
+    """What others printed under the very rule of one of our aggregates, joined only where the files are official.
+
+    Args:
+        aggregates: of the scores.
+        models: ours, by the name the aggregates know them by.
+        official: whether the files were held against the registry.
+
+    Returns {models, rows: [{name, ours by model, values by model, how by model}]}, published values in per cent.
+    """
+    facts: dict[str, Facts] = {}
+    for one in _papers() if official else ():
+        ours = aggregates.get(one["score"])
+        if ours and ours["n"] == ours["of"]:
+            row = facts.setdefault(one["score"], {"name": one["score"], "values": {}, "how": {}})
+            row["ours"] = {model: ours[model]["value"] for model in models}
+            row["values"][one["model"]] = one["value"]
+            row["how"][one["model"]] = f"{one['how']}, {one['source']}"
+    theirs = list(dict.fromkeys(model for row in facts.values() for model in row["values"]))
+    return {"models": theirs, "rows": list(facts.values())}
+
+
+def _papers() -> list[Facts]:
+    return list(json.loads(PUBLISHED.read_text(encoding="utf-8")))
+
+
+def _trade(heads: list[Facts], scores: Facts, compared: Facts | None) -> Facts | None:
+    """Composition against retention: the two models, mixtures between them, rivals, and what papers printed.
+
+    Rivals are joined only when their starting model has our starting model's scores in both questions: then they were
+    asked the same. Papers print no retention under our rule, so of them only the level of composition is known.
+    """
+    up, across = heads
+    if up["name"] is None or across["name"] is None:
+        return None
+    names = {"up": up["name"], "across": across["name"]}
+    ends = {0.0: "before", 1.0: "after"}
+    mixtures = {one["alpha"]: {key: one["scores"].get(names[key]) for key in names} for one in scores.get("curve", ())}
+    for alpha, model in ends.items() if mixtures else ():
+        mixtures[alpha] = {"up": up[model]["value"], "across": across[model]["value"]}
+    return names | {
+        "models": [{"label": one, "up": up[one], "across": across[one]} for one in ends.values()],
+        "curve": [{"alpha": alpha} | mixtures[alpha] for alpha in sorted(mixtures)],
+        "rivals": [
+            {"label": row["title"], "group": row["group"]}
+            | {key: {"value": row["mean"][name], "sd": row["sd"][name]} for key, name in names.items()}
+            for row in (compared["rows"] if compared and same_start(heads, compared) else ())
+        ],
+        "levels": _levels(up, scores),
+    }
+
+
+def same_start(heads: list[Facts], compared: Facts) -> bool:
+    """Whether a comparison's starting model has our starting model's scores in both questions, to nine digits."""
+    return all(compared["before"].get(one["name"]) == one["before"]["value"] for one in heads)
+
+
+def _levels(up: Facts, scores: Facts) -> list[Facts]:
+    """Composition of published models by our rule: the mean of what they print of every benchmark that enters ours."""
+    asked = {name.partition(".")[0] for name in scores["protocols"]} & set(HEADS)
+    if up["name"] != "composition" or not scores["official"] or up["n"] < up["of"]:
+        return []
+    if any(HEADS[name] not in scores["aggregates"] for name in asked):
+        return []
+    found: dict[str, dict[str, float]] = {}
+    for one in _papers():
+        found.setdefault(one["model"], {})[one["score"]] = one["value"] / 100
+    return [
+        {"label": model, "value": sum(values[HEADS[name]] for name in asked) / len(asked)}
+        for model, values in found.items()
+        if all(HEADS[name] in values for name in asked)
+    ]
+
+
+def _data(inputs: Inputs) -> Facts:
+    """Counts of pairs, refusals, dataset rows and leaks."""
+    pairs, dataset = inputs["pairs"], inputs["dataset"]
+    facts: Facts = {}
+    with _sql(pairs=pairs.table("pairs"), pairs_rejected=pairs.path / "pairs_rejected") as ask:
+        facts["pairs"] = ask(
+            "select split, count(*) pairs, count(distinct image_key) pictures from pairs group by 1 order by 1"
+        )
+        facts["sources"] = ask("select source, count(*) pairs from pairs group by 1 order by 1")
+        facts["pairs_rejected"] = ask(
+            "select reason, count(*) rows, min(origin) example from pairs_rejected group by 1 order by 2 desc, 1"
+        )
+    types = ", ".join(f"count({kind}) {kind}" for kind in NEGATIVE_TYPES)
+    with _sql(dataset=dataset.table("dataset"), leaks=dataset.path / "leaks") as ask:
+        facts["dataset"] = ask(f"select split, count(*) pairs, {types} from dataset group by 1 order by 1")  # noqa: S608
+        facts["leaks"] = ask(
+            "select benchmark, subset, rule, count(distinct row_id) rows from leaks group by all order by all"
+        )
+    return facts
+
+
+def _generation(inputs: Inputs) -> Facts:
+    """Who wrote the negatives, how many passed the checks by type, and what the rest failed on."""
+    with _sql(negatives=inputs["negatives"].table("negatives")) as ask:
+        counts = ask("select type, status, count(*) n from negatives group by 1, 2 order by all")
+        reasons = ask(
+            """select type, reason, count(*) n, min(text) example from negatives
+               where status = 'rejected' group by 1, 2 order by n desc, 1, 2 limit 12"""
+        )
+        tokens = ask("select sum(prompt_tokens)::bigint prompt, sum(reply_tokens)::bigint reply from negatives")[0]
+        models = [row["model"] for row in ask("select distinct model from negatives order by 1")]
+    by_type = {kind: {row["status"]: row["n"] for row in counts if row["type"] == kind} for kind in NEGATIVE_TYPES}
+    return {
+        "models": models,
+        "tokens": tokens,
+        "types": [
+            {"type": kind, "counts": found} | {"accepted": _share(found.get("accepted", 0), sum(found.values()))}
+            for kind, found in by_type.items()
+            if found
+        ],
+        "reasons": reasons,
+    }
+
+
+def _training(inputs: Inputs) -> Facts:
+    """How long it trained and where each term of the loss began and ended (mean of the first and last tenth)."""
+    model = inputs["model"]
+    if not tables.files(model.path / "steps"):
+        return {"steps": 0, "terms": []}
+    weights: Facts = model.manifest.config.get("objective", {})
+    there = tables.read(model.path / "steps").column_names
+    with _sql(steps=model.path / "steps") as ask:
+        facts = ask(
+            """select count(*) steps, max(epoch) epochs, median(samples_per_s) samples_per_s,
+                      sum(data_wait) data_wait, max(lr) peak_lr from steps"""
+        )[0]
+        terms = []
+        for name in (name for name in LOSSES if name in there):
+            (row,) = ask(
+                f"""with numbered as (select {name}, ntile(10) over (order by step) as begin,
+                                             ntile(10) over (order by step desc) as ending
+                                      from steps where not isnan({name}))
+                    select avg({name}) filter (begin = 1) as first, avg({name}) filter (ending = 1) as last
+                    from numbered"""  # noqa: S608 - a column of our own
+            )
+            if row["first"] is not None:
+                terms.append({"term": name, "weight": weights.get(name.removesuffix("_loss"))} | row)
+    return facts | {"terms": terms}
+
+
+def _notes(inputs: Inputs, heads: list[Facts], compared: Facts | None) -> list[str]:
+    """What a reader must know before believing the figures."""
+    notes = [str(note) for note in inputs["scores"].meta["notes"]]
+    for name, one in inputs["scores"].meta["aggregates"].items():
+        if one["subset"] and one["n"] < one["of"]:
+            notes.append(f"{name}: {one['n']} of {one['of']} rows scored, the pictures of the others are missing")
+    activation = {name: model.get("activation") for name, model in inputs["scores"].meta["models"].items()}
+    if len(set(activation.values())) > 1:
+        notes.append(f"the models compute different activations: {activation}")
+    if compared and not same_start(heads, compared):
+        notes.append("report.comparison began from other scores than this run, so its rows are not shown beside it")
+    return notes
+
+
+def _gallery(inputs: Inputs, examples: int) -> list[Facts]:
+    """Held-out pictures with all their negatives and both models' margins: as many wins as losses, the clearest first.
+
+    A margin is similarity to the caption minus similarity to the negative; above 0 is right.
+    """
+    views = {"scores": inputs["scores"].table("scores"), "dataset": inputs["dataset"].table("dataset")}
+    with _sql(**views) as ask:
+        rows = ask(
+            """with margins as (
+                 select row_id, subset, model, similarities[1] - similarities[2] as margin from scores
+                 where benchmark = 'heldout' and similarities is not null),
+               told as (
+                 select row_id, subset, max(margin) filter (model = 'before') as before,
+                        max(margin) filter (model = 'after') as after from margins group by 1, 2)
+               select dataset.*, told.subset as type, before, after from told
+               join dataset on pair_id = row_id where before is not null and after is not null
+               order by pair_id, type"""
+        )
+    cards: dict[str, Facts] = {}
+    for row in rows:
+        card = cards.setdefault(
+            row["pair_id"],
+            {key: row[key] for key in ("pair_id", "image_key", "image_uri", "caption")} | {"negatives": []},
+        )
+        found = {"type": row["type"], "text": row[row["type"]], "before": row["before"], "after": row["after"]}
+        card["negatives"].append(found)
+    for card in cards.values():
+        card["negatives"].sort(key=lambda one: NEGATIVE_TYPES.index(one["type"]))
+        card["won"] = sum(one["after"] > 0 >= one["before"] for one in card["negatives"])
+        card["lost"] = sum(one["before"] > 0 >= one["after"] for one in card["negatives"])
+    moved = {pair: sum(one["after"] - one["before"] for one in card["negatives"]) for pair, card in cards.items()}
+    wins = sorted(
+        (c for c in cards.values() if c["won"] > c["lost"]), key=lambda c: (c["lost"] - c["won"], -moved[c["pair_id"]])
+    )
+    losses = sorted(
+        (c for c in cards.values() if c["lost"] > c["won"]), key=lambda c: (c["won"] - c["lost"], moved[c["pair_id"]])
+    )
+    half = min(len(losses), examples // 2)
+    chosen = _different_pictures(wins, examples - half) + _different_pictures(losses, half)
+    return chosen or _different_pictures(list(cards.values()), examples)
+
+
+def _different_pictures(cards: list[Facts], most: int) -> list[Facts]:
+    """The first cards, no picture and no caption twice."""
+    pictures = {card["image_key"]: card for card in reversed(cards)}.values()
+    captions = {card["caption"]: card for card in pictures}.values()
+    return list(captions)[::-1][:most]
+
+
+def _provenance(artifact: Artifact) -> Facts:
+    """Where an artifact comes from: settings, versions, machine and time."""
+    manifest = artifact.manifest
+    seconds = (datetime.fromisoformat(manifest.finished) - datetime.fromisoformat(manifest.started)).total_seconds()
+    keep = (
+        "stage",
+        "stage_version",
+        "fingerprint",
+        "config",
+        "inputs",
+        "git",
+        "hardware",
+        "packages",
+        "rows",
+        "started",
+    )
+    return {"kind": manifest.kind, "seconds": seconds} | {key: getattr(manifest, key) for key in keep}
+
+
+def _share(part: int, whole: int) -> float | None:
+    return part / whole if whole else None
+
+
+@contextmanager
+def _sql(**folders: Path) -> Iterator[Callable[[str], list[Facts]]]:
+    """Ask SQL of tables by name and get rows as dicts; a table that is not there is empty."""
+    with tables.connect({name: folder for name, folder in folders.items() if tables.files(folder)}) as connection:
+        for name, folder in folders.items():
+            if not tables.files(folder):
+                connection.register(name, TABLES[name].empty_table())
+        yield lambda query: list(connection.sql(query).to_arrow_table().to_pylist())
