@@ -100,8 +100,7 @@ def attack(
     def similar(image_BCHW: "Tensor") -> "Tensor":
         return torch.einsum("bd,bkd->bk", encode_image(clip.model, normalise(clip, image_BCHW)), options)
 
-    with torch.no_grad():
-        untouched_BK = similar(clean_BCHW)
+    untouched_BK = similar(clean_BCHW.clone().requires_grad_(True)).detach()  # with a gradient: the same kernels
     worst_BK = untouched_BK.clone()
     noise_BCHW = torch.rand(clean_BCHW.shape, generator=torch.Generator().manual_seed(seed)).to(encoder.device)
     image_BCHW = (clean_BCHW + settings.eps * (2 * noise_BCHW - 1)).clamp(0, 255)

@@ -161,6 +161,33 @@ def test_the_activation_is_kept_and_checked(tmp_path: Path, arch: dict) -> None:
         clip.load(str(tmp_path / "saved"))
 
 
+def test_a_file_that_does_not_say_its_activation_must_be_asked_for_one(tmp_path: Path) -> None:
+    """OpenAI's and NegCLIP's files under ViT-B-32 are the trap: they would silently compute GELU."""
+    bare = tmp_path / "negclip.pt"
+    bare.write_bytes(b"weights")
+    assert clip.trained_with("ViT-B-32", str(bare)) is None
+    assert clip.trained_with("ViT-B-32-quickgelu", str(bare)) == "quick_gelu"
+    assert clip.trained_with("ViT-B-32", "openai") == "quick_gelu"
+    assert clip.trained_with("ViT-B-32", "laion2b_e16") == clip.trained_with("ViT-B-32") == "gelu"
+    with pytest.raises(UserError, match="does not say whether it was trained with GELU or QuickGELU"):
+        clip.load("ViT-B-32", str(bare))
+    for model, weights, wrong in (("ViT-B-32", "openai", "gelu"), ("ViT-B-32-quickgelu", str(bare), "gelu")):
+        with pytest.raises(UserError, match="trained with activation 'quick_gelu' and would be used with 'gelu'"):
+            clip.load(model, weights, activation=wrong)
+
+
+def test_the_other_activation_changes_embeddings_and_back_again_nothing(tmp_path: Path, arch: dict) -> None:
+    quick = clip.load(folder_with(tmp_path / "quick", arch, quick_gelu=True), seed=1)
+    gelu = clip.with_activation(quick, "gelu")
+    texts = ["a red cup", "two dogs"]
+    assert gelu.description["activation"] == "gelu" and quick.description["activation"] == "quick_gelu"
+    assert not torch.equal(clip.embed_texts(quick, texts), clip.embed_texts(gelu, texts))
+    back = clip.with_activation(gelu, "quick_gelu")
+    assert torch.equal(clip.embed_texts(quick, texts), clip.embed_texts(back, texts))
+    plain = clip.load(folder_with(tmp_path / "plain", arch), seed=1)
+    assert torch.equal(clip.embed_texts(plain, texts), clip.embed_texts(gelu, texts)), "as if built with GELU"
+
+
 def test_other_preprocessing_is_refused(tiny: clip.Clip, tmp_path: Path) -> None:
     clip.save(tiny, tmp_path)
     config = json.loads((tmp_path / clip.CONFIG).read_text())

@@ -1,9 +1,10 @@
 import dataclasses
 import json
 import shutil
+import sys
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pyarrow as pa
@@ -122,6 +123,21 @@ def test_one_encoding_per_distinct_picture_and_text(road: SmallRoad, tmp_path: P
     for name, distinct in (("pictures", pictures), ("texts", texts)):
         (encoded,) = (tmp_path / ".work/before").glob(f"{name}-*.npy")
         assert len(np.load(encoded)) == len(distinct)
+
+
+def test_mixtures_are_scored_between_start_and_trained(road: SmallRoad, tmp_path: Path) -> None:
+    scores, meta = run(road, tmp_path, benchmarks=("sugarcrepe", "zeroshot"), curve=(0.5, 0.999999), blind=False)
+    assert set(scores["model"].unique().to_pylist()) == {"before", "after", "mix:0.5", "mix:0.999999"}
+    (half, nearly) = meta["curve"]
+    assert [half["alpha"], nearly["alpha"]] == [0.5, 0.999999]
+    assert nearly["scores"] == {name: one["after"]["value"] for name, one in meta["aggregates"].items()}
+    assert set(meta["models"]) == {"before", "after", "mix:0.5", "mix:0.999999"}
+
+
+def test_attacked_rows_stand_beside_the_others(road: SmallRoad, tmp_path: Path) -> None:
+    _, meta = run(road, tmp_path, benchmarks=("zeroshot",), robustness={"rows": 3, "steps": 2}, blind=False)
+    found = meta["aggregates"]["robust.zeroshot.mean"]
+    assert found["n"] == 3 and {"before", "after", "difference"} <= set(found)
 
 
 # -- scoring -----------------------------------------------------------------------------------------------------------
@@ -337,6 +353,42 @@ def test_the_classifier_never_learns_from_the_picture_it_judges() -> None:
 
 def test_the_classifier_abstains_on_few_pictures() -> None:
     assert blind.ngrams(foils(10, "x {}")) == [None] * 10
+
+
+class Longest:
+    """A language model that finds long texts likely; it notes what it read."""
+
+    read: ClassVar[list[str]] = []
+    open: ClassVar[int] = 0
+
+    def __init__(self, model: str, **_: Any) -> None:
+        type(self).open += 1
+
+    def likelihood(self, texts: list[str]) -> list[float]:
+        self.read.extend(texts)
+        return [float(len(text)) for text in texts]
+
+    def close(self) -> None:
+        type(self).open -= 1
+
+
+def test_a_language_model_judges_each_text_once(tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.setattr("stages.engine.Engine", Longest)
+    asked = [foils(30, "a cup number {} that is longer"), foils(30, "a cup")]
+    judge = blind.likelihood("some/model", asked, tmp_path, silent)
+    assert right(judge(asked[0])) == 0 and right(judge(asked[1])) == 1
+    texts = {text for subset in asked for row in subset.rows for text in row.texts}
+    assert sorted(Longest.read) == sorted(texts) and Longest.open == 0
+    monkeypatch.setattr("stages.engine.Engine", None)  # what was read is kept: no engine is needed any more
+    assert blind.likelihood("some/model", asked, tmp_path, silent)(asked[0]) == judge(asked[0])
+
+
+def test_a_language_model_that_is_not_there_is_one_line(tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.setitem(sys.modules, "vllm", None)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    (tmp_path / "vllm.py").write_text("raise ImportError('No module named vllm')")
+    with pytest.raises(UserError, match=r"^evaluate: vLLM with model .*vllm.*evaluate.likelihood=null"):
+        blind.likelihood("data/language_model", [foils(2, "x {}")], tmp_path, silent)
 
 
 REAL = Path(__file__).parents[3] / "shared" / "benchmarks" / "sugarcrepe"
