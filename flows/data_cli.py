@@ -1,6 +1,7 @@
 """`degla data`: which benchmarks there are, whether a folder holds them whole, and getting them."""
 
 import sys
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Annotated
 
@@ -27,14 +28,11 @@ def show(
     from stages import fetch, inventory
     from stages.benchmarks import registry
 
-    table = Table("benchmark", "licence", "rows", "pictures", "measures")
+    there = ("files", "rows", "pictures") if root else ()
+    table = Table("benchmark", "licence", *there, "measures")
     for name in inventory.named(names or []):
         facts = registry()[name]
-        found = inventory.standing(name, root, official=False) if root else None
-        there = bool(found and found.there)
-        rows = f"{sum(found.rows.values()):,}" if found and there else "-"
-        pictures = f"{found.pictures:,} of {found.named:,}" if found and there else "-"
-        table.add_row(name, facts["licence"], rows, pictures, facts["measures"])
+        table.add_row(name, facts["licence"], *(_there(name, root) if root else ()), facts["measures"])
     out.print(table)
     for name in names or ():
         facts = registry()[name]
@@ -44,6 +42,18 @@ def show(
                 out.print(f"  {key:9} {facts[key]}", markup=False)
         for file in fetch.files(name, Path()):
             out.print(f"  {'archive' if file.into else 'file':9} {file.path}  {file.url}", markup=False)
+
+
+def _there(name: str, root: Path) -> tuple[str, str, str]:
+    """Files, rows and pictures of a benchmark below a root."""
+    from stages import fetch, inventory
+
+    known = [file for file in fetch.files(name, root) if not file.pictures]
+    files = f"{sum(file.is_there for file in known)} of {len(known)}" if known else "-"
+    found = inventory.standing(name, root, official=False)
+    if not found.there:
+        return files, "-", "-"
+    return files, f"{sum(found.rows.values()):,}", f"{found.pictures:,} of {found.named:,}"
 
 
 @app.command()
@@ -73,6 +83,7 @@ def fetch(
     names: Annotated[list[str], typer.Argument(help="benchmarks")],
     root: Root,
     pictures: Annotated[bool, typer.Option("--pictures", help="also archives of pictures, many gigabytes")] = False,
+    only: Annotated[str, typer.Option(help="only paths like this, e.g. 'zeroshot/cifar10/*'")] = "*",
     yes: Annotated[bool, typer.Option("--yes", help="do not ask")] = False,
 ) -> None:
     """Download what can be downloaded, after saying what and under which licence; goes on where it was stopped."""
@@ -84,7 +95,7 @@ def fetch(
     for name in inventory.named(names):
         facts = registry()[name]
         out.print(f"[bold]{facts['title']}[/]: licence {facts['licence']}; pictures: {facts['pictures']}")
-        known = downloads.files(name, root)
+        known = [file for file in downloads.files(name, root) if fnmatch(str(file.path.relative_to(root)), only)]
         missing = [file for file in known if not file.is_there and (pictures or not file.pictures)]
         for file in missing:
             out.print(f"  {file.url}\n    -> {file.path}", markup=False)

@@ -2,8 +2,6 @@ import json
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from pipeline.errors import UserError
 from stages import benchmarks
@@ -112,16 +110,3 @@ def test_absent_benchmark_and_absent_pictures(root: Path) -> None:
         path.unlink()
     with pytest.raises(UserError, match="none of the 3 pictures of valse is there"):
         benchmarks.load("valse", root, official=False)
-
-
-text = st.text(max_size=12)
-
-
-@given(rows=st.dictionaries(text, st.one_of(st.none(), text, st.dictionaries(text, text, max_size=3)), max_size=4))
-@settings(max_examples=50, deadline=None)
-def test_any_json_is_rows_or_a_user_error(rows: dict[str, object], tmp_path_factory: pytest.TempPathFactory) -> None:
-    folder = tmp_path_factory.mktemp("any") / "sugarcrepe"
-    folder.mkdir()
-    (folder / "swap_att.json").write_text(json.dumps(rows))
-    with pytest.raises(UserError):
-        benchmarks.load("sugarcrepe", folder.parent, official=False)
