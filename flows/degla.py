@@ -13,7 +13,13 @@ from typing import Any, Literal
 from uuid import UUID
 
 from prefect import flow, get_run_logger, task
-from prefect.artifacts import create_markdown_artifact, create_progress_artifact, update_progress_artifact
+from prefect.artifacts import (
+    create_link_artifact,
+    create_markdown_artifact,
+    create_progress_artifact,
+    create_table_artifact,
+    update_progress_artifact,
+)
 from prefect.client.schemas.objects import State, TaskRun
 from prefect.concurrency.sync import concurrency
 from prefect.states import Completed, Failed
@@ -21,11 +27,13 @@ from prefect.task_runners import ThreadPoolTaskRunner
 from prefect.tasks import Task
 
 from flows import progress, road
+from flows.terminal import with_interval
 from pipeline.artifact import Store
 from pipeline.errors import TransientError, UserError
 from pipeline.stage import Progress
 
 GPU_STAGES = ("generate", "train", "evaluate")
+SCORES_SAY = "Per cent right with 95 % intervals by picture; p of single sets is Holm-adjusted within a benchmark."
 StageName = Literal["ingest", "generate", "assemble", "train", "evaluate", "report"]
 
 
@@ -142,11 +150,31 @@ def _progress(name: str) -> Iterator[Progress]:
 
 
 def _artifacts(store: Store, run: str) -> None:
-    report = store.linked(run, "report")
+    """The report, a link to its page, and the headline with every set as a table, in Prefect's UI."""
+    scores, report = store.linked(run, "scores"), store.linked(run, "report")
+    if scores is not None:
+        create_table_artifact(_scores(scores.meta["aggregates"]), f"degla-scores-{_key(run)}", SCORES_SAY)
     if report is not None:
         create_markdown_artifact(
             (report.path / "report.md").read_text(encoding="utf-8"), key=f"degla-report-{_key(run)}"
         )
+        page = store.run(run) / "report" / "report.html"
+        create_link_artifact(page.as_uri(), link_text=str(page), key=f"degla-page-{_key(run)}")
+
+
+def _scores(aggregates: dict[str, Any]) -> list[dict[str, Any]]:
+    return [
+        {
+            "score": name,
+            **{side: with_interval(one[side]) for side in ("before", "after")},
+            "change": with_interval(one["difference"]),
+            "p": one["difference"].get("p_holm", one["difference"]["p"]),
+            "n": one["n"],
+            "of": one["of"],
+        }
+        for name, one in aggregates.items()
+        if one["headline"] or one["subset"]
+    ]
 
 
 def _key(run: str) -> str:

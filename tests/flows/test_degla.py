@@ -7,6 +7,7 @@ import pytest
 from prefect.testing.utilities import prefect_test_harness
 
 from flows.degla import degla
+from tests.stages import small_road
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -55,3 +56,23 @@ def test_several_workers_make_one_artifact_together(home: Path, tiny_recipe: Pat
     state = degla("tiny", str(tiny_recipe), ["generate.workers=3"], ["ingest", "generate"], return_state=True)
     assert state.is_completed(), state.message
     assert len(list((home / "store" / "negatives").glob("*/manifest.json"))) == 1
+
+
+def test_scores_report_and_page_appear_as_artifacts(home: Path) -> None:
+    from prefect.client.orchestration import get_client
+    from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey
+
+    made = small_road.scored(small_road.build(home, 12))
+    for artifact in made.artifacts.values():
+        made.store.link("small", artifact)
+    assert degla("small", "demo", [], ["report"], return_state=True).is_completed()
+    with get_client(sync_client=True) as client:
+        found = {
+            one.key: one
+            for one in client.read_artifacts(artifact_filter=ArtifactFilter(key=ArtifactFilterKey(like_="-small")))
+        }
+    assert {key: one.type for key, one in found.items()} == {
+        "degla-scores-small": "table", "degla-report-small": "markdown", "degla-page-small": "markdown",
+    }  # fmt: skip
+    assert (home / "small" / "report" / "report.html").as_uri() in str(found["degla-page-small"].data)
+    assert "sugarcrepe.swap_att" in str(found["degla-scores-small"].data)

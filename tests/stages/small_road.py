@@ -1,6 +1,7 @@
 """A small finished road for the tests of evaluate and report: real files, real artifacts, a real (random) open_clip."""
 
 import json
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from PIL import Image, ImageDraw
 from pipeline import clip, tables
 from pipeline.artifact import Artifact, Store, now
 from pipeline.schema import DATASET, LEAKS, NEGATIVE_TYPES, NEGATIVES, PAIRS, PAIRS_REJECTED, STEPS
+from pipeline.stage import silent
 
 COLOURS = ("red", "green", "blue", "yellow", "black", "white")
 TOWER = {
@@ -191,6 +193,22 @@ def build(home: Path, pairs: int = 24) -> SmallRoad:
         ("model", {"start": start}, fill_model, "train"),
     ):
         road.artifacts[kind] = road.publish(kind, meta, fill, stage)
+    return road
+
+
+def scored(road: SmallRoad, **config: Any) -> SmallRoad:
+    """The same road with its scores."""
+    from stages import evaluate
+
+    out = road.store.home / "scored"
+    out.mkdir()
+    meta = evaluate.run(evaluate.Config(resamples=200, **config), road.artifacts, out, silent)
+
+    def fill(partial: Path) -> None:
+        for part in out.glob("*.parquet"):
+            shutil.copy(part, partial)
+
+    road.artifacts["scores"] = road.publish("scores", meta, fill, "evaluate")
     return road
 
 

@@ -11,29 +11,21 @@ import pytest
 
 from pipeline import tables
 from pipeline.artifact import Artifact
+from pipeline.errors import UserError
 from pipeline.schema import DATASET
 from pipeline.stage import silent
-from stages import evaluate, report
+from stages import report
+from stages.checklist import checklist
 from stages.report import Config
 from stages.report_facts import headline
-from tests.stages.small_road import SmallRoad, build
+from tests.stages.small_road import SmallRoad, build, scored
 
 NASTY = '<script>alert(1)</script> | **bold** & "quoted" [link](x) `code`'
 
 
 @pytest.fixture(scope="module")
 def road(tmp_path_factory: pytest.TempPathFactory) -> SmallRoad:
-    road = build(tmp_path_factory.mktemp("home"))
-    out = road.store.home / "scored"
-    out.mkdir()
-    meta = evaluate.run(evaluate.Config(resamples=200), road.artifacts, out, silent)
-
-    def fill(partial: Path) -> None:
-        for part in out.glob("*.parquet"):
-            shutil.copy(part, partial)
-
-    road.artifacts["scores"] = road.publish("scores", meta, fill, "evaluate")
-    return road
+    return scored(build(tmp_path_factory.mktemp("home")), curve=(0.5,))
 
 
 @pytest.fixture(scope="module")
@@ -230,6 +222,115 @@ def test_published_scores_are_joined_by_rule_and_only_on_the_official_files(road
     assert rows["sugarcrepe.swap_att"]["values"]["DeGLA"] == 82.1
     assert "sugarcrepe.macro7" not in rows, "two of seven subsets are another rule"
     assert "sugarcrepe.swap_att" not in {row["name"] for row in published(official=True, n=3)["rows"]}
+
+
+def as_comparison(road: SmallRoad, path: Path, **changes: Any) -> Path:
+    """comparison.json as an ablation over this very road's benchmarks would write it, with one rival."""
+    found = road.artifacts["scores"].meta["aggregates"]
+    names = ("composition", "zeroshot.mean")
+    mean = {name: found[name]["after"]["value"] for name in names}
+    rival = {"name": "negclip", "title": "NegCLIP's loss", "group": "rivals", "mean": mean, "sd": dict.fromkeys(names)}
+    before = {name: one["before"]["value"] for name, one in found.items()} | changes
+    lost = {"swap_nouns": {"sugarcrepe.swap_att": 0.05, "valse.plurals": None}}
+    path.write_text(json.dumps({"rows": [rival], "before": before, "types": lost, "seeds": [1, 2, 3]}))
+    return path
+
+
+def test_rivals_of_an_ablation_from_the_same_start_stand_beside_the_run(road: SmallRoad, tmp_path: Path) -> None:
+    compared = as_comparison(road, tmp_path / "comparison.json")
+    report.run(Config(comparison=compared), road.artifacts, tmp_path, silent)
+    facts = json.loads((tmp_path / "report.json").read_text())
+    assert [one["label"] for one in facts["trade"]["rivals"]] == ["NegCLIP's loss"]
+    text = " ".join(parsed(tmp_path / "report.html").text)
+    assert "NegCLIP's loss" in text and "What each negative type gives" in text
+    assert (tmp_path / "figures/types.svg").exists()
+
+
+def test_an_ablation_from_another_start_is_not_joined(road: SmallRoad, tmp_path: Path) -> None:
+    compared = as_comparison(road, tmp_path / "comparison.json", composition=0.123)
+    report.run(Config(comparison=compared), road.artifacts, tmp_path, silent)
+    facts = json.loads((tmp_path / "report.json").read_text())
+    assert facts["trade"]["rivals"] == []
+    assert any("began from other scores" in note for note in facts["notes"])
+    with pytest.raises(UserError, match=r"report: there is no .*absent.json"):
+        report.outside(Config(comparison=tmp_path / "absent.json"))
+
+
+def test_the_curve_runs_from_start_over_mixtures_to_the_trained_model(road: SmallRoad, page: Path) -> None:
+    trade = json.loads((page / "report.json").read_text())["trade"]
+    found = road.artifacts["scores"].meta
+    assert [one["alpha"] for one in trade["curve"]] == [0, 0.5, 1]
+    assert [one["up"] for one in trade["curve"]] == [
+        found["aggregates"]["composition"]["before"]["value"],
+        found["curve"][0]["scores"]["composition"],
+        found["aggregates"]["composition"]["after"]["value"],
+    ]
+
+
+def test_published_composition_is_the_mean_of_what_papers_print(road: SmallRoad, tmp_path: Path) -> None:
+    """Levels are drawn only where every benchmark of our composition is official, whole and printed by the paper."""
+    meta = json.loads(json.dumps(road.artifacts["scores"].meta)) | {"official": True}
+    for name in ("sugarcrepe.macro7", "valse.mean11", "aro.mean4"):
+        meta["aggregates"][name] = meta["aggregates"]["composition"] | {"headline": None}
+    found = dataclasses.replace(
+        road.artifacts["scores"], manifest=road.artifacts["scores"].manifest.model_copy(update={"meta": meta})
+    )
+    report.run(Config(), {**road.artifacts, "scores": found}, tmp_path, silent)
+    levels = {
+        one["label"]: one["value"] for one in json.loads((tmp_path / "report.json").read_text())["trade"]["levels"]
+    }
+    assert levels["DeGLA"] == pytest.approx((89.2 + 74.1 + 86.1) / 300, abs=1e-3)
+    assert "READ-CLIP" not in levels, "it prints no mean over VALSE's files"
+
+
+def lines(road: SmallRoad, **changed: Artifact) -> dict[str, bool | None]:
+    return {line.says: line.holds for line in checklist({**road.artifacts, **changed})}
+
+
+def altered(artifact: Artifact, **manifest: Any) -> Artifact:
+    return dataclasses.replace(artifact, manifest=artifact.manifest.model_copy(update=manifest))
+
+
+def test_each_line_of_the_checklist_follows_the_manifests(road: SmallRoad) -> None:
+    scores, model = road.artifacts["scores"], road.artifacts["model"]
+    said = lines(road)
+    assert said["Every artifact was made from the ones shown here"] is True
+    assert said["Similarities are fp32"] is True and said["Every row was scored"] is True
+    assert said["Benchmark files are the official ones, by count and digest"] is False
+    assert said["No step was lost to infinities"] is None, "this model's manifest does not say"
+
+    def meta(**changes: Any) -> Artifact:
+        return altered(scores, meta=json.loads(json.dumps(scores.meta)) | changes)
+
+    other = {"before": {"activation": "quick_gelu"}, "after": {"activation": "gelu"}}
+    for changed, says in (
+        ({"scores": altered(scores, inputs={"model": "another"})}, "Every artifact was made from the ones shown here"),
+        ({"model": altered(model, git={"commit": "f" * 40, "dirty": False})}, "One commit made everything"),
+        ({"model": altered(model, git={"commit": "f" * 40, "dirty": True})}, "No file of that commit was changed"),
+        ({"model": altered(model, packages={"torch": "0.1"})}, "One version of each package made everything"),
+        ({"model": altered(model, meta=model.meta | {"not_finite": 2})}, "No step was lost to infinities"),
+        ({"scores": meta(models=other)}, "All models compute one activation, recorded with their weights"),
+        ({"scores": meta(protocols={"a.b": "choice;bf16;d"})}, "Similarities are fp32"),
+        ({"scores": meta(protocols={"a.b": "choice;bf16;d"})}, "Each set names what a tie counts as"),
+    ):
+        assert lines(road, **changed)[says] is False, says
+
+
+def test_every_loss_of_a_rival_has_its_curve(road: SmallRoad, page: Path) -> None:
+    terms = [row["term"] for row in json.loads((page / "report.json").read_text())["training"]["terms"]]
+    assert {"loss", "base_loss", "rank_loss", "fisher_loss", "contrast_distill_loss"} < set(terms)
+
+
+def test_cards_are_linked_where_they_are(road: SmallRoad, page: Path, tmp_path: Path) -> None:
+    links = [a.get("href") for tag, a in parsed(page / "report.html").tags if tag == "a"]
+    assert not any(str(link).startswith("../") for link in links)
+    shutil.copytree(road.artifacts["dataset"].path, tmp_path / "dataset")
+    (tmp_path / "dataset" / "card.html").write_text("card")
+    carded = dataclasses.replace(road.artifacts["dataset"], path=tmp_path / "dataset")
+    report.run(Config(examples=0), {**road.artifacts, "dataset": carded}, tmp_path / "report", silent)
+    links = [str(a.get("href")) for tag, a in parsed(tmp_path / "report/report.html").tags if tag == "a"]
+    (link,) = (link for link in links if link.startswith("../"))
+    assert (tmp_path / "report" / link).read_text() == "card"
 
 
 def test_missing_pictures_become_a_note(road: SmallRoad, tmp_path: Path) -> None:
