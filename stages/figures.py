@@ -161,9 +161,7 @@ def trade(facts: Mapping[str, Any]) -> str:
         for one in line[1:-1]:
             h, v = 100 * one["across"], 100 * one["up"]
             axes.plot(h, v, "D", color=AFTER, mfc="white", ms=4.5)
-            axes.annotate(
-                f"α {one['alpha']:g}", (h, v), xytext=(6, -10), textcoords="offset points", color=AFTER, size=8
-            )
+            axes.annotate(f"α {one['alpha']:g}", (h, v), xytext=(6, 3), textcoords="offset points", color=AFTER, size=8)
         for number, one in enumerate(facts["rivals"], start=1):
             x, y, colour = one["across"], one["up"], GROUPS[one["group"]]
             h, v = 100 * x["value"], 100 * y["value"]
@@ -177,7 +175,9 @@ def trade(facts: Mapping[str, Any]) -> str:
             axes.plot([100 * x["low"], 100 * x["high"]], [v, v], color=colour, lw=1.4)
             axes.plot([h, h], [100 * y["low"], 100 * y["high"]], color=colour, lw=1.4)
             axes.plot(h, v, "o", color=colour, mfc=face, ms=7)
-            axes.annotate(one["label"], (h, v), xytext=(7, 6), textcoords="offset points", color=colour, weight="bold")
+            lift = -14 if one["label"] == "before" else 7
+            place = {"xytext": (-7, lift), "textcoords": "offset points", "ha": "right"}
+            axes.annotate(one["label"], (h, v), color=colour, weight="bold", **place)
         axes.margins(0.25)
         for one in facts["levels"]:
             edge = axes.get_yaxis_transform()

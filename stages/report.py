@@ -71,22 +71,29 @@ def draw(facts: Facts, inputs: Inputs) -> dict[str, Facts]:
 
     found: dict[str, Facts] = {}
     subsets = [row for benchmark in facts["benchmarks"] for row in benchmark["rows"] if row["subset"]]
+    kept = [row for row in subsets if row["benchmark"].endswith(RETENTION)]
     by_family = {
-        "composition": [row for row in subsets if row["benchmark"] not in ("heldout", "robust", *RETENTION)],
+        "composition": [row for row in subsets if row["benchmark"] not in ("heldout", "robust") and row not in kept],
         "heldout": [row for row in subsets if row["benchmark"] == "heldout"],
-        "retention": [row for row in subsets if row["benchmark"] in RETENTION],
-        "robust": [row for row in subsets if row["benchmark"] == "robust"],
+        "retention": kept,
     }
+    attacked = [
+        row for one in facts["benchmarks"] if one["key"] == "robust" for row in one["rows"] if not row["subset"]
+    ]
     titles = {
         "composition": "Composition, by subset",
         "heldout": "Held-out negatives, by type",
         "retention": "What the model knew, by set",
-        "robust": "Under attack, by set",
     }
     for name, rows in by_family.items():
         if rows:
             lines = [(_short(row["name"]), row["before"], row["after"], row["chance"]) for row in rows]
             found[name] = _figure(figures.before_after(lines), titles[name], _alt(rows))
+    if attacked:
+        lines = [(row["name"], row["before"], row["after"], row["chance"]) for row in attacked]
+        found["robust"] = _figure(
+            figures.before_after(lines), "Under attack, and the same rows untouched", _alt(attacked)
+        )
     if subsets:
         cells = [
             (_short(row["name"]), _blind(row), row["before"]["value"], row["after"]["value"], row["difference"])
@@ -95,7 +102,7 @@ def draw(facts: Facts, inputs: Inputs) -> dict[str, Facts]:
         ]
         alt = "One line per set: blind judge, before, after, and the change; the numbers are in the tables"
         found["overview"] = _figure(figures.overview(cells), "Every set at a glance", alt)
-    if kept := by_family["retention"]:
+    if kept:
         changed = [(_short(row["name"]), row["difference"]) for row in kept]
         found["forgetting"] = _figure(figures.changes(changed), "Forgetting, by set", _alt(kept))
     if trade := facts["trade"]:
