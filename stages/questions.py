@@ -35,6 +35,10 @@ class Part(NamedTuple):
     column: str
     row: int
 
+    def __repr__(self) -> str:
+        """The same in every process: kept embeddings are named by it."""
+        return f"{self.read.__name__}({self.column!r}, {self.row})"
+
 
 @dataclass(frozen=True)
 class Picture:
