@@ -175,11 +175,19 @@ def _unit(x_BD: "Tensor") -> "Tensor":
 def embed_texts(
     clip: Clip, texts: Sequence[str], batch: int = 256, device: str = "cpu", progress: Progress = silent
 ) -> "Tensor":
-    """Texts -> `text_ND`, fp32 on the CPU, L2 norm 1, in the order given; encoded by length, so padding stays small."""
+    """Texts -> `text_ND`, fp32 on the CPU, L2 norm 1, in the order given.
+
+    Texts that begin alike are encoded together, because they share that work; where a tower cannot share, texts of one
+    length, so that padding stays small.
+    """
     import torch
 
+    from pipeline import prefix_tree
+
     tokens = clip.tokenize(list(texts))
-    order = sorted(range(len(tokens)), key=lambda index: len(tokens[index]))
+    tower: Any = getattr(clip.model, "text", clip.model)
+    shares = hasattr(tower, "token_embedding") and prefix_tree.fits(tower.transformer)
+    order = sorted(range(len(tokens)), key=lambda index: tokens[index] if shares else [len(tokens[index])])
     found: list[Tensor] = []
     with torch.inference_mode():
         for start in range(0, len(order), batch):

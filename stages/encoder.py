@@ -106,7 +106,7 @@ class Encoder:
         first: dict[tuple[int, ...], str] = {}
         for text, row in zip(distinct, tokens, strict=True):
             first.setdefault(row, text)
-        ordered = [first[row] for row in sorted(first, key=lambda row: (len(row), row))]
+        ordered = [first[row] for row in sorted(first)]  # so that texts of a piece begin alike, see embed_texts
 
         def embed(piece: Sequence[str]) -> Any:
             return embed_texts(self.clip, piece, batch=self.batch, device=self.device)
