@@ -140,7 +140,7 @@ def _download(file: File, progress: Progress) -> None:
         done = start if resumed else 0
         total = done + int(answer.headers.get("Content-Length", 0))
         with file.part.open("ab" if resumed else "wb") as handle:
-            for piece in answer.iter_raw(CHUNK):
+            for piece in answer.iter_raw():
                 handle.write(piece)
                 done += len(piece)
                 progress(f"bytes of {file.download.name.lstrip('.')}", done, max(total, done))
@@ -196,6 +196,5 @@ def _members(archive: Path) -> Iterator[tuple[str, IO[bytes]]]:
         return
     with tarfile.open(archive) as opened:
         for member in opened:
-            content = opened.extractfile(member) if member.isreg() else None
-            if content is not None:
-                yield member.name, content
+            if member.isreg() and (inside := opened.extractfile(member)):
+                yield member.name, inside

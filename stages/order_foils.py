@@ -45,8 +45,7 @@ def textblob_tagger() -> Tagger:
     """TextBlob's PatternTagger with the project's lexicon (stages/words.py); its word lists ship with the package."""
     from stages import words
 
-    lists = sorted(path for path in files("textblob").joinpath("en").iterdir() if path.name.endswith(".txt"))
-    read = [Path(str(path)) for path in lists] + [words.LEXICON, Path(words.__file__)]
+    read = [*sorted(Path(str(files("textblob") / "en")).glob("*.txt")), words.LEXICON, Path(words.__file__)]
 
     def tag(caption: str) -> list[tuple[str, str]]:
         return [(word.lower, word.tag) for word in words.parse(caption) if word.is_word]

@@ -99,7 +99,8 @@ def _torchvision(folder: Path, facts: dict[str, Any]) -> Subset:
 
 def spoken(label: str, facts: dict[str, Any]) -> str:
     """What a class is called in a prompt, from torchvision's label."""
-    plain = label.translate(str.maketrans(dict.fromkeys(facts.get("spaces", ""), " ")))
+    spaces: str = facts.get("spaces", "")
+    plain = label.translate(str.maketrans(spaces, " " * len(spaces)))
     return str(facts["names"].get(label, plain))
 
 
