@@ -2,20 +2,18 @@
 
 import os
 import sys
-import tomllib
-import urllib.request
-from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any, cast, get_args
 
 import typer
 from rich.table import Table
 
-from flows import data_cli, evaluation, inspection, plan, road
+from flows import data_cli, evaluation, inspection, plan, progress, road
 from flows import recipe as recipes
+from flows import serve as local
 from flows.terminal import out, with_interval
-from pipeline.artifact import Store, now
-from pipeline.errors import UserError
+from pipeline.artifact import MANIFEST, Store
+from pipeline.errors import TransientError, UserError
 
 app = typer.Typer(
     help="Captions to hard negatives to a CLIP that understands composition: run it, inspect it, rerun any stage.",
@@ -30,10 +28,10 @@ Set = Annotated[list[str], typer.Option("--set", help="section.field=value; may 
 
 
 def main() -> None:
-    """Entry point: a user's mistake is one line on stderr and exit status 2."""
+    """Entry point: a user's mistake, or a fault that retries did not outlast, is one line on stderr and status 2."""
     try:
         app()
-    except UserError as error:
+    except (UserError, TransientError) as error:
         print(error, file=sys.stderr)
         sys.exit(2)
     except BrokenPipeError:
@@ -71,16 +69,11 @@ def run(
     road.check(store, run_name, resolved, stages)
     road.keep_recipe(store, run_name, resolved)
     states = [state for state in road.standing(store, run_name, resolved) if state.stage in stages]
-    started = now()
+    before = _made(store, run_name)
     # Nothing to do needs no flow run, hence no embedded server (half a minute on a small machine).
     if force or any(state.state != "current" for state in states):
-        _prefect_environment(store)
-        from flows.degla import degla
-
-        state: Any = degla(run_name, "", [], stages, force, return_state=True)
-        if not state.is_completed():
-            state.result()
-    _closing(store, run_name, stages, started)
+        _walk(store, run_name, stages, force)
+    _closing(store, run_name, stages, before)
 
 
 @app.command()
@@ -142,6 +135,26 @@ def why(name: Name, recipe: Annotated[str, typer.Option(help="against this recip
     store = Store.default()
     for stage, reason in inspection.why(store, name, road.run_recipe(store, name, recipe, overrides)):
         out.print(f"{stage:9} {reason}", markup=False)
+
+
+@app.command()
+def gc(
+    yes: Annotated[bool, typer.Option("--yes/--dry-run", help="delete; without it, only list")] = False,
+    replies: Annotated[bool, typer.Option("--replies", help="also a language model's replies no run can use")] = False,
+) -> None:
+    """What may be deleted: what no run links to, was made from, or would go on from, and no process is writing."""
+    from flows import garbage
+
+    store = Store.default()
+    found = garbage.find(store, replies=replies)
+    for one in found:
+        out.print(
+            f"{one.size / 2**20:10,.1f} MiB  {one.path.relative_to(store.home.resolve())}  ({one.why})", markup=False
+        )
+    if yes:
+        garbage.delete(store, found)
+    did = "deleted" if yes else "to gain; delete with: degla gc --yes" if found else "to gain"
+    out.print(f"{sum(one.size for one in found) / 2**20:10,.1f} MiB  {did}")
 
 
 @app.command()
@@ -217,17 +230,34 @@ def recipe(
 @app.command()
 def serve(port: Annotated[int, typer.Option(help="port of the server")] = 4200) -> None:
     """Start a local Prefect server, a process work pool, a worker and the deployments; Ctrl-C stops them all."""
-    store = Store.default()
-    _prefect_environment(store, f"http://127.0.0.1:{port}/api")
-    from flows.serve import serve as start
+    local.serve(Store.default(), port)
 
-    start(store, port)
+
+def _walk(store: Store, run_name: str, stages: list[str], force: bool) -> None:
+    """Run the flow; when Prefect's server is lost on the way, the stages that are left without it."""
+    before = _made(store, run_name)
+    local.find_server(store)
+    import httpx
+
+    from flows.degla import degla
+
+    try:
+        state: Any = degla(run_name, "", [], stages, force, return_state=True)
+    except httpx.HTTPError as error:
+        print(f"run: lost Prefect's server ({error}); going on without it", file=sys.stderr)
+        resolved = road.run_recipe(store, run_name, "")
+        for name in stages:
+            again = force and _made(store, run_name)[name] == before[name]
+            road.run_stage(store, run_name, resolved, name, lambda name=name: progress.shown(name), force=again)
+        return
+    if not state.is_completed():
+        state.result()
 
 
 def _compare(store: Store, name: str, rows: list[str], jobs: int, overrides: list[str]) -> None:
     """Run a plan's rows with its seeds and print the comparison."""
     plan.cells(plan.load(name, rows), Path(name).stem, overrides)
-    _prefect_environment(store)
+    local.find_server(store)
     from flows.ablation import ablation
 
     state: Any = ablation(name, rows, [], overrides, jobs, return_state=True)
@@ -248,48 +278,20 @@ def _stages(only: list[str], start: str, until: str) -> list[str]:
     return [name for position, name in enumerate(road.STAGES) if name in names and first <= position <= last]
 
 
-def _prefect_environment(store: Store, url: str | None = None) -> None:
-    """Settings Prefect reads at import: everything it keeps goes below the home, and nothing leaves the machine."""
-    home = store.home / "prefect"
-    defaults = {
-        "PREFECT_HOME": home,
-        "PREFECT_RESULTS_LOCAL_STORAGE_PATH": home / "storage",
-        "PREFECT_SERVER_MEMO_STORE_PATH": home / "memo_store.toml",
-        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-        "DO_NOT_TRACK": "1",
-        # The terminal shows our bars and our one-line errors; Prefect's own log goes to its server.
-        "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",
-        "PREFECT_LOGGING_HANDLERS_DEBUG_LEVEL": "CRITICAL",
-    }
-    for key, value in defaults.items():
-        os.environ.setdefault(key, str(value))
-    home.mkdir(parents=True, exist_ok=True)
-    if url:
-        os.environ["PREFECT_API_URL"] = url
-    elif not _answers(os.environ.get("PREFECT_API_URL") or _configured_url()):
-        os.environ["PREFECT_API_URL"] = ""  # Prefect then starts its embedded server on SQLite
+def _made(store: Store, run_name: str) -> dict[str, tuple[int, int] | None]:
+    """Stage -> inode and time of the manifest the run holds: another one when the stage made its artifact anew."""
+    paths = {name: store.run(run_name) / stage.makes / MANIFEST for name, stage in road.STAGES.items()}
+    stats = {name: path.stat() if path.exists() else None for name, path in paths.items()}
+    return {name: (stat.st_ino, stat.st_mtime_ns) if stat else None for name, stat in stats.items()}
 
 
-def _configured_url() -> str | None:
-    with suppress(OSError, KeyError, tomllib.TOMLDecodeError), Path("prefect.toml").open("rb") as handle:
-        return str(tomllib.load(handle)["api"]["url"])
-    return None
-
-
-def _answers(url: str | None) -> bool:
-    if url:
-        with suppress(OSError, ValueError), urllib.request.urlopen(f"{url}/health", timeout=2) as reply:  # noqa: S310
-            return bool(reply.status == 200)
-    return False
-
-
-def _closing(store: Store, run_name: str, stages: list[str], started: str) -> None:
+def _closing(store: Store, run_name: str, stages: list[str], before: dict[str, tuple[int, int] | None]) -> None:
     """What became of each stage, the scores before and after, and where the report is."""
     for name in stages:
         artifact = store.linked(run_name, road.STAGES[name].makes)
         if artifact is not None:
             rows = ", ".join(f"{count:,} rows of {kind}" for kind, count in artifact.manifest.rows.items())
-            did = "made" if artifact.manifest.finished >= started else "reused"
+            did = "reused" if _made(store, run_name)[name] == before[name] else "made"
             where = store.run(run_name) / artifact.manifest.kind
             out.print(f"{name:9} {did:7} {where}" + (f"  ({rows})" if rows else ""), style="dim")
     scores, report = store.linked(run_name, "scores"), store.linked(run_name, "report")

@@ -12,6 +12,7 @@ from functools import partial
 from typing import Any, Literal
 from uuid import UUID
 
+import httpx
 from prefect import flow, get_run_logger, task
 from prefect.artifacts import (
     create_link_artifact,
@@ -121,7 +122,7 @@ def degla(
             else:  # one makes the artifact, the others help it
                 for future in [stage.submit(name, run, force and first == 0) for first in range(workers)]:
                     future.result()
-    except UserError as error:
+    except (UserError, TransientError) as error:
         get_run_logger().error("%s", error)
         return Failed(message=str(error), data=error)
     _artifacts(store, run)
@@ -140,10 +141,24 @@ def _working(name: str) -> Iterator[Progress]:
 
 @contextmanager
 def _progress(name: str) -> Iterator[Progress]:
-    key: UUID = create_progress_artifact(progress=0.0, key=f"degla-{name}", description=f"{name}: starting")  # type: ignore[assignment]
+    """Progress in the terminal and, as long as Prefect's server answers, in an artifact there."""
+    logger = get_run_logger()
+    key: UUID | None = None
+    is_watched = True
 
     def tell(line: str, share: float) -> None:
-        update_progress_artifact(key, progress=round(100 * share, 1), description=f"{name}: {line}")
+        nonlocal key, is_watched
+        if not is_watched:
+            return
+        percent, text = round(100 * share, 1), f"{name}: {line}"
+        try:
+            if key is None:
+                key = create_progress_artifact(progress=percent, key=f"degla-{name}", description=text)  # type: ignore[assignment]
+            else:
+                update_progress_artifact(key, progress=percent, description=text)
+        except httpx.HTTPError as error:
+            is_watched = False  # each call would wait a minute for the server to come back
+            logger.warning("%s goes on without progress here: Prefect's server does not answer (%s)", name, error)
 
     with progress.shown(name) as bar:
         yield progress.both(bar, progress.throttled(tell))

@@ -8,6 +8,7 @@ from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from typing import Literal, NamedTuple
 
+from flows import serve
 from pipeline.artifact import Store
 
 
@@ -82,10 +83,8 @@ def _disk(store: Store) -> Finding:
 
 
 def _server() -> Finding:
-    from flows.cli import _answers, _configured_url
-
-    url = os.environ.get("PREFECT_API_URL") or _configured_url()
-    if _answers(url):
+    url = serve.configured_url()
+    if serve.answers(url):
         return Finding("ok", "prefect server", f"answers at {url}")
     return Finding("note", "prefect server", "none answers; degla run uses an embedded one; fix: make serve")
 

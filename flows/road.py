@@ -4,6 +4,7 @@ What is on disk decides: an artifact whose fingerprint is there, complete and un
 stage runs. A stage takes its inputs from the run's links, so the same function serves the whole road and one stage.
 """
 
+import errno
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -13,13 +14,15 @@ from uuid import uuid4
 from flows import recipe as recipes
 from flows.recipe import Recipe
 from pipeline.artifact import Artifact, Store, digest, now
-from pipeline.errors import BusyError, UserError
+from pipeline.errors import BusyError, TransientError, UserError
 from pipeline.stage import Inputs, Progress, Stage
 from stages import assemble, evaluate, generate, ingest, report, train
 
 STAGES: dict[str, Stage[Any]] = {
     module.STAGE.name: module.STAGE for module in (ingest, generate, assemble, train, evaluate, report)
 }
+TRANSIENT = {errno.EIO, errno.EAGAIN, errno.EINTR, errno.EBUSY, errno.ETIMEDOUT, errno.ESTALE, errno.ECONNRESET}
+"""What a disk or a network says that may say otherwise in a moment."""
 MAKER = {stage.makes: stage.name for stage in STAGES.values()}
 
 
@@ -128,21 +131,23 @@ def run_stage(
     Raises:
         UserError: see each stage; also when an input is missing, or another process makes the same artifact and cannot
             be helped.
+        TransientError: a fault of a disk, a network or an engine that may pass by itself.
     """
     stage = STAGES[name]
     config = getattr(recipe, name)
     inputs = inputs_of(store, run, stage)
     decided = identity(stage, config, inputs)
     fingerprint = digest(decided)
-    found = None if force else store.find(stage.makes, fingerprint)
+    found = None if force else _take(store, run, stage.makes, fingerprint)
     made = False
     while found is None:
         try:
             with store.build(stage.makes, fingerprint) as partial:
-                found = None if force else store.find(stage.makes, fingerprint)  # made while we waited for the lock
+                # Another process may have made it before we had the lock.
+                found = None if force else _take(store, run, stage.makes, fingerprint)
                 if found is None:
                     with working() as progress:
-                        found, made = _make(store, stage, config, inputs, decided, partial, progress), True
+                        found, made = _make(store, run, stage, config, inputs, decided, partial, progress), True
         except BusyError:
             if stage.assist is None:
                 raise
@@ -151,13 +156,22 @@ def run_stage(
                 stage.assist(config, inputs, partial, progress)
                 progress("waiting for the process that makes it", 0, 1)
                 store.wait(stage.makes, fingerprint)
-            found = store.find(stage.makes, fingerprint)
-    store.link(run, found)
+            found = _take(store, run, stage.makes, fingerprint)
     return Outcome(name, found, not made)
+
+
+def _take(store: Store, run: str, kind: str, fingerprint: str) -> Artifact | None:
+    """Link the artifact into the run if it is there, complete and unaltered."""
+    with store.settled():
+        found = store.find(kind, fingerprint)
+        if found is not None:
+            store.link(run, found)
+    return found
 
 
 def _make(
     store: Store,
+    run: str,
     stage: Stage[Any],
     config: Any,
     inputs: Inputs,
@@ -168,20 +182,23 @@ def _make(
     started = now()
     try:
         meta = stage.run(config, inputs, partial, progress)
-        return store.publish(
-            partial,
-            manifest={
-                **decided,
-                "kind": stage.makes,
-                "fingerprint": digest(decided),
-                "config": config.model_dump(mode="json"),
-                "meta": meta,
-                "started": started,
-            },
-        )
+        manifest = {
+            **decided,
+            "kind": stage.makes,
+            "fingerprint": digest(decided),
+            "config": config.model_dump(mode="json"),
+            "meta": meta,
+            "started": started,
+        }
+        with store.settled():
+            made = store.publish(partial, manifest=manifest)
+            store.link(run, made)
+        return made
     except OSError as error:
         if error.filename is None and error.errno is None:
             raise
+        if error.errno in TRANSIENT:
+            raise TransientError(f"{stage.name}: {error.strerror} ({error.filename}), even when tried again") from error
         raise UserError(
             stage.name,
             f"{error.strerror} ({error.filename})",

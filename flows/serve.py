@@ -1,29 +1,106 @@
-"""A whole local Prefect in one command: server, process work pool, deployments, worker. Ctrl-C stops all of it."""
+"""Prefect's processes: the server `degla run` brings along, and `degla serve`: server, work pool, deployments, worker.
 
+Every process started here ends with this one, even when this one is killed with -9.
+"""
+
+import atexit
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
-import urllib.error
+import tomllib
 import urllib.request
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from pipeline.artifact import Store
 from pipeline.errors import UserError
 
 START_SECONDS = 180
+_CHILD = """
+import os, runpy, sys
+from pipeline.lifeline import die_with
+die_with(int(sys.argv.pop(1)))
+runpy.run_module(sys.argv.pop(1), run_name="__main__", alter_sys=True)
+"""
+
+
+def settings(store: Store, url: str | None = None) -> None:
+    """Set what Prefect reads at import: everything it keeps goes below the home, and nothing leaves the machine.
+
+    Args:
+        store: whose home it is.
+        url: of the API; None leaves the choice to the environment and to prefect.toml.
+    """
+    home = store.home / "prefect"
+    defaults = {
+        "PREFECT_HOME": home,
+        "PREFECT_RESULTS_LOCAL_STORAGE_PATH": home / "storage",
+        "PREFECT_SERVER_MEMO_STORE_PATH": home / "memo_store.toml",
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "DO_NOT_TRACK": "1",
+        # The terminal shows our bars and our one-line errors; Prefect's own log goes to its server.
+        "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",
+        "PREFECT_LOGGING_HANDLERS_DEBUG_LEVEL": "CRITICAL",
+    }
+    for key, value in defaults.items():
+        os.environ.setdefault(key, str(value))
+    (home / "logs").mkdir(parents=True, exist_ok=True)
+    if url:
+        os.environ["PREFECT_API_URL"] = url
+
+
+def configured_url() -> str | None:
+    """The API's address by the environment, else by prefect.toml in the current folder."""
+    if url := os.environ.get("PREFECT_API_URL"):
+        return url
+    with suppress(OSError, KeyError, tomllib.TOMLDecodeError), Path("prefect.toml").open("rb") as handle:
+        return str(tomllib.load(handle)["api"]["url"])
+    return None
+
+
+def answers(url: str | None) -> bool:
+    """Whether a Prefect server answers at that address."""
+    if url:
+        with suppress(OSError, ValueError), urllib.request.urlopen(f"{url}/health", timeout=2) as reply:  # noqa: S310
+            return bool(reply.status == 200)
+    return False
+
+
+def find_server(store: Store) -> None:
+    """Prefect's settings for this process, with the configured server where it answers, else one of our own.
+
+    Prefect would start one by itself, but that outlives a caller killed with -9. Call before `prefect` is imported: our
+    own server ends with the interpreter, after Prefect has sent it its last logs and states.
+    Raises UserError when our own does not start.
+    """
+    settings(store)
+    if answers(configured_url()):
+        return
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    os.environ["PREFECT_API_URL"] = url = f"http://127.0.0.1:{port}/api"
+    application = ("--factory", "prefect.server.api.server:create_app", "--log-level", "error")
+    # As Prefect starts its own: without the UI and without the services that only schedules need.
+    small = {"PREFECT_UI_ENABLED": "0", "PREFECT__SERVER_EPHEMERAL": "1", "PREFECT__SERVER_FINAL": "1"}
+    log = store.home / "prefect" / "logs" / "embedded.log"
+    stack = ExitStack()
+    atexit.register(stack.close)
+    words = [*application, "--host", "127.0.0.1", "--port", str(port)]
+    _wait(stack.enter_context(_child("uvicorn", words, log, small)), url, log)
 
 
 def serve(store: Store, port: int) -> None:
     """Run until interrupted. Raises UserError when the port is taken or a part does not start."""
     logs = store.home / "prefect" / "logs"
-    logs.mkdir(parents=True, exist_ok=True)
-    health = f"http://127.0.0.1:{port}/api/health"
-    if _healthy(health):
+    url = f"http://127.0.0.1:{port}/api"
+    settings(store, url)
+    if answers(url):
         raise UserError(
             "serve", f"a Prefect server already answers on port {port}", "a free port", "degla serve --port N"
         )
@@ -31,14 +108,16 @@ def serve(store: Store, port: int) -> None:
         signal.signal(stop, signal.default_int_handler)
     with ExitStack() as stack:
         server = stack.enter_context(
-            _child(["server", "start", "--host", "127.0.0.1", "--port", str(port)], logs / "server.log")
+            _child("prefect", ["server", "start", "--host", "127.0.0.1", "--port", str(port)], logs / "server.log")
         )
-        _wait(server, health, logs / "server.log")
+        _wait(server, url, logs / "server.log")
         _prefect("work-pool", "create", "degla-local", "--type", "process", "--overwrite")
         if shutil.which("nvidia-smi"):
             _prefect("gcl", "create", "gpu", "--limit", "1", tolerate="already exists")
         _prefect("--no-prompt", "deploy", "--all")
-        worker = stack.enter_context(_child(["worker", "start", "--pool", "degla-local"], logs / "worker.log"))
+        worker = stack.enter_context(
+            _child("prefect", ["worker", "start", "--pool", "degla-local"], logs / "worker.log")
+        )
         print(
             f"serving on http://127.0.0.1:{port} (logs in {logs})\n"
             "in another terminal:  prefect deployment run degla/full --watch\n"
@@ -63,11 +142,20 @@ def _prefect(*words: str, tolerate: str = "") -> None:
 
 
 @contextmanager
-def _child(words: Sequence[str], log: Path) -> Iterator[subprocess.Popen[bytes]]:
-    """A Prefect process in its own session, so that leaving the block ends it and whatever it started."""
-    with log.open("ab") as sink:
+def _child(
+    module: str, words: Sequence[str], log: Path, environment: Mapping[str, str] = {}
+) -> Iterator[subprocess.Popen[bytes]]:
+    """`python -m module words...` in its own session, so that leaving the block ends it and whatever it started."""
+    root = str(Path(__file__).resolve().parent.parent)
+    path = os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH"))))
+    with log.open("wb") as sink:
         process = subprocess.Popen(
-            [sys.executable, "-m", "prefect", *words], stdout=sink, stderr=sink, start_new_session=True
+            [sys.executable, "-c", _CHILD, str(os.getpid()), module, *words],
+            stdin=subprocess.DEVNULL,
+            stdout=sink,
+            stderr=sink,
+            start_new_session=True,
+            env={**os.environ, **environment, "PYTHONPATH": path},
         )
     try:
         yield process
@@ -82,20 +170,10 @@ def _child(words: Sequence[str], log: Path) -> Iterator[subprocess.Popen[bytes]]
                 continue
 
 
-def _wait(server: subprocess.Popen[bytes], health: str, log: Path) -> None:
+def _wait(process: subprocess.Popen[bytes], url: str, log: Path) -> None:
     deadline = time.monotonic() + START_SECONDS
-    while time.monotonic() < deadline:
-        if server.poll() is not None:
-            break
-        if _healthy(health):
+    while process.poll() is None and time.monotonic() < deadline:
+        if answers(url):
             return
-        time.sleep(0.5)
+        time.sleep(0.2)
     raise UserError("serve", "the Prefect server did not start", f"health within {START_SECONDS} s", f"see {log}")
-
-
-def _healthy(url: str) -> bool:
-    try:
-        with urllib.request.urlopen(url, timeout=2) as reply:  # noqa: S310 - loopback
-            return bool(reply.status == 200)
-    except (OSError, urllib.error.URLError):
-        return False

@@ -16,7 +16,7 @@ import platform
 import shutil
 import subprocess
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
@@ -57,6 +57,12 @@ class Manifest(BaseModel):
     hardware: dict[str, Any]
     started: str
     finished: str
+    seal: str = ""
+    """Digest of all the rest; empty in manifests from before there were seals."""
+
+    def sealed(self) -> "Manifest":
+        """The same with its seal."""
+        return self.model_copy(update={"seal": digest(json.loads(self.model_dump_json(exclude={"seal"})))})
 
 
 @dataclass(frozen=True)
@@ -146,16 +152,12 @@ class Store:
         UserError when the home cannot be written.
         """
         target, partial = self.folder(kind, fingerprint), self.partial(kind, fingerprint)
-        try:
-            partial.mkdir(parents=True, exist_ok=True)
-            lock = (target.with_name(f"{fingerprint}.lock")).open("w")
-        except OSError as error:
-            raise UserError(
-                "store", f"cannot write {target}: {error.strerror}", "a writable folder", "set DEGLA_HOME"
-            ) from error
-        with lock:
+        with ExitStack() as stack:
             try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                with self.settled():
+                    partial.mkdir(parents=True, exist_ok=True)
+                    lock = stack.enter_context(_lock_of(target).open("w"))
+                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 raise BusyError(
                     "store",
@@ -163,12 +165,33 @@ class Store:
                     "one writer per artifact",
                     "wait for it, then run the same command again",
                 ) from None
+            except OSError as error:
+                raise UserError(
+                    "store", f"cannot write {target}: {error.strerror}", "a writable folder", "set DEGLA_HOME"
+                ) from error
             yield partial
 
     def wait(self, kind: str, fingerprint: str) -> None:
         """Until no process is making that artifact any more."""
-        with self.folder(kind, fingerprint).with_name(f"{fingerprint}.lock").open("w") as lock:
+        with _lock_of(self.folder(kind, fingerprint)).open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
+
+    def is_busy(self, folder: Path) -> bool:
+        """Whether a live process makes the artifact of that folder, finished or partial, right now."""
+        with suppress(FileNotFoundError), _lock_of(folder).open() as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return True
+        return False
+
+    @contextmanager
+    def settled(self, *, alone: bool = False) -> Iterator[None]:
+        """While an artifact is found or published, and linked, nothing is deleted; `alone`: the other way round."""
+        self.home.mkdir(parents=True, exist_ok=True)
+        with (self.home / ".lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX if alone else fcntl.LOCK_SH)
+            yield
 
     def publish(self, partial: Path, *, manifest: Mapping[str, Any]) -> Artifact:
         """Turn a finished working folder into the artifact: scratch removed, files hashed, manifest last, renamed."""
@@ -184,7 +207,7 @@ class Store:
             hardware=_hardware(),
             finished=now(),
             **manifest,
-        )
+        ).sealed()
         for name in complete.files:
             _fsync(partial / name)
         unfinished = partial / f".{MANIFEST}.tmp"
@@ -231,13 +254,19 @@ class Store:
         (self.run(run) / kind).unlink(missing_ok=True)
 
 
+def _lock_of(folder: Path) -> Path:
+    return folder.with_name(f"{folder.name.removesuffix('.partial')}.lock")
+
+
 def verified(folder: Path) -> Artifact | None:
     """Read an artifact and check every file against its manifest; None when anything is missing or altered."""
     try:
         folder = folder.resolve()
         manifest = Manifest.model_validate_json((folder / MANIFEST).read_bytes())
-        intact = manifest.format == FORMAT and all(
-            file_sha256(folder / name) == sha256 for name, sha256 in manifest.files.items()
+        intact = (
+            manifest.format == FORMAT
+            and manifest.seal in ("", manifest.sealed().seal)
+            and all(file_sha256(folder / name) == sha256 for name, sha256 in manifest.files.items())
         )
     except (OSError, ValidationError):
         return None

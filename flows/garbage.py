@@ -1,0 +1,137 @@
+"""What of a home may be deleted: nothing that a run links to, reads, or would go on from; nothing in a writer's hands.
+
+Replies of a language model were paid for: they are offered only when asked for, and only when no run's recipe can use
+them.
+"""
+
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from pydantic import ValidationError
+
+from flows import road
+from pipeline.artifact import MANIFEST, Artifact, Manifest, Store, digest
+from pipeline.errors import UserError
+from stages.generator import prompts_of, source
+
+
+class Garbage(NamedTuple):
+    """One folder or file that may be deleted."""
+
+    path: Path
+    why: str
+    size: int
+
+
+def find(store: Store, *, replies: bool = False) -> list[Garbage]:
+    """What may be deleted, and why.
+
+    Args:
+        store: whose home it is.
+        replies: also paid-for replies that no run's recipe can use.
+    """
+    wanted = _wanted(store)
+    with store.settled(alone=True):
+        found = list(_unused(store, wanted, replies))
+    return [Garbage(path, why, _size(path)) for path, why in found]
+
+
+def delete(store: Store, found: list[Garbage]) -> None:
+    """Delete what is still garbage now; meanwhile no artifact is taken up or published."""
+    wanted, named = _wanted(store), {one.path for one in found}
+    with store.settled(alone=True):
+        for path, _ in list(_unused(store, wanted, True)):
+            if path not in named:
+                continue
+            if path.is_dir():
+                (path / MANIFEST).unlink(missing_ok=True)  # killed here, the rest is no artifact
+                shutil.rmtree(path)
+            else:
+                path.unlink()
+
+
+def _unused(store: Store, wanted: set[tuple[str, str]], replies: bool) -> Iterator[tuple[Path, str]]:
+    folders = sorted(path for path in (store.home.resolve() / "store").glob("*/*") if path.is_dir())
+    made = {path: manifest for path in folders if (manifest := _manifest(path)) and path.suffix != ".partial"}
+    kept = _kept(store, made)
+    busy = {path for path in folders if store.is_busy(path)}
+    # What a stage at work reads stays, whatever its run links to by now.
+    read = {
+        kind
+        for stage in road.STAGES.values()
+        for path in busy
+        if stage.makes == path.parent.name
+        for kind in stage.needs
+    }
+    for path in folders:
+        if path in busy or path in kept:
+            continue
+        if path.suffix == ".partial":
+            if not wanted & {(path.parent.name, path.stem), (path.parent.name, "")}:
+                yield path, "begun and left, and no run's recipe leads to it"
+        elif path not in made:
+            yield path, "has no manifest"
+        elif path.parent.name not in read:
+            yield path, "no run links to it, or to what was made from it"
+    yield from _replies(store, replies)
+    for path in sorted((store.home.resolve() / "prefect" / "storage").glob("*")):
+        yield path, "an error Prefect kept, which nothing reads"
+
+
+def _manifest(folder: Path) -> Manifest | None:
+    try:
+        return Manifest.model_validate_json((folder / MANIFEST).read_bytes())
+    except (OSError, ValidationError):
+        return None
+
+
+def _kept(store: Store, made: dict[Path, Manifest]) -> set[Path]:
+    """Artifacts that a run links to, and whatever those were made from."""
+    kept = {path.resolve() for path in store.home.glob("*/*") if path.is_symlink()}
+    contents = {path: (manifest.kind, Artifact(path, manifest).digest) for path, manifest in made.items()}
+    while True:
+        read = {item for path in kept & made.keys() for item in made[path].inputs.items()}
+        grown = kept | {path for path, content in contents.items() if content in read}
+        if grown == kept:
+            return kept
+        kept = grown
+
+
+def _wanted(store: Store) -> set[tuple[str, str]]:
+    """Kind and fingerprint of what the runs' recipes lead to; "" stands for all of a kind where that is not known."""
+    found = set()
+    for run in store.runs():
+        for name, stage in road.STAGES.items():
+            try:
+                config = getattr(road.run_recipe(store, run, ""), name)
+                identity = road.identity(stage, config, road.inputs_of(store, run, stage))
+                found.add((stage.makes, digest(identity)))
+            except UserError:
+                found.add((stage.makes, ""))
+    return found
+
+
+def _replies(store: Store, paid_too: bool) -> Iterator[tuple[Path, str]]:
+    usable: set[str] = set()
+    for run in store.runs():
+        try:
+            config = road.run_recipe(store, run, "").generate
+            inputs = road.inputs_of(store, run, road.STAGES["generate"])
+            usable |= {digest(source(config, prompt, inputs)) for prompt in prompts_of(config).values()}
+        except UserError:
+            return  # what that run could use is not known
+    for folder in sorted(store.home.resolve().glob("replies/*/*")):
+        about = folder / "about.json"
+        if folder.name in usable or not about.exists():
+            continue
+        is_paid = json.loads(about.read_text(encoding="utf-8"))["backend"] != "rules"
+        if paid_too or not is_paid:
+            yield folder, f"{'paid-for replies' if is_paid else 'replies by rules'} that no run's recipe can use"
+
+
+def _size(path: Path) -> int:
+    files = (file for file in path.rglob("*") if file.is_file()) if path.is_dir() else iter([path])
+    return sum(file.stat().st_size for file in files)
