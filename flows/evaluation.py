@@ -140,13 +140,12 @@ def _asked(model: str, pretrained: str, against: str, activation: Activation | N
 
 
 def _table(aggregates: dict[str, dict[str, Any]], labels: dict[str, str]) -> Table:
-    title = "per cent right, 95 % intervals by picture"
     compared = len(labels) == 2
-    table = Table("score", *labels.values(), title=title, title_justify="left")
-    for column in ("change", "p", "detects") if compared else ():
-        table.add_column(column)
-    for column in ("n", "says"):
-        table.add_column(column)
+    title = "per cent right, 95 % intervals by picture" + ("; H: Holm-adjusted" if compared else "")
+    table = Table(title=title, title_justify="left")
+    table.add_column("score", no_wrap=True)
+    for heading in (*labels.values(), *(("change", "p", "detects") if compared else ()), "n"):
+        table.add_column(heading)
     for name, one in aggregates.items():
         cells = [with_interval(one[model]) for model in labels]
         if compared:
@@ -155,5 +154,5 @@ def _table(aggregates: dict[str, dict[str, Any]], labels: dict[str, str]) -> Tab
             cells += [with_interval(change), "" if p is None else f"{p:.3f}" + (" H" if "p_holm" in change else "")]
             cells += ["" if change["detectable"] is None else f"{100 * change['detectable']:.1f}"]
         n = f"{one['n']:,}" if one["n"] == one["of"] else f"{one['n']:,} of {one['of']:,}"
-        table.add_row(name, *cells, n, one["says"])
+        table.add_row(name, *cells, n)
     return table

@@ -102,10 +102,10 @@ def _duration(seconds: float) -> str:
 
 
 def _breakable(name: str) -> Any:
-    """A name that may wrap after its dots, dashes and underscores."""
+    """A name that may wrap after its dots, dashes, underscores and slashes."""
     from markupsafe import Markup, escape
 
-    return Markup(re.sub(r"([._-])", r"\1<wbr>", str(escape(name))))
+    return Markup(re.sub(r"([._/:-])", r"\1<wbr>", str(escape(name))))
 
 
 def _markdown(text: Any) -> str:
