@@ -65,6 +65,9 @@ def check(root: Root, names: Names = None, official: Official = True) -> None:
         found = [
             inventory.standing(name, root, official=official, progress=bar) for name in inventory.named(names or [])
         ]
+    strangers = [] if names else inventory.strangers(root)
+    for folder in strangers:
+        out.print(f"{folder.name:20} is no benchmark and is passed over")
     there = [one for one in found if one.there or names]
     if not there:
         out.print(f"{root} holds no benchmark; see: degla data list")

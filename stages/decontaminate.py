@@ -54,11 +54,12 @@ def benchmark_rows(root: Path, names: list[str]) -> pa.Table:
             for subset in benchmarks.LOADERS[name](root / name):
                 for row in subset.rows:
                     path = row.picture.path if row.picture else None
+                    numbered = path and subset.rule != "classify"  # those sets number their pictures for themselves
                     yield {
                         "benchmark": name,
                         "subset": subset.name,
                         "row_id": row.row_id,
-                        "file": path.name if path else None,
+                        "file": Path(row.image_key).name if numbered else None,
                         "path": str(path) if path else None,
                         "texts": list(row.texts),
                     }

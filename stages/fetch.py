@@ -35,7 +35,7 @@ class File:
         checksum: (algorithm, hex digest) of what is downloaded; None = not known.
         into: folder an archive is unpacked into; None = no archive.
         strip: leading folders left off the archive's members.
-        only: pattern of the members that are wanted.
+        only: pattern of the members that are wanted, after stripping; * crosses folders.
         pictures: it holds pictures, and is large.
     """
 
@@ -98,12 +98,16 @@ def fetch(file: File, progress: Progress = silent) -> None:
     if file.is_there:
         return
     if not (file.into and file.download.exists()):
-        file.download.parent.mkdir(parents=True, exist_ok=True)
         try:
+            file.download.parent.mkdir(parents=True, exist_ok=True)
             _download(file, progress)
         except httpx.HTTPError as error:
             raise UserError(
                 "data", f"{file.url} broke off: {error!r}", "an answer", "the same command; it goes on from there"
+            ) from error
+        except OSError as error:
+            raise UserError(
+                "data", f"{file.part} cannot be written: {error}", "room, and leave to write", "the same command"
             ) from error
         try:
             check(file.part, file.checksum)
@@ -168,7 +172,7 @@ def _unpack(file: File, progress: Progress) -> None:
             if name.startswith("/") or ".." in parts or "\\" in name:
                 raise UserError("data", f"{file.url} holds {name!r}", "members below one folder", "do not use it")
             kept = PurePosixPath(*parts[file.strip :])
-            if kept.parts and fnmatch(kept.name, file.only):
+            if kept.parts and fnmatch(str(kept), file.only):
                 target = file.into / kept
                 target.parent.mkdir(parents=True, exist_ok=True)
                 with target.open("wb") as handle:

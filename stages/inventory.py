@@ -65,6 +65,13 @@ def standing(name: str, root: Path, *, official: bool = True, progress: Progress
     return Standing(name, True, rows, len(files) - len(absent), len(files), tuple(problems))
 
 
+def strangers(root: Path) -> list[Path]:
+    """Folders of a root that are no benchmark's, such as one with a misspelt name."""
+    return (
+        sorted(path for path in root.iterdir() if path.is_dir() and path.name not in LOADERS) if root.is_dir() else []
+    )
+
+
 @contextmanager
 def _noted(problems: list[UserError]) -> Iterator[None]:
     try:

@@ -4,8 +4,11 @@ import hashlib
 import io
 import os
 import re
+import subprocess
+import sys
 import tarfile
 import threading
+import time
 import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
@@ -31,6 +34,10 @@ class Server:
     stops_after: int | None = None
     ranges: bool = True
     etags: bool = True
+    hold: threading.Event = field(default_factory=threading.Event)
+
+    def __post_init__(self) -> None:
+        self.hold.set()
 
     def etag(self, name: str) -> str:
         return f'"{hashlib.sha256(self.files[name]).hexdigest()[:8]}"'
@@ -64,6 +71,8 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()
             self.wfile.write(body[: state.stops_after])
+            self.wfile.flush()
+            state.hold.wait(30)
             self.close_connection = True
 
         def log_message(self, *args: Any) -> None:
@@ -104,6 +113,27 @@ def test_a_connection_that_breaks_goes_on_where_it_stopped(server: Server, file:
     fetch(file)
     assert file.path.read_bytes() == CONTENT
     assert server.asked == [None, "bytes=100000-", "bytes=200000-"]
+
+
+def test_a_killed_process_loses_nothing_that_came(server: Server, file: File) -> None:
+    server.stops_after = 100_000
+    server.hold.clear()
+    script = (
+        "from pathlib import Path; from stages.fetch import File, fetch; "
+        f"fetch(File(Path({str(file.path)!r}), {file.url!r}, {file.checksum!r}))"
+    )
+    process = subprocess.Popen([sys.executable, "-c", script])
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline and not (file.part.exists() and file.part.stat().st_size):
+        time.sleep(0.02)
+    process.kill()
+    process.wait()
+    came = file.part.stat().st_size
+    assert 0 < came <= 100_000 and not file.path.exists()
+    server.stops_after = None
+    server.hold.set()
+    fetch(file)
+    assert file.path.read_bytes() == CONTENT and server.asked == [None, f"bytes={came}-"]
 
 
 @pytest.mark.parametrize("how", ["changed", "no_ranges", "no_validator"])
