@@ -1,6 +1,7 @@
 """Each benchmark in its authors' own format, as the real files have it, and what is said of files that are broken."""
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +11,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pipeline import clip
 from pipeline.errors import UserError
 from pipeline.schema import SCORES
 from stages import benchmarks
 from stages.aggregates import aggregate
+from stages.evaluate import Config, measure
 from stages.questions import Picture
 from stages.scoring import margin
-from tests.stages.small_road import caption, picture, write_benchmarks
+from tests.stages.small_road import caption, model_folder, picture, write_benchmarks
 
 
 def save(path: Path, content: object) -> Path:
@@ -346,3 +349,24 @@ def test_a_root_of_everything_is_read(tmp_path: Path) -> None:
     assert set(names) == {"sugarcrepe", "valse", "aro", "bivlc", "hard_positives", "zeroshot"}
     for name in names:
         assert benchmarks.load(name, tmp_path, official=False)
+
+
+def test_a_real_model_is_asked_every_newer_question(tmp_path: Path) -> None:
+    """Files as their authors publish them, to scores: nothing is left unasked."""
+    root = tmp_path / "root"
+    write_bivlc_shard(root / "bivlc/test.parquet", rows=4, group=3)
+    write_hard_positives(root / "hard_positives")
+    for number in (1, 2):
+        jpeg(root / f"mmvp/MLLM_VLM Images/Color/{number}.jpg")
+    save(root / "mmvp/Questions.csv", "id,type,statement\n1,Color,a red cup\n2,Color,a blue cup")
+    save(root / "vl_checklist/data/Relation/swig_action.json", [["1.jpg", {"POS": ["a man"], "NEG": ["a dog"]}]])
+    jpeg(root / "vl_checklist/images/swig/1.jpg")
+    load = partial(clip.load, str(model_folder(tmp_path / "tower")))
+    found = measure({"model": load}, Config(root=root, official=False, resamples=100, blind=False)).aggregates
+    assert {name: (one["n"], one["of"]) for name, one in found.items() if name.count(".") == 1} == {
+        **dict.fromkeys(("bivlc.text", "bivlc.image", "bivlc.group"), (4, 4)),
+        **dict.fromkeys(("mmvp.text", "mmvp.image", "mmvp.group"), (1, 1)),
+        "hard_positives.attributes": (1, 1),
+        "vl_checklist.relation": (1, 1),
+    }
+    assert found["bivlc.add_obj.group"]["n"] == 2 and found["vl_checklist.relation.swig_action"]["n"] == 1

@@ -110,3 +110,13 @@ def test_absent_benchmark_and_absent_pictures(root: Path) -> None:
         path.unlink()
     with pytest.raises(UserError, match="none of the 3 pictures of valse is there"):
         benchmarks.load("valse", root, official=False)
+
+
+def test_every_benchmark_is_registered_and_documented() -> None:
+    page = (benchmarks.REGISTRY.parents[1] / "docs" / "benchmarks-data.md").read_text()
+    for name in benchmarks.LOADERS:
+        assert {"title", "licence", "pictures", "measures"} <= set(benchmarks.registry()[name]), name
+        assert f"| `{name}` |" in page
+    for name, facts in benchmarks.registry()["zeroshot"]["subsets"].items():
+        (line,) = [line for line in page.splitlines() if line.startswith("|") and f"`{name}`" in line]
+        assert f"{facts['valid']:,}" in line and facts["metric"].replace("_", " ").replace("top1", "top-1") in line
