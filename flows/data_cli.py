@@ -30,7 +30,7 @@ def show(
 
     there = ("files", "rows", "pictures") if root else ()
     table = Table("benchmark", "licence", *there, "measures")
-    for name in inventory.named(names or []):
+    for name in inventory.chosen(names or []):
         facts = registry()[name]
         table.add_row(name, facts["licence"], *(_there(name, root) if root else ()), facts["measures"])
     out.print(table)
@@ -51,8 +51,8 @@ def _there(name: str, root: Path) -> tuple[str, str, str]:
     known = [file for file in fetch.files(name, root) if not file.pictures]
     files = f"{sum(file.is_there for file in known)} of {len(known)}" if known else "-"
     found = inventory.standing(name, root, official=False)
-    if not found.there:
-        return files, "-", "-"
+    if not found.rows:
+        return files, "cannot be read" if found.there else "-", "-"
     return files, f"{sum(found.rows.values()):,}", f"{found.pictures:,} of {found.named:,}"
 
 
@@ -63,10 +63,9 @@ def check(root: Root, names: Names = None, official: Official = True) -> None:
 
     with progress.shown("data") as bar:
         found = [
-            inventory.standing(name, root, official=official, progress=bar) for name in inventory.named(names or [])
+            inventory.standing(name, root, official=official, progress=bar) for name in inventory.chosen(names or [])
         ]
-    strangers = [] if names else inventory.strangers(root)
-    for folder in strangers:
+    for folder in [] if names else inventory.strangers(root):
         out.print(f"{folder.name:20} is no benchmark and is passed over")
     there = [one for one in found if one.there or names]
     if not there:
@@ -95,18 +94,18 @@ def fetch(
     from stages.benchmarks import registry
 
     wanted = []
-    for name in inventory.named(names):
+    for name in inventory.chosen(names):
         facts = registry()[name]
         out.print(f"[bold]{facts['title']}[/]: licence {facts['licence']}; pictures: {facts['pictures']}")
-        known = [file for file in downloads.files(name, root) if fnmatch(str(file.path.relative_to(root)), only)]
-        missing = [file for file in known if not file.is_there and (pictures or not file.pictures)]
+        known = downloads.files(name, root)
+        lacking = [f for f in known if not f.is_there and fnmatch(str(f.path.relative_to(root)), only)]
+        missing = [file for file in lacking if pictures or not file.pictures]
         for file in missing:
             out.print(f"  {file.url}\n    -> {file.path}", markup=False)
         if not known:
             out.print(f"  nothing can be fetched; get it from {facts.get('source', 'its authors')}", markup=False)
         elif not missing:
-            rest = sum(not file.is_there for file in known)
-            out.print(f"  nothing to do{f'; {rest} more with --pictures' if rest else ''}")
+            out.print(f"  nothing to do{f'; {len(lacking)} more with --pictures' if lacking else ''}")
         wanted += missing
     if wanted and (yes or typer.confirm(f"download {len(wanted)} files?", default=False)):
         with progress.shown("data") as bar:

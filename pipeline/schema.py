@@ -121,7 +121,7 @@ STEPS = _schema(
 
 SCORES = _schema(
     ("model", _ENUM, "before (the starting model) or after (the fine-tuned one), or a name"),
-    ("benchmark", _ENUM, "sugarcrepe, valse, aro, zeroshot, retrieval, heldout"),
+    ("benchmark", _ENUM, "a name of data/benchmarks.yaml: sugarcrepe, valse, zeroshot, retrieval, heldout, ..."),
     ("subset", _ENUM, "file, relation set, or class folder set of the benchmark"),
     ("row_id", pa.string(), "row of the subset"),
     ("image_key", pa.string(), "picture, the cluster of the bootstrap"),

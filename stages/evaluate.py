@@ -38,7 +38,7 @@ class Config(BaseConfig):
     """What is measured, and on what."""
 
     benchmarks: tuple[str, ...] | None = Field(
-        None, description="of sugarcrepe, valse, aro, zeroshot, retrieval, heldout; null = all there are"
+        None, description="of those `degla data list` names, retrieval and heldout; null = all there are"
     )
     root: Path | None = Field(None, description="folder of benchmarks; null = the built-in world's own")
     official: bool | None = Field(

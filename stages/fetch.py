@@ -8,6 +8,7 @@ import hashlib
 import shutil
 import tarfile
 import zipfile
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fnmatch import fnmatch
@@ -140,10 +141,11 @@ def _download(file: File, progress: Progress) -> None:
         resumed = answer.status_code == httpx.codes.PARTIAL_CONTENT
         if resumed and not answer.headers.get("Content-Range", "").startswith(f"bytes {start}-"):
             raise UserError("data", f"{file.url} sent another part than asked", f"bytes from {start}", "try again")
-        _remember(validator, answer.headers)
         done = start if resumed else 0
         total = done + int(answer.headers.get("Content-Length", 0))
         with file.part.open("ab" if resumed else "wb") as handle:
+            if not resumed:  # after the old bytes are gone, or a kill in between would name them as the new content
+                _remember(validator, answer.headers)
             for piece in answer.iter_raw():
                 handle.write(piece)
                 done += len(piece)
@@ -178,7 +180,7 @@ def _unpack(file: File, progress: Progress) -> None:
                 with target.open("wb") as handle:
                     shutil.copyfileobj(content, handle, CHUNK)
                 progress(f"files of {file.download.name.lstrip('.')}", done, done)
-    except (tarfile.TarError, zipfile.BadZipFile, EOFError, OSError) as error:
+    except (tarfile.TarError, zipfile.BadZipFile, zlib.error, EOFError, OSError) as error:
         raise UserError(
             "data", f"{file.download} cannot be unpacked: {error!r}", "a whole archive", f"remove {file.download}"
         ) from error

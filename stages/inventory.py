@@ -67,9 +67,8 @@ def standing(name: str, root: Path, *, official: bool = True, progress: Progress
 
 def strangers(root: Path) -> list[Path]:
     """Folders of a root that are no benchmark's, such as one with a misspelt name."""
-    return (
-        sorted(path for path in root.iterdir() if path.is_dir() and path.name not in LOADERS) if root.is_dir() else []
-    )
+    folders = [path for path in root.iterdir() if path.is_dir()] if root.is_dir() else []
+    return sorted(path for path in folders if path.name not in LOADERS and not path.name.startswith("."))
 
 
 @contextmanager
@@ -80,7 +79,7 @@ def _noted(problems: list[UserError]) -> Iterator[None]:
         problems.append(error)
 
 
-def named(names: list[str]) -> list[str]:
+def chosen(names: list[str]) -> list[str]:
     """The benchmarks asked for, or all; raises UserError for one that does not exist."""
     for name in names:
         if name not in LOADERS:
