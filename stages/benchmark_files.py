@@ -250,14 +250,14 @@ def mmvp(folder: Path) -> Iterator[Subset]:
             if len(one) != 3 or len(two) != 3 or (one[0], two[0]) != (row_id, str(2 * index + 2)):
                 annotations.wrong(path, row_id, "pair", [one, two], "two rows (id, pattern, statement), ids 1-2, 3-4")
             pattern = annotations.worded(path, row_id, "pattern", one[1])
-            (key, first), (_, second) = (
-                annotations.below(path, row_id, "pattern", f"{pattern}/{which[0]}.jpg", folder / "MLLM_VLM Images")
+            first, second = (
+                annotations.below(path, row_id, "pattern", f"{pattern}/{which[0]}.jpg", folder / "MLLM_VLM Images")[1]
                 for which in (one, two)
             )
             texts = tuple(
                 f"a photo of {annotations.worded(path, row_id, 'statement', which[2])}" for which in (one, two)
             )
-            patterns.setdefault(pattern, []).append(Row(row_id, key, first, texts, other=second))
+            patterns.setdefault(pattern, []).append(Row(row_id, f"mmvp:{row_id}", first, texts, other=second))
         for pattern, rows in patterns.items():
             name = pattern.lower().replace(" ", "_")
             yield Subset("mmvp", name, "square", "wrong", annotations.digest(path), tuple(rows))

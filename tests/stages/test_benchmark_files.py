@@ -16,6 +16,7 @@ from pipeline.errors import UserError
 from pipeline.schema import SCORES
 from stages import benchmarks
 from stages.aggregates import aggregate
+from stages.decontaminate import benchmark_rows
 from stages.evaluate import Config, measure
 from stages.questions import Picture
 from stages.scoring import margin
@@ -189,6 +190,17 @@ def test_vl_checklist_weighs_sources_and_parts_alike() -> None:
     ]  # fmt: skip
     found = aggregate(pa.Table.from_pylist(rows, SCORES), resamples=100)
     assert found["vl_checklist.relation"]["m"]["value"] == pytest.approx(0.75)
+
+
+def test_overlaps_are_sought_by_numbers_that_are_public(tmp_path: Path) -> None:
+    """A set that numbers its own pictures must not be taken for Visual Genome, which has a picture 1 too."""
+    write_bivlc_shard(tmp_path / "bivlc/test.parquet", rows=1, group=1)
+    jpeg(tmp_path / "mmvp/MLLM_VLM Images/Color/1.jpg")
+    save(tmp_path / "mmvp/Questions.csv", "id,type,statement\n1,Color,a red cup\n2,Color,a blue cup")
+    jpeg(tmp_path / "zeroshot/cars/images/Audi/00001.jpg")
+    save(tmp_path / "zeroshot/cars/classes.json", {"classnames": ["Audi"], "templates": ["a {}"]})
+    rows = benchmark_rows(tmp_path, ["bivlc", "mmvp", "zeroshot"])
+    assert rows["file"].to_pylist() == ["000000000000.jpg", "mmvp:1", None]
 
 
 # -- bad input ---------------------------------------------------------------------------------------------------------
