@@ -1,11 +1,12 @@
 # make demo   set up and run the whole road on the built-in world      make serve  Prefect server, worker, deployments
 # make test   everything CI runs                                       make models train the two small models again
+# make chaos  every fault at every stage, hours; goes on where it was stopped
 VENV   ?= .venv
 PYTHON ?= python3
 BIN     = $(VENV)/bin
 BUILD  ?= $(shell nvidia-smi -L >/dev/null 2>&1 && echo gpu || echo cpu)
 
-.PHONY: demo test check serve models env clean
+.PHONY: demo test check chaos serve models env clean
 
 demo: env
 	@$(BIN)/degla run demo
@@ -18,6 +19,9 @@ check: env
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+chaos: env
+	$(BIN)/python -m tests.chaos runs/chaos
 
 serve: env
 	@exec $(BIN)/degla serve

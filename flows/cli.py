@@ -275,7 +275,10 @@ def _stages(only: list[str], start: str, until: str) -> list[str]:
             road.chosen([bound])
     first = list(road.STAGES).index(start) if start else 0
     last = list(road.STAGES).index(until) if until else len(road.STAGES)
-    return [name for position, name in enumerate(road.STAGES) if name in names and first <= position <= last]
+    stages = [name for position, name in enumerate(road.STAGES) if name in names and first <= position <= last]
+    if not stages:
+        raise UserError("run", "no stage is left", "--from before --until", "name them in the order of the road")
+    return stages
 
 
 def _made(store: Store, run_name: str) -> dict[str, tuple[int, int] | None]:

@@ -132,10 +132,11 @@ def degla(
 @contextmanager
 def _working(name: str) -> Iterator[Progress]:
     """While a stage really runs: its turn on the GPU, if it wants one, and its progress in terminal and UI."""
+    # Holds across flow runs once the limit exists: prefect gcl create gpu --limit 1
+    limit = os.environ.get("DEGLA_GPU_LIMIT", "gpu" if shutil.which("nvidia-smi") else "")
     with ExitStack() as stack:
-        if name in GPU_STAGES and shutil.which("nvidia-smi"):
-            # Holds across flow runs once the limit exists: prefect gcl create gpu --limit 1
-            stack.enter_context(concurrency("gpu", occupy=1, lease_duration=60))
+        if name in GPU_STAGES and limit:
+            stack.enter_context(concurrency(limit, occupy=1, lease_duration=60))
         yield stack.enter_context(_progress(name))
 
 
@@ -160,8 +161,9 @@ def _progress(name: str) -> Iterator[Progress]:
             is_watched = False  # each call would wait a minute for the server to come back
             logger.warning("%s goes on without progress here: Prefect's server does not answer (%s)", name, error)
 
+    log = progress.throttled(lambda line, share: logger.info("%s: %s", name, line), every=60)
     with progress.shown(name) as bar:
-        yield progress.both(bar, progress.throttled(tell))
+        yield progress.both(bar, progress.throttled(tell), log)
 
 
 def _artifacts(store: Store, run: str) -> None:

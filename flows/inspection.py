@@ -5,11 +5,13 @@ from pathlib import Path
 from typing import Any
 
 import duckdb
+from pydantic import ValidationError
 
 from flows import road
 from flows.recipe import Recipe
 from pipeline import tables
 from pipeline.artifact import Store, digest
+from pipeline.config import Config
 from pipeline.errors import UserError
 from pipeline.schema import DATASET
 
@@ -98,10 +100,9 @@ def why(store: Store, run: str, recipe: Recipe) -> Iterator[tuple[str, str]]:
         else:
             wanted = road.identity(stage, getattr(recipe, name), road.inputs_of(store, run, stage))
             manifest = artifact.manifest
-            # The manifest keeps the whole configuration; only its deciding part is compared.
             made = {
                 "stage_version": manifest.stage_version,
-                "config": stage.config.model_validate(manifest.config).identity(),
+                "config": _deciding(stage.config, manifest.config),
                 "inputs": manifest.inputs,
                 "outside": manifest.outside,
             }
@@ -109,6 +110,14 @@ def why(store: Store, run: str, recipe: Recipe) -> Iterator[tuple[str, str]]:
         if reasons:
             upstream_changed.add(stage.makes)
         yield name, "; ".join(reasons) or "reused"
+
+
+def _deciding(config: type[Config], kept: dict[str, Any]) -> dict[str, Any]:
+    """The deciding part of the settings that a manifest keeps; all of them when degla has other fields by now."""
+    try:
+        return config.model_validate(kept).identity()
+    except ValidationError:
+        return kept
 
 
 def _changes(prefix: str, made: Any, wanted: Any) -> Iterator[str]:

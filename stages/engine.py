@@ -19,7 +19,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-from pipeline.errors import UserError
+from pipeline.errors import TransientError, UserError
 from stages.language_model import LINE, Ask, Reply, Ticker
 from stages.prompts import Message
 
@@ -53,7 +53,7 @@ class Engine:
             log: file for everything the engine prints.
 
         Raises UserError, with the first useful line of the cause, when vLLM is not installed, the model cannot be
-        loaded, or the engine does not start.
+        loaded, or the engine does not start; TransientError when it dies while it starts.
         """
         self._log, self._model = log, model
         self._facts: dict[str, Any] = {}
@@ -90,7 +90,7 @@ class Engine:
             raise
 
     def reply(self, kind: str, prefix: list[Message], asks: Sequence[Ask], tick: Ticker) -> list[Reply]:
-        """Replies in the order of the asks. Raises UserError when the engine dies."""
+        """Replies in the order of the asks. Raises TransientError when the engine dies."""
         self._send(("reply", prefix, list(asks)))
         replies, facts = self._receive(tick)
         for name, count in facts.items():
@@ -100,7 +100,7 @@ class Engine:
     def likelihood(self, texts: Sequence[str]) -> list[float]:
         """Natural log of each text's probability, after the model's first token where it has one.
 
-        Raises UserError when the engine dies.
+        Raises TransientError when the engine dies.
         """
         self._send(("likelihood", list(texts)))
         return list(self._receive(lambda _: None))
@@ -138,20 +138,28 @@ class Engine:
         try:
             self._pipe.send(message)
         except OSError:
-            raise self._broken("the engine is gone") from None
+            raise self._died() from None
 
     def _receive(self, tick: Ticker) -> Any:
         while True:
             try:
                 what, value = self._pipe.recv()
             except (EOFError, OSError):
-                raise self._broken("the engine died") from None
+                raise self._died() from None
             if what == "tick":
                 tick(value)
             elif what == "failed":
                 raise self._broken(value)
             else:
                 return value
+
+    def _died(self) -> TransientError:
+        """Ended without a word, as by a kill or for want of memory: another one may live."""
+        why = cause(self._log) or "ended without a word"
+        return TransientError(
+            f"generate: vLLM with model {self._model!r}: {why}; expected an engine that stays; fix: the same command "
+            f"goes on from here; the engine's log is {self._log}"
+        )
 
     def _broken(self, what: str) -> UserError:
         return UserError(

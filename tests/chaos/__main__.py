@@ -1,28 +1,30 @@
-"""The long chaos suite (`make chaos`): every fault at every stage through `degla run`, then faults of a served Prefect.
+"""The long chaos suite (`make chaos`): every fault at every stage, then faults of a served Prefect.
 
-Writes the table of docs/reliability.md, between its two marks, from what was seen.
+Writes the table of docs/reliability.md, between its two marks, from what was seen. What was seen is kept in a folder,
+so the suite, too, goes on where it was stopped.
 
-    python -m tests.chaos [--repeat N] [--seed S] [--fault NAME ...] [--stage NAME ...]
+    python -m tests.chaos FOLDER [--repeat N] [--seed S] [--fault NAME ...] [--stage NAME ...]
 """
 
 import argparse
 import json
 import os
 import random
-import shutil
 import sys
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
-from tempfile import mkdtemp
+from typing import NamedTuple
 
 from tests.chaos import faults, served
 from tests.chaos.faults import FAULTS, Outcome
-from tests.chaos.lab import ROOT, STAGES, Lab
+from tests.chaos.lab import ROOT, STAGES, WITHOUT_PREFECT, Lab
 
 PAGE = ROOT / "docs" / "reliability.md"
 BEGIN, END = "<!-- chaos: written by make chaos -->\n", "<!-- end of chaos -->\n"
+CLI = (str(Path(sys.executable).with_name("degla")), "run")
 RECIPE = """\
 description: a small built-in world, in shards small enough to be killed between them
 ingest:
@@ -36,93 +38,107 @@ evaluate: {resamples: 100, benchmarks: [sugarcrepe, heldout]}
 """
 
 
+class Try(NamedTuple):
+    """One fault at one stage, for the so-many-th time."""
+
+    fault: str
+    stage: str
+    turn: int
+
+
 def main() -> int:
-    """Try everything; 1 when anything was not as it must be."""
+    """Try what was not tried yet; 1 when anything was ever not as it must be."""
     parser = argparse.ArgumentParser(prog="python -m tests.chaos")
+    parser.add_argument("folder", type=Path, help="where homes are made and what was seen is kept")
     parser.add_argument("--repeat", type=int, default=3, help="of the faults that strike at a random moment")
     parser.add_argument("--seed", type=int, default=0, help="of the moments and of the places harmed")
     parser.add_argument("--fault", action="append", choices=[*FAULTS, *served.FAULTS], default=[])
     parser.add_argument("--stage", action="append", choices=STAGES, default=[])
+    parser.add_argument("--seconds", type=float, default=float("inf"), help="begin nothing new after this long")
     given = parser.parse_args()
-    chosen = given.fault or [*FAULTS, *served.FAULTS]
-    folder = Path(mkdtemp(prefix="degla-chaos-"))
-    seen: dict[str, dict[str, list[Outcome]]] = defaultdict(lambda: defaultdict(list))
-    begun = time.monotonic()
-    try:
-        (folder / "small.yaml").write_text(RECIPE, encoding="utf-8")
-        lab = Lab(folder, folder / "small.yaml", (str(Path(sys.executable).with_name("degla")), "run"))
-        lab.prepare()
-        print(
-            json.dumps({"seconds per stage": {name: round(took, 2) for name, took in lab.seconds.items()}}), flush=True
-        )
-        for name in chosen:
-            if name in served.FAULTS:
-                note(seen, name, "train", served.FAULTS[name](lab))
-                continue
-            if name in faults.NEED_MOUNTS and not faults.can_mount():
-                print(f"skipped: {name} (needs root, to mount a file system)", flush=True)
-                continue
-            for stage in given.stage or STAGES:
-                for turn in range(given.repeat if name in faults.AT_RANDOM else 1):
-                    draw = random.Random(f"{given.seed} {name} {stage} {turn}")
-                    note(seen, name, stage, FAULTS[name](lab, stage, draw))
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-    command = "make chaos" if len(sys.argv) == 1 else f"python -m tests.chaos {' '.join(sys.argv[1:])}"
-    page = PAGE.read_text(encoding="utf-8")
-    before, _, rest = page.partition(BEGIN)
-    after = rest.partition(END)[2]
-    text = before + BEGIN + table(seen, command, time.monotonic() - begun) + END + after
-    if not given.fault and not given.stage:
-        PAGE.write_text(text, encoding="utf-8")
+    begun, log = time.monotonic(), given.folder / "seen.jsonl"
+    lab = prepared(given.folder)
+    seen = read(log)
+    for one in tries(given.fault or [*FAULTS, *served.FAULTS], given.stage or STAGES, given.repeat):
+        if one in seen or time.monotonic() - begun > given.seconds:
+            continue
+        start = time.monotonic()
+        outcome = attempt(lab, one, random.Random(f"{given.seed} {one}"))
+        seen[one] = outcome
+        facts = {**one._asdict(), **outcome._asdict(), "seconds": round(time.monotonic() - start, 1)}
+        with log.open("a", encoding="utf-8") as sink:
+            sink.write(json.dumps(facts) + "\n")
+        print(f"{one.fault} / {one.stage}: {verdict(outcome)} {'; '.join(outcome.faults) or outcome.said}", flush=True)
+    before, _, rest = PAGE.read_text(encoding="utf-8").partition(BEGIN)
+    PAGE.write_text(before + BEGIN + table(seen, given.seed) + END + rest.partition(END)[2], encoding="utf-8")
+    return int(any(outcome.faults for outcome in seen.values()))
+
+
+def prepared(folder: Path) -> Lab:
+    """The lab in that folder, with its undisturbed home made by `degla run` unless it is there."""
+    folder.mkdir(parents=True, exist_ok=True)
+    lab, times = Lab(folder, folder / "small.yaml", CLI), folder / "seconds.json"
+    if times.exists():
+        lab.seconds |= json.loads(times.read_text())
     else:
-        print(table(seen, command, time.monotonic() - begun))
-    return int(any(one.faults for row in seen.values() for cell in row.values() for one in cell))
+        lab.recipe.write_text(RECIPE, encoding="utf-8")
+        lab.prepare()
+        times.write_text(json.dumps(lab.seconds))
+    return lab
 
 
-def note(seen: dict[str, dict[str, list[Outcome]]], name: str, stage: str, outcome: Outcome) -> None:
-    """Keep an outcome, and say it."""
-    seen[name][stage].append(outcome)
-    verdict = "; ".join(outcome.faults) if outcome.faults else "well"
-    print(f"{name} / {stage}: status {outcome.status}; {outcome.said[:100]}; {verdict}", flush=True)
+def tries(chosen: list[str], stages: list[str], repeat: int) -> Iterator[Try]:
+    """What there is to try, the first turn of everything before the second of anything."""
+    for turn in range(repeat):
+        for fault in chosen:
+            if fault in served.FAULTS:
+                yield from [Try(fault, "train", turn)] if turn == 0 else []
+            elif fault not in faults.NEED_MOUNTS or faults.can_mount():
+                yield from (Try(fault, stage, turn) for stage in stages if turn == 0 or fault in faults.AT_RANDOM)
 
 
-def table(seen: dict[str, dict[str, list[Outcome]]], command: str, seconds: float) -> str:
+def attempt(lab: Lab, one: Try, draw: random.Random) -> Outcome:
+    """Do it: signals through `degla run`, disks and files on the stages themselves, which saves Prefect's start."""
+    if one.fault in served.FAULTS:
+        return served.FAULTS[one.fault](lab)
+    command = lab.command if one.fault in faults.OF_PROCESSES else WITHOUT_PREFECT
+    return FAULTS[one.fault](Lab(lab.folder, lab.recipe, command, lab.seconds), one.stage, draw)
+
+
+def read(log: Path) -> dict[Try, Outcome]:
+    """What was seen so far."""
+    lines = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()] if log.exists() else []
+    return {Try(x["fault"], x["stage"], x["turn"]): Outcome(x["status"], x["said"], x["faults"]) for x in lines}
+
+
+def verdict(outcome: Outcome) -> str:
+    """One outcome in a word or two."""
+    if outcome.faults:
+        return "**wrong**"
+    if outcome.status == 0:
+        return "to the end"
+    return "one line, went on" if outcome.said else "stopped, went on"
+
+
+def table(seen: dict[Try, Outcome], seed: int) -> str:
     """Faults by stages, each with what was seen."""
-    tries = sum(len(cell) for row in seen.values() for cell in row.values())
-    bad = sum(bool(one.faults) for row in seen.values() for cell in row.values() for one in cell)
+    cells: dict[tuple[str, str], Counter[str]] = defaultdict(Counter)
+    for one, outcome in seen.items():
+        cells[one.fault, one.stage][verdict(outcome)] += 1
+    wrong = sum(bool(outcome.faults) for outcome in seen.values())
     when = datetime.now(UTC).date().isoformat()
     lines = [
-        f"{when}, `{command}`, {os.cpu_count()} cores, {seconds / 60:.0f} minutes: {tries} tries, {bad} not as they "
-        "must be.",
+        f"{when}, `make chaos` (seed {seed}), {os.cpu_count()} cores: {len(seen)} tries, {wrong} not as they must be.",
         "",
         f"| fault | {' | '.join(STAGES)} |",
         "|---" * (len(STAGES) + 1) + "|",
     ]
-    lines += [f"| {name} | {' | '.join(cell(row[stage]) for stage in STAGES)} |" for name, row in seen.items()]
-    failed = [
-        f"- {name}, {stage}: {'; '.join(one.faults)}"
-        for name, row in seen.items()
-        for stage in STAGES
-        for one in row[stage]
-        if one.faults
-    ]
+    for fault in [*FAULTS, *served.FAULTS]:
+        told = [", ".join(f"{what} {n}" for what, n in sorted(cells[fault, stage].items())) for stage in STAGES]
+        if any(told):
+            lines.append(f"| {fault} | {' | '.join(told)} |")
+    failed = [f"- {one.fault}, {one.stage}: {'; '.join(o.faults)}" for one, o in seen.items() if o.faults]
     return "\n".join([*lines, *(["", "Not as they must be:", "", *failed] if failed else []), ""])
-
-
-def cell(outcomes: list[Outcome]) -> str:
-    """What was seen, in a few words."""
-    if not outcomes:
-        return ""
-    kinds: dict[str, int] = defaultdict(int)
-    for one in outcomes:
-        if one.faults:
-            kinds["**wrong**"] += 1
-        elif one.status == 0:
-            kinds["to the end"] += 1
-        else:
-            kinds["one line, continued" if one.said else "stopped, continued"] += 1
-    return ", ".join(f"{kind} {count}/{len(outcomes)}" for kind, count in sorted(kinds.items()))
 
 
 if __name__ == "__main__":

@@ -240,8 +240,13 @@ FAULTS: dict[str, Callable[[Lab, str, random.Random], Outcome]] = {
     "one bit of the manifest flipped": harmed(flip, manifest=True),
     "clock ten years ahead, then back": clock,
 }
+OF_PROCESSES = (
+    "kill -9 of the run",
+    "SIGTERM",
+    "Ctrl-C",
+    "kill -9 of Prefect's embedded server",
+    "two runs of one recipe at once",
+)
+"""Faults tried on `degla run` with its server; the others are the same with and without."""
+AT_RANDOM = (*OF_PROCESSES, "kill -9, then the home is moved", "full disk")
 NEED_MOUNTS = ("full disk", "read-only store")
-AT_RANDOM = (
-    "kill -9 of the run", "SIGTERM", "Ctrl-C", "kill -9 of Prefect's embedded server",
-    "kill -9, then the home is moved", "two runs of one recipe at once", "full disk",
-)  # fmt: skip

@@ -2,6 +2,7 @@ import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -111,6 +112,24 @@ def test_why_names_the_setting_that_changed(home: Path, tiny_recipe: Path) -> No
     assert reasons["assemble"] == "reused"
     assert reasons["train"] == "config.lr: 1e-06 -> 0.5"
     assert reasons["report"].startswith("model will be made again") or "model" in reasons["report"]
+
+
+def test_why_names_changed_files_harmed_outputs_and_changed_code(
+    home: Path, tiny_recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, same = Store(home), recipe.load(str(tiny_recipe))
+    assert set(dict(inspection.why(store, "tiny", same)).values()) == {"reused"}
+    shutil.copytree(tiny_recipe.parent, tmp_path / "data")
+    (tmp_path / "data" / "captions.csv").write_text("image,caption\nred-circle.png,A red circle.\n")
+    moved = recipe.load(str(tiny_recipe), [f"ingest.root={tmp_path / 'data'}"])
+    reasons = dict(inspection.why(store, "tiny", moved))
+    assert "config.root: " in reasons["ingest"] and "outside." in reasons["ingest"]
+    assert reasons["generate"] == "pairs will be made again"
+    (home / "tiny" / "dataset" / "part-00000.parquet").unlink()
+    reasons = dict(inspection.why(store, "tiny", same))
+    assert (reasons["assemble"], reasons["train"]) == ("no intact dataset on disk", "dataset will be made again")
+    monkeypatch.setitem(road.STAGES, "generate", replace(road.STAGES["generate"], version=99))
+    assert re.fullmatch(r"stage_version: \d+ -> 99", dict(inspection.why(store, "tiny", same))["generate"])
 
 
 def test_show_diff_and_sql(home: Path, tiny_recipe: Path) -> None:
