@@ -5,6 +5,7 @@ stage runs. A stage takes its inputs from the run's links, so the same function 
 """
 
 import errno
+import shutil
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -182,6 +183,15 @@ def _make(
     started = now()
     try:
         meta = stage.run(config, inputs, partial, progress)
+        now_outside = stage.outside(config)
+        if changed := [name for name, one in decided["outside"].items() if now_outside.get(name) != one]:
+            shutil.rmtree(partial)
+            raise UserError(
+                stage.name,
+                f"{', '.join(changed)} changed while it was read",
+                "files that stay as they are",
+                "run the same command again when nothing writes there",
+            )
         manifest = {
             **decided,
             "kind": stage.makes,

@@ -6,7 +6,6 @@ negatives, images/ where it packs pictures, and benchmarks/ for the built-in wor
 
 import hashlib
 import json
-import shutil
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -87,10 +86,8 @@ def outside(config: Config) -> dict[str, str]:
 def run(config: Config, inputs: Inputs, out: Path, progress: Progress) -> dict[str, Any]:
     """Make the `pairs` artifact.
 
-    Raises UserError when the captions file cannot be read, when too few rows are usable, or when what is read changes
-    meanwhile; then nothing of it is kept.
+    Raises UserError when the captions file cannot be read, or when too few rows are usable.
     """
-    before = outside(config)
     if config.source == "scenes":
         records, scenes = _world(config, out, progress)
         image_root, collection = out / "images", "images"
@@ -134,15 +131,6 @@ def run(config: Config, inputs: Inputs, out: Path, progress: Progress) -> dict[s
             refused += tables.rows(target)
             progress("captions", start + len(shard), len(records))
 
-    if outside(config) != before:
-        shutil.rmtree(out)
-        out.mkdir()
-        raise UserError(
-            "ingest",
-            f"the captions or pictures in {config.root} changed while they were read",
-            "files that stay as they are",
-            "run the same command again when nothing writes there",
-        )
     _accept(config, out, accepted, refused)
     return {"image_root": collection, "source": config.source, "accepted": accepted, "rejected": refused}
 

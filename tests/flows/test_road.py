@@ -1,7 +1,7 @@
 import re
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -99,6 +99,23 @@ def test_a_changed_picture_reruns_from_ingest(home: Path, tiny_recipe: Path, tmp
 def test_moved_pictures_rerun_ingest_alone(home: Path, tiny_recipe: Path, tmp_path: Path) -> None:
     shutil.copytree(tiny_recipe.parent, tmp_path / "data")
     assert walk(home, tiny_recipe, f"ingest.root={tmp_path / 'data'}") == ["ingest"]
+
+
+def test_a_file_that_changes_while_it_is_read_is_an_error_and_nothing_of_it_stays(
+    tiny_recipe: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(tiny_recipe.parent, tmp_path / "data")
+    store = Store(tmp_path / "home")
+    resolved = recipe.load(str(tiny_recipe), [f"ingest.root={tmp_path / 'data'}", "ingest.shard=4"])
+
+    def someone_writes(what: str, done: int, total: int) -> None:
+        if what == "captions" and done < total:
+            with (tmp_path / "data" / "captions.csv").open("a") as handle:
+                handle.write("red-box.png,Somebody adds a row.\n")
+
+    with pytest.raises(UserError, match=r"ingest: captions captions\.csv changed while it was read; expected"):
+        road.run_stage(store, "tiny", resolved, "ingest", lambda: nullcontext(someone_writes))
+    assert not list(store.home.rglob("*.parquet"))
 
 
 def test_a_stage_without_its_inputs_says_how_to_make_them(tiny_recipe: Path, tmp_path: Path) -> None:

@@ -73,21 +73,6 @@ def test_a_killed_ingest_goes_on_with_the_same_bytes(root: Path, tmp_path: Path)
         assert (tmp_path / "killed" / path.relative_to(tmp_path / "whole")).read_bytes() == path.read_bytes()
 
 
-def test_a_file_that_changes_meanwhile_is_an_error_and_nothing_of_it_stays(root: Path, tmp_path: Path) -> None:
-    out = tmp_path / "out"
-    out.mkdir()
-
-    def someone_writes(what: str, done: int, total: int) -> None:
-        if what == "captions" and done < total:
-            with (root / "captions.csv").open("a") as handle:
-                handle.write("3.png,Somebody adds a row.\n")
-
-    with pytest.raises(UserError, match="changed while they were read"):
-        ingest.run(ingest.Config(root=root, shard=4), {}, out, someone_writes)
-    assert not list(out.iterdir())
-    assert ingest.run(ingest.Config(root=root, shard=4), {}, out, silent)["accepted"] > 13
-
-
 def test_too_many_rejects_fail_and_say_why(root: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"ingest: 7 of 20 rows refused, most for .*; expected at most 10%; fix: "):
         run(tmp_path / "out", root=root, max_reject_rate=0.1)
