@@ -20,7 +20,7 @@ def cell(run: str, made: Future[str]) -> None:
     made.result()
 
 
-@flow(name="ablation", flow_run_name="{plan}", log_prints=False)
+@flow(name="degla", flow_run_name="{plan}", log_prints=False)
 def ablation(
     plan: str = "ablation",
     rows: list[str] = [],  # noqa: B006 - Prefect shows the default in its form and never mutates it
