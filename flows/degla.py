@@ -5,7 +5,6 @@ Prefect observes and retries; whether a stage runs or is reused is decided by th
 
 import os
 import random
-import shutil
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
@@ -27,7 +26,7 @@ from prefect.states import Completed, Failed
 from prefect.task_runners import ThreadPoolTaskRunner
 from prefect.tasks import Task
 
-from flows import progress, road
+from flows import progress, road, serve
 from flows.terminal import with_interval
 from pipeline.artifact import Store
 from pipeline.errors import TransientError, UserError
@@ -132,10 +131,8 @@ def degla(
 @contextmanager
 def _working(name: str) -> Iterator[Progress]:
     """While a stage really runs: its turn on the GPU, if it wants one, and its progress in terminal and UI."""
-    # Holds across flow runs once the limit exists: prefect gcl create gpu --limit 1
-    limit = os.environ.get("DEGLA_GPU_LIMIT", "gpu" if shutil.which("nvidia-smi") else "")
     with ExitStack() as stack:
-        if name in GPU_STAGES and limit:
+        if name in GPU_STAGES and (limit := serve.gpu_limit()):  # holds across flow runs where the limit exists
             stack.enter_context(concurrency(limit, occupy=1, lease_duration=60))
         yield stack.enter_context(_progress(name))
 

@@ -207,11 +207,12 @@ def _make(
     except OSError as error:
         if error.filename is None and error.errno is None:
             raise
+        what = f"{error.strerror} ({error.filename})" if error.filename else str(error.strerror)
         if error.errno in TRANSIENT:
-            raise TransientError(f"{stage.name}: {error.strerror} ({error.filename}), even when tried again") from error
+            raise TransientError(f"{stage.name}: {what}, even when tried again") from error
         raise UserError(
             stage.name,
-            f"{error.strerror} ({error.filename})",
+            what,
             "readable inputs and a writable disk with room",
             "mend the disk or permissions, then run the same command again",
         ) from error

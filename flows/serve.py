@@ -54,6 +54,11 @@ def settings(store: Store, url: str | None = None) -> None:
         os.environ["PREFECT_API_URL"] = url
 
 
+def gpu_limit() -> str:
+    """Name of the concurrency limit of whoever uses the GPU; empty where there is none."""
+    return os.environ.get("DEGLA_GPU_LIMIT", "gpu" if shutil.which("nvidia-smi") else "")
+
+
 def configured_url() -> str | None:
     """The API's address by the environment, else by prefect.toml in the current folder."""
     if url := os.environ.get("PREFECT_API_URL"):
@@ -112,8 +117,8 @@ def serve(store: Store, port: int) -> None:
         )
         _wait(server, url, logs / "server.log")
         _prefect("work-pool", "create", "degla-local", "--type", "process", "--overwrite")
-        if shutil.which("nvidia-smi"):
-            _prefect("gcl", "create", "gpu", "--limit", "1", tolerate="already exists")
+        if limit := gpu_limit():
+            _prefect("gcl", "create", limit, "--limit", "1", tolerate="already exists")
         _prefect("--no-prompt", "deploy", "--all")
         worker = stack.enter_context(
             _child("prefect", ["worker", "start", "--pool", "degla-local"], logs / "worker.log")
