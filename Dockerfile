@@ -5,8 +5,8 @@
 FROM python:3.11-slim
 
 ARG BUILD=cpu
-# git: the manifests name the commit; g++: torch.compile and vLLM's CPU build compile at run time.
-RUN apt-get update && apt-get install -y --no-install-recommends git g++ libnuma1 && rm -rf /var/lib/apt/lists/*
+# g++: torch.compile and vLLM's CPU build compile at run time; libnuma: the latter loads it.
+RUN apt-get update && apt-get install -y --no-install-recommends g++ libnuma1 && rm -rf /var/lib/apt/lists/*
 
 WORKDIR /opt/degla
 COPY pyproject.toml constraints.txt README.md LICENSE ./

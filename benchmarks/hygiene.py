@@ -22,6 +22,12 @@ import yaml
 from flows import recipe, road
 from pipeline.artifact import Store
 
+ARCH = {
+    "embed_dim": 16,
+    "vision_cfg": {"image_size": 16, "layers": 1, "width": 64, "patch_size": 8},
+    "text_cfg": {"context_length": 77, "vocab_size": 49408, "width": 16, "heads": 2, "layers": 1},
+}
+"""Of a CLIP so small that ten thousand steps take minutes; what grows does not depend on it."""
 ROOT = Path(__file__).resolve().parents[1]
 TINY = {
     "ingest": {"source": "scenes", "world": {"pictures": 60, "captions": 2, "benchmark_rows": 24}},
@@ -60,6 +66,8 @@ def memory(home: Path, last: str, settings: list[str], what: str) -> dict[str, o
     source = home / "hygiene.yaml"
     home.mkdir()
     source.write_text(yaml.safe_dump(TINY))
+    (home / "open_clip_config.json").write_text(json.dumps({"model_cfg": ARCH}))
+    settings = [*settings, f"train.model={home}", f"assemble.tokenizer={home}"]
     store, chosen, seen = Store(home), recipe.load(str(source), settings), {}
 
     def watch(said: str, done: int, total: int) -> None:
