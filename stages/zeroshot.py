@@ -77,7 +77,7 @@ def _prompts(names: list[str], templates: list[str]) -> tuple[tuple[str, ...], .
 
 def _torchvision(folder: Path, facts: dict[str, Any]) -> Subset:
     labels, pictures = _opened(folder, facts)
-    if facts["names"] == "imagenet":
+    if facts.get("names") == "imagenet":
         from pipeline.clip import imagenet_prompts
 
         names, templates = imagenet_prompts()
@@ -101,7 +101,7 @@ def spoken(label: str, facts: dict[str, Any]) -> str:
     """What a class is called in a prompt, from torchvision's label."""
     spaces: str = facts.get("spaces", "")
     plain = label.translate(str.maketrans(spaces, " " * len(spaces)))
-    return str(facts["names"].get(label, plain))
+    return str(facts.get("names", {}).get(label, plain))
 
 
 def _opened(folder: Path, facts: dict[str, Any]) -> tuple[list[str], list[tuple[str, Picture, int]]]:
@@ -133,7 +133,7 @@ def _opened(folder: Path, facts: dict[str, Any]) -> tuple[list[str], list[tuple[
             labels = found.categories
             listed = [(top / labels[y] / f"image_{number:04d}.jpg", y) for number, y in numbered]
         else:
-            found = getattr(datasets, kind)(folder, **facts["arguments"], loader=Path)
+            found = getattr(datasets, kind)(folder, **facts.get("arguments", {}), loader=Path)
             labels = found.wnids if kind == "ImageNet" else found.classes
             listed = [found[index] for index in range(len(found))]
         rows = [(path.relative_to(folder).as_posix(), Picture(path), int(index)) for path, index in listed]
