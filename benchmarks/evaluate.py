@@ -1,6 +1,6 @@
 """degla's evaluation against scoring one row at a time, in the same process, on the same model, files and machine.
 
-One row at a time is how the benchmarks' own scripts work: open the picture, encode it, encode the row's texts at the
+One row at a time is how the benchmarks' own scripts work: open the picture, encode it, encode each of its texts at the
 full 77 tokens, compare. Prints both times, their ratio and the largest difference of a similarity.
 
     python benchmarks/evaluate.py                                     # the built-in world's sets, ViT-B-32
@@ -25,19 +25,22 @@ from stages.scoring import score
 
 
 def one_row_at_a_time(model: Clip, subsets: Sequence[Subset]) -> list[list[float]]:
+    """As SugarCrepe's main_eval.py does it, by open_clip's own encoders: each text and each picture of a row alone."""
     import torch
 
+    network, context = model.model, model.description["context_length"]
     found = []
-    with torch.inference_mode():
+    with torch.no_grad():
         for subset in subsets:
             for row in subset.rows:
                 assert row.picture
-                image = model.preprocess(row.picture()).unsqueeze(0)
-                tokens = torch.zeros(len(row.texts), model.description["context_length"], dtype=torch.int64)
-                for line, ids in zip(tokens, model.tokenize(list(row.texts)), strict=True):
-                    line[: len(ids)] = torch.tensor(ids)
-                image_D = clip.encode_image(model.model, image)[0]
-                found.append((clip.encode_text(model.model, tokens) @ image_D).tolist())
+                text_D = []
+                for ids in model.tokenize(list(row.texts)):
+                    tokens = torch.zeros(1, context, dtype=torch.int64)
+                    tokens[0, : len(ids)] = torch.tensor(ids)
+                    text_D.append(network.encode_text(tokens, normalize=True))
+                image_D = network.encode_image(model.preprocess(row.picture()).unsqueeze(0), normalize=True)
+                found.append([(one @ image_D.T).item() for one in text_D])
     return found
 
 

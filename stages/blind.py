@@ -60,7 +60,7 @@ def likelihood(model: str, subsets: Sequence[Subset], work: Path, progress: Prog
     Raises UserError when vLLM or the model is not there.
     """
     from stages.engine import Engine
-    from stages.generator import local_model
+    from stages.model_folders import local_model
 
     rows = [row for subset in subsets if subset.rule == "choice" for row in subset.rows]
     texts = list(dict.fromkeys(text for row in rows for text in row.texts))
@@ -69,8 +69,8 @@ def likelihood(model: str, subsets: Sequence[Subset], work: Path, progress: Prog
     def read(piece: Sequence[str]) -> list[float]:
         if not engines:
             folder = str(local_model(model) or model)
-            settings = {"temperature": 0.0, "top_p": 1.0, "seed": 0, "settings": {}}
-            engines.append(Engine(folder, revision=None, log=work / "engine.log", **settings))
+            log = work / "engine.log"
+            engines.append(Engine(folder, revision=None, temperature=0.0, top_p=1.0, seed=0, settings={}, log=log))
         return engines[0].likelihood(piece)
 
     try:

@@ -76,7 +76,7 @@ def outside(config: Config) -> dict[str, str]:
             if (config.root / name).is_dir():
                 digests[name] = listing_digest(config.root / name)
     if config.likelihood:
-        from stages.generator import folder_digest, local_model
+        from stages.model_folders import folder_digest, local_model
 
         folder = local_model(config.likelihood)
         digests["likelihood"] = folder_digest(folder) if folder else config.likelihood

@@ -176,8 +176,9 @@ def trade(facts: Mapping[str, Any]) -> str:
             axes.plot([h, h], [100 * y["low"], 100 * y["high"]], color=colour, lw=1.4)
             axes.plot(h, v, "o", color=colour, mfc=face, ms=7)
             lift = -14 if one["label"] == "before" else 7
-            place = {"xytext": (-7, lift), "textcoords": "offset points", "ha": "right"}
-            axes.annotate(one["label"], (h, v), color=colour, weight="bold", **place)
+            axes.annotate(
+                one["label"], (h, v), (-7, lift), textcoords="offset points", ha="right", color=colour, weight="bold"
+            )
         axes.margins(0.25)
         for one in facts["levels"]:
             edge = axes.get_yaxis_transform()

@@ -9,6 +9,7 @@ from pipeline.errors import UserError
 from pipeline.stage import Inputs
 from stages import prompts
 from stages.language_model import LINE, LanguageModel, Replay, Server
+from stages.model_folders import folder_digest, local_model
 from stages.prompts import Prompt
 from stages.shards import Shards
 from stages.words import LEXICON
@@ -16,13 +17,9 @@ from stages.words import LEXICON
 if TYPE_CHECKING:
     from stages.generate import Config
 
-ROOT = Path(__file__).parents[1]
 NO_PROMPT = "none"
 UNTOLD = ("rules", "replay", "given")
 """Backends that read no prompt."""
-
-PAPERS = (".gitattributes", "acceptance.json")
-"""Files of a model folder that change nothing it says."""
 
 
 def open_model(config: "Config", plan: Shards, log: Path) -> LanguageModel:
@@ -98,11 +95,6 @@ def model_name(config: "Config") -> str:
     return config.backend if config.backend in UNTOLD else f"{config.backend}:{config.model}"
 
 
-def local_model(model: str) -> Path | None:
-    """The folder a model name means: as given, or below the checkout; None for a name on the hub."""
-    return next((path for path in (Path(model).expanduser(), ROOT / model) if path.is_dir()), None)
-
-
 def model_digest(config: "Config") -> str:
     """Identity of the model. A folder counts by content, large files by size and both ends, its papers not."""
     if config.backend == "given":
@@ -128,20 +120,3 @@ def model_digest(config: "Config") -> str:
             )
         return f"{config.model}@{config.revision or 'main'}"
     return folder_digest(folder)
-
-
-def folder_digest(folder: Path) -> str:
-    """Identity of a model folder. Raises UserError when it is none."""
-    if not (folder / "config.json").is_file():
-        raise UserError("generate", f"{folder} has no config.json", "a Hugging Face model folder", "generate.model")
-    files = [path for path in sorted(folder.iterdir()) if path.is_file() and path.suffix != ".md"]
-    return artifact.digest({path.name: _file_digest(path) for path in files if path.name not in PAPERS})
-
-
-def _file_digest(path: Path) -> str:
-    size, end = path.stat().st_size, 1 << 20
-    if size < 64 * end:
-        return artifact.file_sha256(path)
-    with path.open("rb") as handle:
-        ends = [handle.read(end), (handle.seek(-end, 2), handle.read(end))[1]]
-    return f"{size} {hashlib.sha256(b''.join(ends)).hexdigest()}"
