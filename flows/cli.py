@@ -234,17 +234,17 @@ def serve(port: Annotated[int, typer.Option(help="port of the server")] = 4200) 
 
 
 def _walk(store: Store, run_name: str, stages: list[str], force: bool) -> None:
-    """Run the flow; when Prefect's server is lost on the way, the stages that are left without it."""
-    before = _made(store, run_name)
-    local.find_server(store)
+    """Run the flow; where Prefect's server does not start, or is lost on the way, run what is left without it."""
     import httpx
 
-    from flows.degla import degla
-
+    before = _made(store, run_name)
     try:
+        local.find_server(store)
+        from flows.degla import degla
+
         state: Any = degla(run_name, "", [], stages, force, return_state=True)
-    except httpx.HTTPError as error:
-        print(f"run: lost Prefect's server ({error}); going on without it", file=sys.stderr)
+    except (httpx.HTTPError, local.NoServerError) as error:
+        print(f"run: no Prefect server ({error}); going on without it", file=sys.stderr)
         resolved = road.run_recipe(store, run_name, "")
         for name in stages:
             again = force and _made(store, run_name)[name] == before[name]

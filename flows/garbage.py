@@ -46,7 +46,7 @@ def delete(store: Store, found: list[Garbage]) -> None:
         for path, _ in list(_unused(store, wanted, True)):
             if path not in named:
                 continue
-            if path.is_dir():
+            if path.is_dir() and not path.is_symlink():
                 (path / MANIFEST).unlink(missing_ok=True)  # killed here, the rest is no artifact
                 shutil.rmtree(path)
             else:
@@ -76,6 +76,9 @@ def _unused(store: Store, wanted: set[tuple[str, str]], replies: bool) -> Iterat
             yield path, "has no manifest"
         elif path.parent.name not in read:
             yield path, "no run links to it, or to what was made from it"
+    for path in sorted(store.home.resolve().glob("*/.*.tmp")):
+        if path.is_symlink():
+            yield path, "a link begun by a process that died"
     yield from _replies(store, replies)
     for path in sorted((store.home.resolve() / "prefect" / "storage").glob("*")):
         yield path, "an error Prefect kept, which nothing reads"
@@ -90,7 +93,7 @@ def _manifest(folder: Path) -> Manifest | None:
 
 def _kept(store: Store, made: dict[Path, Manifest]) -> set[Path]:
     """Artifacts that a run links to, and whatever those were made from."""
-    kept = {path.resolve() for path in store.home.glob("*/*") if path.is_symlink()}
+    kept = {path.resolve() for path in store.home.glob("*/*") if path.is_symlink() and path.suffix != ".tmp"}
     contents = {path: (manifest.kind, Artifact(path, manifest).digest) for path, manifest in made.items()}
     while True:
         read = {item for path in kept & made.keys() for item in made[path].inputs.items()}
@@ -133,5 +136,5 @@ def _replies(store: Store, paid_too: bool) -> Iterator[tuple[Path, str]]:
 
 
 def _size(path: Path) -> int:
-    files = (file for file in path.rglob("*") if file.is_file()) if path.is_dir() else iter([path])
-    return sum(file.stat().st_size for file in files)
+    files = [path, *path.rglob("*")] if not path.is_symlink() else []
+    return sum(file.stat().st_size for file in files if file.is_file())

@@ -29,6 +29,10 @@ runpy.run_module(sys.argv.pop(1), run_name="__main__", alter_sys=True)
 """
 
 
+class NoServerError(UserError):
+    """Prefect's server did not start."""
+
+
 def settings(store: Store, url: str | None = None) -> None:
     """Set what Prefect reads at import: everything it keeps goes below the home, and nothing leaves the machine.
 
@@ -81,7 +85,7 @@ def find_server(store: Store) -> None:
 
     Prefect would start one by itself, but that outlives a caller killed with -9. Call before `prefect` is imported: our
     own server ends with the interpreter, after Prefect has sent it its last logs and states.
-    Raises UserError when our own does not start.
+    Raises NoServerError when our own does not start.
     """
     settings(store)
     if answers(configured_url()):
@@ -181,4 +185,4 @@ def _wait(process: subprocess.Popen[bytes], url: str, log: Path) -> None:
         if answers(url):
             return
         time.sleep(0.2)
-    raise UserError("serve", "the Prefect server did not start", f"health within {START_SECONDS} s", f"see {log}")
+    raise NoServerError("serve", "the Prefect server did not start", f"health within {START_SECONDS} s", f"see {log}")

@@ -1,4 +1,4 @@
-"""The long chaos suite (`make chaos`): every fault at every stage, then faults of a served Prefect.
+"""The long chaos suite (`make chaos`): every fault at every stage, and faults of what a run leans on.
 
 Writes the table of docs/reliability.md, between its two marks, from what was seen. What was seen is kept in a folder,
 so the suite, too, goes on where it was stopped.
@@ -92,7 +92,8 @@ def tries(chosen: list[str], stages: list[str], repeat: int) -> Iterator[Try]:
     for turn in range(repeat):
         for fault in chosen:
             if fault in served.FAULTS:
-                yield from [Try(fault, "train", turn)] if turn == 0 else []
+                stage = served.FAULTS[fault][0]
+                yield from [Try(fault, stage, turn)] if turn == 0 and stage in stages else []
             elif fault not in faults.NEED_MOUNTS or faults.can_mount():
                 yield from (Try(fault, stage, turn) for stage in stages if turn == 0 or fault in faults.AT_RANDOM)
 
@@ -100,7 +101,7 @@ def tries(chosen: list[str], stages: list[str], repeat: int) -> Iterator[Try]:
 def attempt(lab: Lab, one: Try, draw: random.Random) -> Outcome:
     """Do it: signals through `degla run`, disks and files on the stages themselves, which saves Prefect's start."""
     if one.fault in served.FAULTS:
-        return served.FAULTS[one.fault](lab)
+        return served.FAULTS[one.fault][1](lab)
     command = lab.command if one.fault in faults.OF_PROCESSES else WITHOUT_PREFECT
     return FAULTS[one.fault](Lab(lab.folder, lab.recipe, command, lab.seconds), one.stage, draw)
 

@@ -1,6 +1,5 @@
 """What is done to a run, and what became of it. Each fault is one function of (lab, stage, draw) -> Outcome."""
 
-import json
 import os
 import random
 import shutil
@@ -10,10 +9,10 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from flows import road
-from pipeline.artifact import MANIFEST
+from pipeline.artifact import MANIFEST, Manifest
 from tests.chaos.lab import Alive, Ended, Lab, half_artifacts, part_of
 
 
@@ -204,15 +203,15 @@ def harmed(
 
 
 def clock(lab: Lab, stage: str, draw: random.Random) -> Outcome:
-    """The clock was ten years ahead when the artifacts were made: all of them are taken as they are."""
+    """The clock was a century ahead when the artifacts were made: all of them are taken as they are."""
     home = lab.folder / f"home.{draw.getrandbits(32):08x}"
     shutil.copytree(lab.undisturbed, home, symlinks=True)
     for path in home.rglob("*"):
         if path.is_file() and not path.is_symlink():
             if path.name == MANIFEST:
-                facts: dict[str, Any] = json.loads(path.read_text())
-                facts |= {name: facts[name].replace("202", "203", 1) for name in ("started", "finished")}
-                path.write_text(json.dumps(facts))
+                told = Manifest.model_validate_json(path.read_bytes())
+                later = {name: getattr(told, name).replace("20", "21", 1) for name in ("started", "finished")}
+                path.write_text(told.model_copy(update=later).sealed().model_dump_json(indent=1))
             os.utime(path, (time.time() + 3e8,) * 2)
     made = part_of(home, lab.run, stage).stat().st_ino
     alive = lab.start(home, "--only", stage)
@@ -238,7 +237,7 @@ FAULTS: dict[str, Callable[[Lab, str, random.Random], Outcome]] = {
     "manifest deleted": harmed(delete, manifest=True),
     "manifest truncated": harmed(truncate, manifest=True),
     "one bit of the manifest flipped": harmed(flip, manifest=True),
-    "clock ten years ahead, then back": clock,
+    "clock a century ahead, then back": clock,
 }
 OF_PROCESSES = (
     "kill -9 of the run",

@@ -1,4 +1,4 @@
-"""Faults of a served Prefect: its worker, its server, and the cancelling of a flow run that has child processes."""
+"""Faults of what a run leans on: Prefect's worker and server, vLLM's engine; and a flow run with children cancelled."""
 
 import json
 import os
@@ -154,9 +154,30 @@ def kill_serve(lab: Lab) -> Outcome:
         return Outcome(ended.status, "", [f"orphan: {command[:80]}" for command in one.alive.orphans()])
 
 
-FAULTS: dict[str, Callable[[Lab], Outcome]] = {
-    "flow-run cancel, two processes training": cancel,
-    "kill -9 of the Prefect worker": kill_worker,
-    "kill -9 of the Prefect server": kill_server,
-    "kill -9 of degla serve": kill_serve,
+def kill_engine(lab: Lab) -> Outcome:
+    """`kill -9` of vLLM's engine while it answers: Prefect starts the stage again, and it goes on to the end."""
+    home = lab.before("generate")
+    settings = ("backend=vllm", "model=data/language_model", "prompts=scenes", "examples_per_prompt=4", "shard_size=32")
+    words = ("--only", "generate", *(word for setting in settings for word in ("--set", f"generate.{setting}")))
+    alive = lab.start(home, *words)
+    alive.until(lambda: list(home.glob("replies/*/*/*.parquet")), patience=600)
+    struck = [pid for pid, said in alive.family().items() if "stages.engine" in said]
+    for pid in struck:
+        os.kill(pid, signal.SIGKILL)
+    ended = alive.end(1200)
+    faults = [] if struck else ["no engine was seen"]
+    faults += [f"ended with {ended.status}: {ended.err.strip()[-200:]}"] if ended.status else []
+    faults += [f"orphan: {command[:80]}" for command in alive.orphans()]
+    faults += [f"half an artifact: {path}" for path in half_artifacts(home)]
+    shutil.rmtree(home, ignore_errors=True)
+    return Outcome(ended.status, ended.error, faults)
+
+
+FAULTS: dict[str, tuple[str, Callable[[Lab], Outcome]]] = {
+    "kill -9 of the vLLM engine": ("generate", kill_engine),
+    "flow-run cancel, two processes training": ("train", cancel),
+    "kill -9 of the Prefect worker": ("train", kill_worker),
+    "kill -9 of the Prefect server": ("train", kill_server),
+    "kill -9 of degla serve": ("train", kill_serve),
 }
+"""Tried once each, at the stage named."""

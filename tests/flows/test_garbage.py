@@ -51,6 +51,14 @@ def test_a_harmed_artifact_that_a_run_links_to_stays(home: Path) -> None:
     assert found(home) == set()
 
 
+def test_a_link_that_was_never_finished_goes_and_what_it_names_stays(home: Path) -> None:
+    target = (home / "tiny" / "model").resolve()
+    (home / "tiny" / ".model.0.tmp").symlink_to(target)
+    garbage.delete(Store(home), garbage.find(Store(home)))
+    assert not (home / "tiny" / ".model.0.tmp").is_symlink()
+    assert Store(home).linked("tiny", "model") is not None
+
+
 def test_unfinished_work_stays_as_long_as_a_recipe_leads_to_it(home: Path, tiny_recipe: Path) -> None:
     store = Store(home)
     folder = (home / "tiny" / "scores").resolve()
