@@ -257,10 +257,17 @@ def _walk(store: Store, run_name: str, stages: list[str], force: bool) -> None:
 def _compare(store: Store, name: str, rows: list[str], jobs: int, overrides: list[str]) -> None:
     """Run a plan's rows with its seeds and print the comparison."""
     plan.cells(plan.load(name, rows), Path(name).stem, overrides)
+    import httpx
+
     local.find_server(store)
     from flows.ablation import ablation
 
-    state: Any = ablation(name, rows, [], overrides, jobs, return_state=True)
+    try:
+        state: Any = ablation(name, rows, [], overrides, jobs, return_state=True)
+    except httpx.HTTPError as error:
+        raise UserError(
+            "ablation", f"lost Prefect's server ({error})", "it until the end", "the same command goes on from here"
+        ) from None
     if not state.is_completed():
         state.result()
     folder = store.run(Path(name).stem) / "comparison"

@@ -6,8 +6,8 @@ stage runs. A stage takes its inputs from the run's links, so the same function 
 
 import errno
 import shutil
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 from uuid import uuid4
@@ -81,7 +81,8 @@ def check(store: Store, run: str, recipe: Recipe, stages: Sequence[str]) -> None
     made: set[str] = set()
     for name in stages:
         stage = STAGES[name]
-        stage.outside(getattr(recipe, name))
+        with _telling_faults(name):
+            stage.outside(getattr(recipe, name))
         inputs_of(store, run, stage, [kind for kind in stage.needs if kind not in made])
         made.add(stage.makes)
 
@@ -102,12 +103,14 @@ def inputs_of(store: Store, run: str, stage: Stage[Any], kinds: Sequence[str] | 
 
 def identity(stage: Stage[Any], config: Any, inputs: Inputs) -> dict[str, Any]:
     """Everything that decides a stage's result; its digest is the fingerprint."""
+    with _telling_faults(stage.name):
+        outside = stage.outside(config)
     return {
         "stage": stage.name,
         "stage_version": stage.version,
         "config": config.identity(),
         "inputs": {kind: artifact.digest for kind, artifact in sorted(inputs.items())},
-        "outside": stage.outside(config),
+        "outside": outside,
     }
 
 
@@ -181,7 +184,7 @@ def _make(
     progress: Progress,
 ) -> Artifact:
     started = now()
-    try:
+    with _telling_faults(stage.name):
         meta = stage.run(config, inputs, partial, progress)
         now_outside = stage.outside(config)
         if changed := [name for name, one in decided["outside"].items() if now_outside.get(name) != one]:
@@ -204,14 +207,23 @@ def _make(
             made = store.publish(partial, manifest=manifest)
             store.link(run, made)
         return made
+
+
+@contextmanager
+def _telling_faults(stage: str) -> Iterator[None]:
+    """What a disk or a network says, as a user's error, or as one that is worth another try."""
+    try:
+        yield
     except OSError as error:
         if error.filename is None and error.errno is None:
             raise
         what = f"{error.strerror} ({error.filename})" if error.filename else str(error.strerror)
         if error.errno in TRANSIENT:
-            raise TransientError(f"{stage.name}: {what}, even when tried again") from error
+            raise TransientError(
+                f"{stage}: {what}; expected a disk and a network that answer; fix: the same command goes on from here"
+            ) from error
         raise UserError(
-            stage.name,
+            stage,
             what,
             "readable inputs and a writable disk with room",
             "mend the disk or permissions, then run the same command again",

@@ -1,5 +1,6 @@
 import re
 import shutil
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
@@ -10,7 +11,7 @@ from PIL import Image
 
 from flows import inspection, recipe, road
 from pipeline.artifact import Store
-from pipeline.errors import UserError
+from pipeline.errors import TransientError, UserError
 from pipeline.stage import Progress, silent
 
 ALL = list(road.STAGES)
@@ -116,6 +117,13 @@ def test_a_file_that_changes_while_it_is_read_is_an_error_and_nothing_of_it_stay
     with pytest.raises(UserError, match=r"ingest: captions captions\.csv changed while it was read; expected"):
         road.run_stage(store, "tiny", resolved, "ingest", lambda: nullcontext(someone_writes))
     assert not list(store.home.rglob("*.parquet"))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs a file that cannot be read")
+def test_a_fault_of_the_disk_is_worth_another_try(tiny_recipe: Path, tmp_path: Path) -> None:
+    overrides = ["ingest.root=/proc/self", "ingest.format.captions=mem", "ingest.format.images=/proc/self/task"]
+    with pytest.raises(TransientError, match=r"ingest: Input/output error.*; expected .*; fix: the same command"):
+        walk(tmp_path, tiny_recipe, *overrides, stages=["ingest"])
 
 
 def test_a_stage_without_its_inputs_says_how_to_make_them(tiny_recipe: Path, tmp_path: Path) -> None:
