@@ -46,7 +46,7 @@ def ablation(
             return Failed(message=shared.message)
         plans.prepare(store, name, cells)
         with plans.workers(jobs) as pool:
-            futures = [pool.submit(plans.work, store.home, one.run) for one in cells]
+            futures = [pool.submit(plans.work, store, one.run) for one in cells]
             for one, future in zip(cells, futures, strict=True):
                 cell(one.run, future)
         folder = plans.write(store, name, chosen, cells)

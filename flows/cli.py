@@ -61,9 +61,8 @@ def run(
     run_name = name or Path(recipe).stem
     stages = _stages(only, start, until)
     # A stage alone goes on with the settings its run was made with; the whole road starts from the recipe.
-    kept = store.run(run_name) / "recipe.yaml"
     known = recipe.endswith((".yaml", ".yml")) or (recipes.RECIPES / f"{recipe}.yaml").exists()
-    source = "" if kept.exists() and (len(stages) < len(road.STAGES) or not known) else recipe
+    source = "" if store.recipe(run_name) and (len(stages) < len(road.STAGES) or not known) else recipe
     resolved = road.run_recipe(store, run_name, source, overrides)
 
     road.check(store, run_name, resolved, stages)

@@ -125,9 +125,8 @@ def prepare(store: Store, base: str, found: Sequence[Cell]) -> None:
         road.check(store, cell.run, cell.recipe, OWN)
 
 
-def work(home: Path, run: str) -> str:
+def work(store: Store, run: str) -> str:
     """Train and score one cell, or reuse what is on disk; returns the run's name."""
-    store = Store(home)
     recipe = road.run_recipe(store, run, "")
     for name in OWN:
         road.run_stage(store, run, recipe, name, _quiet)

@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
-from uuid import uuid4
 
 from flows import recipe as recipes
 from flows.recipe import Recipe
@@ -54,23 +53,12 @@ def chosen(stages: Iterable[str]) -> list[str]:
 
 def run_recipe(store: Store, run: str, name: str, overrides: Iterable[str] = ()) -> Recipe:
     """The recipe of a run: the named one, else the one the run already has, else the one of the run's own name."""
-    kept = store.run(run) / "recipe.yaml"
-    source = name or (str(kept) if kept.exists() else run)
-    return recipes.load(source, list(overrides))
+    return recipes.load(name or str(store.recipe(run) or run), list(overrides))
 
 
 def keep_recipe(store: Store, run: str, recipe: Recipe) -> None:
     """Write the resolved recipe into the run's folder. Raises UserError when the home cannot be written."""
-    path = store.run(run) / "recipe.yaml"
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = path.with_name(f".recipe.{uuid4().hex}.tmp")
-        unfinished.write_text(recipes.dump(recipe), encoding="utf-8")
-        unfinished.replace(path)
-    except OSError as error:
-        raise UserError(
-            "run", f"cannot write {path.parent} ({error.strerror})", "a writable folder", "set DEGLA_HOME"
-        ) from None
+    store.keep_recipe(run, recipes.dump(recipe))
 
 
 def check(store: Store, run: str, recipe: Recipe, stages: Sequence[str]) -> None:

@@ -129,8 +129,13 @@ class Store:
 
     @classmethod
     def default(cls) -> "Store":
-        """The store at `$DEGLA_HOME`, or `runs/` here."""
-        return cls(Path(os.environ.get("DEGLA_HOME", "runs")).expanduser().absolute())
+        """The store at `$DEGLA_HOME`, a folder or an address such as s3://bucket/folder; else `runs/` here."""
+        home = os.environ.get("DEGLA_HOME", "runs")
+        if "://" in home:
+            from pipeline.bucket import Bucket
+
+            return Bucket.at(home)
+        return cls(Path(home).expanduser().absolute())
 
     def folder(self, kind: str, fingerprint: str) -> Path:
         """Where that artifact is, or would be."""
@@ -236,6 +241,24 @@ class Store:
     def runs(self) -> list[str]:
         """Names of all runs."""
         return sorted(path.parent.name for path in self.home.glob("*/recipe.yaml"))
+
+    def recipe(self, run: str) -> Path | None:
+        """The resolved recipe of a run, or None."""
+        path = self.run(run) / "recipe.yaml"
+        return path if path.exists() else None
+
+    def keep_recipe(self, run: str, text: str) -> None:
+        """Write the resolved recipe of a run. Raises UserError when the home cannot be written."""
+        folder = self.run(run)
+        unfinished = folder / f".recipe.{uuid4().hex}.tmp"
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            unfinished.write_text(text, encoding="utf-8")
+            unfinished.replace(folder / "recipe.yaml")
+        except OSError as error:
+            raise UserError(
+                "run", f"cannot write {folder} ({error.strerror})", "a writable folder", "set DEGLA_HOME"
+            ) from None
 
     def linked(self, run: str, kind: str) -> Artifact | None:
         """The verified artifact a run holds, or None."""

@@ -1,19 +1,19 @@
-"""Training in several processes of one machine: starting them, ending them together, and what they tell each other.
+"""Training in several processes: starting them, ending them together, and what they tell each other.
+
+On one machine `run` starts them; on several, torchrun does, and each calls `joined`.
 
 Every process holds the whole model and encodes its share of each batch. Embeddings are gathered, so each computes the
 loss of the global batch, and with it the gradient of its own share; summed over the processes, gradients are those of
 the whole batch. Reductions give every process the same bits, so the copies of the model never drift apart.
 """
 
-import ctypes
 import multiprocessing
 import os
 import pickle
-import signal
 import socket
-import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from multiprocessing.connection import Connection, wait
 from typing import Any
@@ -23,11 +23,11 @@ from torch import Tensor
 from torch import distributed as dist
 
 from pipeline.errors import TransientError, UserError
+from pipeline.lifeline import die_with
 from pipeline.stage import Progress
 
 PATIENCE = timedelta(hours=1)
 """How long a process waits for the others, for instance while the first one writes a checkpoint."""
-PR_SET_PDEATHSIG = 1
 
 
 def rank() -> int:
@@ -38,6 +38,11 @@ def rank() -> int:
 def world() -> int:
     """How many processes there are."""
     return dist.get_world_size() if dist.is_initialized() else 1
+
+
+def on_this_machine() -> int:
+    """How many of them run on this machine."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE", world()))
 
 
 def gathered(mine: Tensor) -> Tensor:
@@ -60,6 +65,21 @@ def summed(tensors: list[Tensor]) -> None:
         dist.all_reduce(flat)
         parts = torch.split(flat, [tensor.numel() for tensor in chosen])
         torch._foreach_copy_(chosen, [part.view_as(tensor) for part, tensor in zip(parts, chosen, strict=True)])
+
+
+@contextmanager
+def joined() -> Iterator[None]:
+    """Be one of the processes that torchrun started, with the place it gives in the environment."""
+    if torch.cuda.is_available():
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+    else:
+        torch.set_num_threads(max(1, (os.cpu_count() or 1) // on_this_machine()))
+    dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo", timeout=PATIENCE)
+    try:
+        yield
+        dist.barrier()
+    finally:
+        dist.destroy_process_group()
 
 
 def run(work: Callable[..., Any], count: int, backend: str, arguments: tuple[Any, ...], progress: Progress) -> Any:
@@ -163,11 +183,3 @@ def _portable(error: BaseException) -> BaseException:
     except Exception:
         return RuntimeError(f"{type(error).__name__}: {error}")
     return error if isinstance(error, Exception) else UserError("train", "stopped", "a whole run", "run it again")
-
-
-def die_with(parent: int) -> None:
-    """End this process when its parent ends, however that ends."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != parent:
-            os._exit(1)

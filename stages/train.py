@@ -157,7 +157,8 @@ def run(config: Config, inputs: Inputs, out: Path, progress: Progress) -> dict[s
     """Make the `model` artifact.
 
     Raises:
-        UserError: the model cannot be loaded or the dataset was made for another tokenizer; no batch can be filled;
+        UserError: the model cannot be loaded or the dataset was made for another tokenizer; no batch can be filled or
+            shared by the processes;
             a picture cannot be read; memory does not suffice; `training.GIVE_UP` steps in a row are not finite.
         TransientError: one of several processes died.
     """
@@ -174,9 +175,16 @@ def run(config: Config, inputs: Inputs, out: Path, progress: Progress) -> dict[s
             "one GPU per process",
             f"--set train.processes={torch.cuda.device_count()}",
         )
+    if config.batch % processes.world():
+        raise UserError(
+            "train",
+            f"batch {config.batch} cannot be shared by {processes.world()} processes",
+            "a batch that divides by them",
+            "set train.batch or start another number",
+        )
     while True:
         try:
-            if config.processes == 1:
+            if config.processes == 1 or processes.world() > 1:  # alone, or torchrun has started the processes
                 return train(config, inputs, out, device, progress=progress)
             backend = "nccl" if device == "cuda" else "gloo"
             made: dict[str, Any] = processes.run(
@@ -184,7 +192,8 @@ def run(config: Config, inputs: Inputs, out: Path, progress: Progress) -> dict[s
             )
             return made
         except MemoryLackError as error:
-            if not config.auto_accumulate or 2 * config.accumulate > config.batch // config.processes:
+            alone = processes.world() == 1  # else the other machines would have to do the same at the same step
+            if not (config.auto_accumulate and alone) or 2 * config.accumulate > config.batch // config.processes:
                 raise UserError(
                     "train",
                     f"no memory left on {device} for {config.batch} pairs in {config.accumulate} chunks: {error}",

@@ -36,7 +36,7 @@ def train(config: "Config", inputs: Inputs, out: Path, device: str, *, progress:
         MemoryLackError: as told by an estimate before the first step, or by the allocator.
     """
     if device == "cuda" and processes.world() > 1:
-        device = f"cuda:{processes.rank()}"
+        device = f"cuda:{torch.cuda.current_device()}"
     torch.use_deterministic_algorithms(config.deterministic)
     student = _student(config, device)
     batches, held_out = _data(config, inputs, student, out / ".work", device, progress)
@@ -45,7 +45,7 @@ def train(config: "Config", inputs: Inputs, out: Path, device: str, *, progress:
     training = Training(config, objective, len(batches), device)
     training.restore(out / ".work")
     needed = memory.estimate(objective, batches[0].on(device, student), config.accumulate)
-    room = memory.available(device) // (processes.world() if device == "cpu" else 1)
+    room = memory.available(device) // (processes.on_this_machine() if device == "cpu" else 1)
     if needed > room:
         raise MemoryLackError(f"a step needs about {memory.text(needed)} and {memory.text(room)} are free")
     try:
@@ -230,16 +230,26 @@ class Training:
         checkpoints.save(state, work, "checkpoint", len(self.steps), keep=self.config.keep_checkpoints)
 
     def restore(self, work: Path) -> None:
-        """Take up the training of an earlier, killed call, if it left a whole checkpoint."""
+        """Take up the training of an earlier, killed call, if it left a whole checkpoint.
+
+        Raises UserError when processes on other machines see another one.
+        """
         state = checkpoints.newest(work, "checkpoint", self.device)
-        if state is None:
-            return
-        self.objective.student.load_state_dict(state["student"])
-        self.objective.teacher.load_state_dict(state["teacher"])
-        self.objective.threshold_T = state["thresholds"]
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.scaler.load_state_dict(state["scaler"])
-        self.steps, self.validation = state["steps"], state["validation"]
+        if state is not None:
+            self.objective.student.load_state_dict(state["student"])
+            self.objective.teacher.load_state_dict(state["teacher"])
+            self.objective.threshold_T = state["thresholds"]
+            self.optimizer.load_state_dict(state["optimizer"])
+            self.scaler.load_state_dict(state["scaler"])
+            self.steps, self.validation = state["steps"], state["validation"]
+        seen = processes.gathered(torch.tensor([len(self.steps)], device=self.device)).tolist()
+        if len(set(seen)) > 1:
+            raise UserError(
+                "train",
+                f"the processes go on from steps {', '.join(map(str, seen))}",
+                "one checkpoint, seen by every machine",
+                "set DEGLA_HOME to storage they share",
+            )
 
 
 def learning_rate(step: int, total: int, config: "Config") -> float:
