@@ -17,7 +17,7 @@ from tests.stages.training import small_clip
 
 ROOT = Path(__file__).parents[2]
 BEFORE = ("ingest", "generate", "assemble")
-LONG = ("train.epochs=60", "train.checkpoint_steps=5", "train.batch=4")
+LONG = ("train.epochs=12", "train.checkpoint_steps=5", "train.batch=4")
 
 
 @pytest.fixture(scope="module")
