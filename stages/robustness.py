@@ -2,9 +2,10 @@
 
 The attack is TeCoA's (arXiv 2212.07016; attacks.py of cvlab-columbia/ZSRobust4FoundationModel): a random start in the
 ball, steps along the sign of the gradient of the cross-entropy over the texts at the model's own temperature, each
-step projected back into the ball and into valid pixels; radius and step 1/255, five steps, as its test script has
-them. It works on the pixels that the model sees, after resizing and before normalisation. Where TeCoA counts the last
-step, here the worst picture met on the way counts, the untouched one among them, so an attack never helps.
+step projected back into the ball and into valid pixels. The radius of 1/255 is the paper's, five steps of 1/255 are
+the defaults of its test script. It works on the pixels that the model sees, after resizing and before normalisation.
+Where TeCoA counts the last step, here the worst picture met on the way counts, the untouched one among them, so an
+attack never helps.
 
 Every chosen row becomes two rows of the scores table: `<benchmark>.<subset>.clean` and `.attacked`, both of `robust`.
 
@@ -21,6 +22,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from pipeline import tables
+from pipeline.artifact import digest
 from pipeline.config import Config
 from pipeline.schema import SCORES
 from stages.benchmarks import Row, Subset
@@ -63,11 +65,13 @@ def score(
     found: list[dict[str, Any]] = []
     for done, subset in enumerate(asked):
         encoder.progress("attacked subsets", done, len(asked))
-        kept = encoder.work / "attacked" / f"{subset.benchmark}.{subset.name}" if encoder.work else None
+        rows = chosen(subset, settings.rows, seed)
+        identity = digest([subset.protocol, [row.row_id for row in rows], settings.identity(), seed, model])
+        kept = encoder.work / "attacked" / identity if encoder.work else None
         if kept and tables.files(kept):
             found += tables.read(kept).to_pylist()
             continue
-        made = _both(encoder, subset, settings, model, flagged, seed)
+        made = _both(encoder, subset, rows, settings, model, flagged, seed) if rows else []
         if kept:
             tables.write(tables.part(kept, 0), made, SCORES)
         found += made
@@ -143,11 +147,14 @@ def _options(encoder: Encoder, subset: Subset, rows: Sequence[Row]) -> tuple[Flo
 
 
 def _both(
-    encoder: Encoder, subset: Subset, settings: Robustness, model: str, leaked: Leaked, seed: int
+    encoder: Encoder,
+    subset: Subset,
+    rows: Sequence[Row],
+    settings: Robustness,
+    model: str,
+    leaked: Leaked,
+    seed: int,
 ) -> list[dict[str, Any]]:
-    rows = chosen(subset, settings.rows, seed)
-    if not rows:
-        return []
     option_OD, own_BK = _options(encoder, subset, rows)
     found = []
     for start in range(0, len(rows), encoder.batch):
@@ -155,10 +162,10 @@ def _both(
         found.append(attack(encoder, rows[batch], option_OD[own_BK[batch]], settings, seed + start))
     said = f"linf={settings.eps:g}/255;step={settings.step:g}/255;steps={settings.steps}"
     made = []
-    for side, digest, batches in zip(
+    for side, asked_of, batches in zip(
         SIDES, (subset.digest, f"{subset.digest};{said}"), zip(*found, strict=True), strict=True
     ):
-        asked = replace(subset, benchmark=BENCHMARK, name=f"{subset.benchmark}.{subset.name}.{side}", digest=digest)
+        asked = replace(subset, benchmark=BENCHMARK, name=f"{subset.benchmark}.{subset.name}.{side}", digest=asked_of)
         for row, (right, *wrong) in zip(rows, np.concatenate(batches).tolist(), strict=True):
             kept = wrong[: len(row.texts) - 1] if row.texts else sorted(wrong, reverse=True)[:WRONG_KEPT]
             made.append(table_row(asked, row, [right, *kept], model, leaked))

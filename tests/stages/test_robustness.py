@@ -114,3 +114,5 @@ def test_a_finished_subset_is_not_attacked_again(
     monkeypatch.setattr(robustness, "attack", lambda *_: pytest.fail("attacked again"))
     again = rows_of(encoder, subsets, 2)
     assert [row["correct"] for row in again] == [row["correct"] for row in rows]
+    with pytest.raises(pytest.fail.Exception, match="attacked again"):
+        rows_of(encoder, subsets, 3)  # other settings are another attack
