@@ -31,7 +31,7 @@ def facts(fingerprint: str) -> dict:
         "config": {},
         "inputs": {},
         "outside": {},
-        "meta": {},
+        "meta": {"score": None},
         "started": now(),
     }
 
@@ -46,7 +46,7 @@ def test_published_artifact_is_found_whole_and_without_scratch(tmp_path: Path) -
     assert not (found.path / ".work").exists()
 
 
-@pytest.mark.parametrize("harm", ["delete", "truncate", "flip", "manifest"])
+@pytest.mark.parametrize("harm", ["delete", "truncate", "flip", "manifest", "meta"])
 def test_harmed_artifact_is_not_found(tmp_path: Path, harm: str) -> None:
     store = Store(tmp_path)
     part = tables.part(make(store).path, 0)
@@ -58,9 +58,19 @@ def test_harmed_artifact_is_not_found(tmp_path: Path, harm: str) -> None:
         raw = bytearray(part.read_bytes())
         raw[len(raw) // 2] ^= 1
         part.write_bytes(raw)
-    else:
+    elif harm == "manifest":
         (part.parent / "manifest.json").write_text('{"format": 1, "kind"')
+    else:
+        text = (part.parent / "manifest.json").read_text()
+        (part.parent / "manifest.json").write_text(text.replace('"score": null', '"score": 1'))
     assert store.find("pairs_rejected", "f" * 16) is None
+
+
+def test_what_is_not_a_number_does_not_break_the_seal(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    with store.build("pairs", "e" * 16) as partial:
+        store.publish(partial, manifest=facts("e" * 16) | {"kind": "pairs", "meta": {"loss": float("nan")}})
+    assert store.find("pairs", "e" * 16) is not None
 
 
 def test_digest_is_of_content_not_of_what_made_it(tmp_path: Path) -> None:
