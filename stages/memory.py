@@ -33,7 +33,7 @@ def estimate(objective: Objective, batch: "Batch", chunks: int) -> int:
         storage = tensor.untyped_storage()
         if storage.data_ptr() not in weights:
             kept[storage.data_ptr()] = storage.nbytes()
-        return tensor
+        return tensor.detach()  # an output that kept itself would keep its graph for ever
 
     hooks = torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor)
     with tuning.evaluating(objective.student), hooks:

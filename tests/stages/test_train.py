@@ -1,5 +1,6 @@
 """Training: resuming after kill -9 bit for bit, what the artifact holds, refusals, schedule."""
 
+import gc
 import math
 import subprocess
 import sys
@@ -52,6 +53,16 @@ def made(world: dict[str, Any], out: Path, progress: Any = silent, **changes: An
 @pytest.fixture(scope="module")
 def undisturbed(world: dict[str, Any]) -> dict[str, Any]:
     return made(world, world["folder"] / "undisturbed")
+
+
+def test_a_finished_training_leaves_no_weights_behind(world: dict[str, Any], tmp_path: Path) -> None:
+    def weights() -> int:
+        gc.collect()
+        return sum(type(kept) is torch.nn.Parameter for kept in gc.get_objects())
+
+    others = weights()
+    made(world, tmp_path / "once", epochs=1)
+    assert weights() <= others
 
 
 KILLED = """
