@@ -129,7 +129,8 @@ def table(seen: dict[Try, Outcome], seed: int) -> str:
     wrong = sum(bool(outcome.faults) for outcome in seen.values())
     when = datetime.now(UTC).date().isoformat()
     lines = [
-        f"{when}, `make chaos` (seed {seed}), {os.cpu_count()} cores: {len(seen)} tries, {wrong} not as they must be.",
+        f"{when}, `make chaos` (seed {seed}), {os.cpu_count()} cores: {len(seen)} tries, {wrong} not as they must be; "
+        "an empty cell was not tried.",
         "",
         f"| fault | {' | '.join(STAGES)} |",
         "|---" * (len(STAGES) + 1) + "|",

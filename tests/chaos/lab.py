@@ -45,9 +45,9 @@ class Alive:
 
     def __init__(self, command: Sequence[str], folder: Path, **environment: str) -> None:
         self._mark = uuid4().hex
-        self._said = folder / f"said.{self._mark}"
-        self._said.mkdir(parents=True)
-        with (self._said / "out").open("wb") as out, (self._said / "err").open("wb") as err:
+        self.said = folder / f"said.{self._mark}"
+        self.said.mkdir(parents=True)
+        with (self.said / "out").open("wb") as out, (self.said / "err").open("wb") as err:
             self.process = subprocess.Popen(
                 list(command),
                 cwd=ROOT,
@@ -80,7 +80,7 @@ class Alive:
             self.signal(signal.SIGKILL)
             self.process.wait()
             status = -1000
-        return Ended(status, *((self._said / name).read_text(errors="replace") for name in ("out", "err")))
+        return Ended(status, *((self.said / name).read_text(errors="replace") for name in ("out", "err")))
 
     def family(self) -> dict[int, str]:
         """Living processes that carry the mark: process id -> command."""

@@ -17,8 +17,13 @@ from typing import Any
 
 from tests.chaos.faults import Outcome
 from tests.chaos.lab import ROOT, Alive, Lab, half_artifacts
+from tests.stages.small_road import model_folder
 
-TRAINING = ["train.processes=2", "train.epochs=60", "train.checkpoint_steps=5"]
+
+def training(lab: Lab) -> list[str]:
+    """Settings of a long training in two processes; a tower without batch norm, which cannot be shared."""
+    tower = model_folder(lab.folder / "tower")
+    return [f"train.model={tower}", "train.processes=2", "train.epochs=60", "train.checkpoint_steps=5"]
 
 
 class Served:
@@ -31,7 +36,7 @@ class Served:
         self.url, self._lab, self.home = f"http://127.0.0.1:{port}/api", lab, home
         command = (str(Path(sys.executable).with_name("degla")), "serve", "--port", str(port))
         self.alive = Alive(command, lab.folder / "said", DEGLA_HOME=str(home))
-        said = self.alive._said / "out"
+        said = self.alive.said / "out"
         assert self.alive.until(lambda: "serving on" in said.read_text()), self.alive.end().err
 
     def prefect(self, *words: str) -> str:
@@ -85,7 +90,7 @@ def served(lab: Lab) -> Iterator[Served]:
 
 def _training(one: Served, lab: Lab) -> str:
     """A flow run that trains in two processes and has written a checkpoint."""
-    flow_run = one.begin("train", run=lab.run, overrides=TRAINING)
+    flow_run = one.begin("train", run=lab.run, overrides=training(lab))
     checkpoints = lambda: list((one.home / "store" / "model").glob("*.partial/.work/checkpoint-*.pt"))  # noqa: E731
     assert one.alive.until(checkpoints), one.state(flow_run)
     return flow_run
@@ -98,7 +103,7 @@ def _after(one: Served, lab: Lab, faults: list[str], status: int = 0) -> Outcome
         time.sleep(0.2)
     faults += [f"orphan: {command[:80]}" for command in left]
     faults += [f"half an artifact: {path}" for path in half_artifacts(one.home)]
-    again = one.begin("train", run=lab.run, overrides=TRAINING)
+    again = one.begin("train", run=lab.run, overrides=training(lab))
     if (state := one.until(again, "Completed", "Failed", "Crashed")) != "Completed":
         faults.append(f"the same deployment ended {state}")
     return Outcome(status, "", faults)
@@ -126,7 +131,7 @@ def kill_worker(lab: Lab) -> Outcome:
         ended = one.alive.end(120)
         faults = [] if ended.error.startswith("serve: the worker stopped") else [f"said {ended.err[-200:]}"]
         faults += [f"orphan: {command[:80]}" for command in one.alive.orphans(300)]
-        model = lab.start(one.home, "--only", "train", *(word for one in TRAINING for word in ("--set", one)))
+        model = lab.start(one.home, "--only", "train", *(word for given in training(lab) for word in ("--set", given)))
         end = model.end()
         faults += [] if end.status == 0 else [f"degla run then ended with {end.status}: {end.err[-200:]}"]
         return Outcome(ended.status, ended.error, faults + model.orphans())
@@ -140,7 +145,7 @@ def kill_server(lab: Lab) -> Outcome:
         ended = one.alive.end(120)
         faults = [] if ended.error.startswith("serve: the server stopped") else [f"said {ended.err[-200:]}"]
         faults += [f"orphan: {command[:80]}" for command in one.alive.orphans(300)]
-        model = lab.start(one.home, "--only", "train", *(word for one in TRAINING for word in ("--set", one)))
+        model = lab.start(one.home, "--only", "train", *(word for given in training(lab) for word in ("--set", given)))
         end = model.end()
         faults += [] if end.status == 0 else [f"degla run then ended with {end.status}: {end.err[-200:]}"]
         return Outcome(ended.status, ended.error, faults + model.orphans())
