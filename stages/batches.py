@@ -7,11 +7,13 @@ the longest of them, M pairs with a second picture, C, H, W picture.
 """
 # ruff: noqa: N815 - shapes are suffixes of names here, also of fields
 
+import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain
+from multiprocessing.util import Finalize
 from pathlib import Path
 from typing import Any
 
@@ -388,11 +390,19 @@ class Pictures:
 def load(batches: Batches, start: int, workers: int) -> Iterator[Batch]:
     """The batches from number `start` on; where pictures must be read, `workers` processes make them ahead of time."""
     ahead = 0 if isinstance(batches.pictures, Tensor) else workers
-    loader = DataLoader(_Carrying(batches), batch_size=None, sampler=range(start, len(batches)), num_workers=ahead)
+    loader = DataLoader(
+        _Carrying(batches), batch_size=None, sampler=range(start, len(batches)), num_workers=ahead,
+        worker_init_fn=_leave_at_once,
+    )  # fmt: skip
     for batch in loader:
         if isinstance(batch, UserError):
             raise batch
         yield batch
+
+
+def _leave_at_once(worker: int) -> None:
+    """End without what the parent's libraries do at exit: Prefect's would wait for threads that only the parent has."""
+    Finalize(None, os._exit, (0,), exitpriority=-1000)  # after those that hand over what is still in queues
 
 
 class _Carrying(Dataset[Batch | UserError]):

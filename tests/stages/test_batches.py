@@ -1,5 +1,8 @@
 """Which pair stands in which batch, with which negatives and which picture."""
 
+import multiprocessing
+import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +15,7 @@ from PIL import Image
 from pipeline import clip
 from pipeline.errors import UserError
 from pipeline.schema import NEGATIVE_TYPES
-from stages.batches import Batches, Pictures, epoch_negatives, epoch_order, load, read_rows
+from stages.batches import Batches, Pictures, _leave_at_once, epoch_negatives, epoch_order, load, read_rows
 from tests.stages.training import small_clip, small_inputs
 
 
@@ -150,3 +153,18 @@ def test_a_missing_picture_is_named_by_the_loaders_processes_too(tmp_path: Path,
         list(load(batches, 0, workers=1))
     with pytest.raises(UserError, match=r"cannot read .*2\.png"):
         pictures.decoded(2, lambda *report: None)
+
+
+def test_what_other_libraries_do_at_exit_does_not_harm_the_loaders_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail() -> None:
+        raise RuntimeError("a thread of the parent is not here")
+
+    def status(work: Callable[[int], None]) -> int | None:
+        process = multiprocessing.get_context("fork").Process(target=work, args=(0,))
+        process.start()
+        process.join()
+        return process.exitcode
+
+    monkeypatch.setattr(threading, "_threading_atexits", [fail])  # as Prefect registers its own
+    assert status(abs) == 1
+    assert status(_leave_at_once) == 0
