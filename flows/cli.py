@@ -296,11 +296,12 @@ def _made(store: Store, run_name: str) -> dict[str, tuple[int, int] | None]:
 
 def _closing(store: Store, run_name: str, stages: list[str], before: dict[str, tuple[int, int] | None]) -> None:
     """What became of each stage, the scores before and after, and where the report is."""
+    after = _made(store, run_name)
     for name in stages:
         artifact = store.linked(run_name, road.STAGES[name].makes)
         if artifact is not None:
             rows = ", ".join(f"{count:,} rows of {kind}" for kind, count in artifact.manifest.rows.items())
-            did = "reused" if _made(store, run_name)[name] == before[name] else "made"
+            did = "reused" if after[name] == before[name] else "made"
             where = store.run(run_name) / artifact.manifest.kind
             out.print(f"{name:9} {did:7} {where}" + (f"  ({rows})" if rows else ""), style="dim")
     scores, report = store.linked(run_name, "scores"), store.linked(run_name, "report")

@@ -6,23 +6,23 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from flows import progress
+from flows.evaluation import ROOT
+from flows.terminal import out
 
 app = typer.Typer(help="The benchmarks: what there is, whether it is whole, and getting it.", no_args_is_help=True)
-out = Console(soft_wrap=True, highlight=False, width=None if sys.stdout.isatty() else 140)
 
 Names = Annotated[list[str] | None, typer.Argument(help="benchmarks; none = all")]
-Root = Annotated[Path, typer.Option(envvar="DEGLA_BENCHMARKS", help="folder of benchmarks, as evaluate.root")]
+Root = Annotated[Path, typer.Option(envvar=ROOT, help="folder of benchmarks, as evaluate.root")]
 Official = Annotated[bool, typer.Option(help="hold files against known counts and digests")]
 
 
 @app.command(name="list")
 def show(
     names: Names = None,
-    root: Annotated[Path | None, typer.Option(envvar="DEGLA_BENCHMARKS", help="to say what is there")] = None,
+    root: Annotated[Path | None, typer.Option(envvar=ROOT, help="to say what is there")] = None,
 ) -> None:
     """Every benchmark: licence, what it measures, what is there; of those named also where each part is from."""
     from stages import fetch, inventory
