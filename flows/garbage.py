@@ -109,9 +109,7 @@ def _wanted(store: Store) -> set[tuple[str, str]]:
     for run in store.runs():
         for name, stage in road.STAGES.items():
             try:
-                config = getattr(road.run_recipe(store, run, ""), name)
-                identity = road.identity(stage, config, road.inputs_of(store, run, stage))
-                found.add((stage.makes, digest(identity)))
+                found.add((stage.makes, road.fingerprint_of(store, run, road.run_recipe(store, run, ""), name)))
             except UserError:
                 found.add((stage.makes, ""))
     return found

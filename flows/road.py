@@ -102,6 +102,12 @@ def identity(stage: Stage[Any], config: Any, inputs: Inputs) -> dict[str, Any]:
     }
 
 
+def fingerprint_of(store: Store, run: str, recipe: Recipe, name: str) -> str:
+    """Fingerprint of what a stage of a run would make now; UserError when an input or a file it reads is missing."""
+    stage = STAGES[name]
+    return digest(identity(stage, getattr(recipe, name), inputs_of(store, run, stage)))
+
+
 def run_stage(
     store: Store,
     run: str,
@@ -226,7 +232,7 @@ def standing(store: Store, run: str, recipe: Recipe) -> list[Standing]:
         state = "missing"
         if artifact is not None:
             try:
-                wanted = digest(identity(stage, getattr(recipe, name), inputs_of(store, run, stage)))
+                wanted = fingerprint_of(store, run, recipe, name)
                 upstream_current = all(
                     other.state == "current" for other in states if STAGES[other.stage].makes in stage.needs
                 )
