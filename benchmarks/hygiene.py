@@ -1,7 +1,8 @@
-"""What grows in a long run: memory over shards and over training steps, Prefect's database over rows of data.
+"""What grows in a long run: memory over captions, shards and training steps, Prefect's database over rows of data.
 
-    python benchmarks/hygiene.py [shards] [steps] [database] [--count 1000] [--steps 10000]
+    python benchmarks/hygiene.py [captions] [shards] [steps] [database] [--captions N] [--count N] [--steps N]
 
+captions: peak memory of `ingest` (Parquet of captions and picture names) by that with a tenth of the captions.
 shards: peak memory of `generate` (rules, one shard per four captions) after all shards by that after a tenth of them.
 steps: memory of `train` after all steps by that after a tenth. database: bytes that one run of ingest, generate and
 assemble adds to Prefect's database, with ten times the pictures by with once.
@@ -9,18 +10,26 @@ assemble adds to Prefect's database, with ten times the pictures by with once.
 
 import argparse
 import json
+import multiprocessing
 import os
+import resource
 import sqlite3
 import subprocess
 import sys
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import closing, nullcontext
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import yaml
+from PIL import Image
 
 from flows import recipe, road
 from pipeline.artifact import Store
+from pipeline.stage import silent
+from stages import ingest
 
 ARCH = {
     "embed_dim": 16,
@@ -39,14 +48,47 @@ TINY = {
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", nargs="*", default=["shards", "steps", "database"])
+    parser.add_argument("what", nargs="*", default=["captions", "shards", "steps", "database"])
+    parser.add_argument("--captions", type=int, default=400_000)
     parser.add_argument("--count", type=int, default=1000, help="shards")
     parser.add_argument("--steps", type=int, default=10_000)
     arguments = parser.parse_args()
     with TemporaryDirectory() as folder:
         for what in arguments.what:
             home = Path(folder) / what
-            print(json.dumps({"shards": shards, "steps": steps, "database": database}[what](home, arguments)))
+            print(
+                json.dumps(
+                    {"captions": captions, "shards": shards, "steps": steps, "database": database}[what](
+                        home, arguments
+                    )
+                )
+            )
+
+
+def captions(home: Path, arguments: argparse.Namespace) -> dict[str, object]:
+    """Peak memory of `ingest`, each in a process of its own."""
+    peaks = []
+    for rows in (arguments.captions // 10, arguments.captions):
+        root = home / str(rows)
+        (root / "images").mkdir(parents=True)
+        Image.new("RGB", (32, 32)).save(root / "images" / "a.png")
+        told = {"image": ["a.png"] * rows, "caption": [f"A cup with the number {row}." for row in range(rows)]}
+        pq.write_table(pa.table(told), root / "captions.parquet")
+        with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+            peaks.append(pool.submit(ingested, root).result())
+    return {
+        "captions": arguments.captions,
+        "MiB": [round(peak) for peak in peaks],
+        "ratio": round(peaks[1] / peaks[0], 2),
+    }
+
+
+def ingested(root: Path) -> float:
+    """Peak memory of this process after the captions of a folder were taken in, MiB."""
+    (root / "out").mkdir()
+    layout = ingest.Format(captions="captions.parquet")
+    ingest.run(ingest.Config(source="parquet", root=root, format=layout), {}, root / "out", silent)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 def shards(home: Path, arguments: argparse.Namespace) -> dict[str, object]:

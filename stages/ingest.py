@@ -6,14 +6,19 @@ negatives, images/ where it packs pictures, and benchmarks/ for the built-in wor
 
 import hashlib
 import json
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
+from functools import lru_cache, partial
+from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 from pydantic import Field
 
 from pipeline import artifact, tables
+from pipeline.artifact import SCRATCH
 from pipeline.config import Config as BaseConfig
 from pipeline.config import placement
 from pipeline.errors import UserError
@@ -22,6 +27,12 @@ from pipeline.stage import Inputs, Progress, Stage
 from stages import sources
 from stages.pictures import Facts, examine
 from stages.sources import Format, Record
+
+RECORDS = pa.schema({"number": pa.int64(), "pair_id": pa.string(), "record": pa.string()})
+"""What was read, on disk so that memory does not grow with the source: a row's place in it, its id (null for one with a
+fault), and the Record as JSON, which keeps what UTF-8 cannot (lone surrogates)."""
+REMEMBERED = 1 << 18
+"""Pictures whose facts stay in memory: the captions of one picture may stand far apart (COCO's do)."""
 
 
 class World(BaseConfig):
@@ -88,38 +99,28 @@ def run(config: Config, inputs: Inputs, out: Path, progress: Progress) -> dict[s
 
     Raises UserError when the captions file cannot be read, or when too few rows are usable.
     """
-    if config.source == "scenes":
-        records, scenes = _world(config, out, progress)
-        image_root, collection = out / "images", "images"
-    else:
+    image_root, collection = out / "images", "images"
+    if config.source != "scenes":
         assert config.root is not None
-        folder = sources.places(config.source, config.root, config.format)[1]
-        read = sources.read(config.source, config.root, config.format, out / "images", progress)
-        records, scenes = list(read), {}
-        image_root, collection = (folder, str(folder)) if folder else (out / "images", "images")
-    if not records:
-        raise UserError("ingest", "the captions file holds no row", "at least one", "check ingest.format.captions")
-
-    first: dict[str, int] = {}
-    for number, record in enumerate(records):
-        if record.fault is None:
-            first.setdefault(_pair_id(record), number)
-    examined = partial(examine, image_root, max_pixels=config.max_pixels)
-    pictures: dict[str, Facts] = {}
-    accepted = refused = 0
+        if folder := sources.places(config.source, config.root, config.format)[1]:
+            image_root, collection = folder, str(folder)
+    shards, copies = _records(config, out, progress)
+    total = sum(tables.rows(path) for path in shards)
+    examined = lru_cache(REMEMBERED)(partial(examine, image_root, max_pixels=config.max_pixels))
+    done = accepted = refused = 0
     with ThreadPoolExecutor(config.workers) as pool:
-        for index, start in enumerate(range(0, len(records), config.shard)):
-            shard = records[start : start + config.shard]
+        for index, path in enumerate(shards):
             rows, target = tables.part(out, index), tables.part(out / "pairs_rejected", index)
             if not (rows.exists() and target.exists()):
-                named = (record.image for record in shard if record.fault is None)
-                unopened = list(dict.fromkeys(image for image in named if image not in pictures))
-                pictures |= zip(unopened, pool.map(examined, unopened), strict=True)
+                shard = pq.read_table(path).to_pylist()
+                records = [Record(**json.loads(row["record"])) for row in shard]
+                images = list(dict.fromkeys(record.image for record in records if record.fault is None))
+                pictures = dict(zip(images, pool.map(examined, images), strict=True))
                 good, bad, brought = [], [], []
-                for number, record in enumerate(shard, start):
-                    fault = _fault(config, record, pictures, first.get(_pair_id(record)) == number)
+                for row, record in zip(shard, records, strict=True):
+                    fault = _fault(config, record, pictures, row["number"] not in copies)
                     if fault is None:
-                        good.append(_pair(config, record, pictures[record.image], scenes.get(record.image)))
+                        good.append(_pair(config, record, pictures[record.image]))
                         brought += _brought(config, record)
                     else:
                         bad.append(_rejected(record, *fault))
@@ -129,28 +130,62 @@ def run(config: Config, inputs: Inputs, out: Path, progress: Progress) -> dict[s
                 tables.write(rows, good, PAIRS)
             accepted += tables.rows(rows)
             refused += tables.rows(target)
-            progress("captions", start + len(shard), len(records))
+            done += tables.rows(path)
+            progress("captions", done, total)
 
     _accept(config, out, accepted, refused)
     return {"image_root": collection, "source": config.source, "accepted": accepted, "rejected": refused}
 
 
-def _world(config: Config, out: Path, progress: Progress) -> tuple[list[Record], dict[str, str]]:
-    """Draw the built-in world: its records, and the scene graph of every picture as JSON."""
+def _records(config: Config, out: Path, progress: Progress) -> tuple[list[Path], set[int]]:
+    """Read the source into parts of RECORDS, once; the parts, and the numbers of rows that repeat an earlier row."""
+    folder = out / SCRATCH / "records"
+    is_read = folder / "whole"
+    if not is_read.exists():
+        if config.source == "scenes":
+            records = _world(config, out, progress)
+        else:
+            assert config.root is not None
+            records = sources.read(config.source, config.root, config.format, out / "images", progress)
+        number = 0
+        for index, shard in enumerate(iter(lambda: list(islice(records, config.shard)), [])):
+            rows = [
+                {
+                    "number": number + place,
+                    "pair_id": None if record.fault else _pair_id(record),
+                    "record": json.dumps(record._asdict()),
+                }
+                for place, record in enumerate(shard)
+            ]
+            tables.write(tables.part(folder, index), rows, RECORDS)
+            number += len(shard)
+        if not number:
+            raise UserError("ingest", "the captions file holds no row", "at least one", "check ingest.format.captions")
+        tables.write_text(is_read, "")
+    with tables.connect({"records": folder}) as sql:
+        sql.execute("set temp_directory = $1", [str(out / SCRATCH / "duckdb")])
+        found = sql.sql(
+            "select number from records where pair_id is not null "
+            "qualify row_number() over (partition by pair_id order by number) > 1"
+        )
+        copies = set(found.fetchnumpy()["number"].tolist())
+    return tables.files(folder), copies
+
+
+def _world(config: Config, out: Path, progress: Progress) -> Iterator[Record]:
+    """Draw the built-in world."""
     from stages import scene_sets
     from stages.scenes import CONCEPTS
 
     world = config.world
     if world.benchmark_rows:
         scene_sets.write_benchmarks(out / "benchmarks", world.benchmark_rows, world.seed, world.size, progress)
-    records, scenes = [], {}
     for drawn in scene_sets.write_pairs(
         out, world.pictures, world.seed, CONCEPTS[world.concepts], world.captions, world.size, progress
     ):
-        key = f"scenes:{world.concepts}:{drawn.path.stem}"
-        records += [Record(f"scene {drawn.name}", drawn.name, key, caption, None) for caption in drawn.captions]
-        scenes[drawn.name] = json.dumps(drawn.scene.to_json())
-    return records, scenes
+        key, scene = f"scenes:{world.concepts}:{drawn.path.stem}", json.dumps(drawn.scene.to_json())
+        for caption in drawn.captions:
+            yield Record(f"scene {drawn.name}", drawn.name, key, caption, scene=scene)
 
 
 def _fault(config: Config, record: Record, pictures: dict[str, Facts], fresh: bool) -> tuple[str, str] | None:
@@ -187,7 +222,7 @@ def _pair_id(record: Record) -> str:
     return hashlib.sha256(f"{record.image_key}\0{_caption(record)}".encode(errors="replace")).hexdigest()[:16]
 
 
-def _pair(config: Config, record: Record, picture: Facts, scene: str | None) -> dict[str, Any]:
+def _pair(config: Config, record: Record, picture: Facts) -> dict[str, Any]:
     return {
         "pair_id": _pair_id(record),
         "image_key": record.image_key,
@@ -199,7 +234,7 @@ def _pair(config: Config, record: Record, picture: Facts, scene: str | None) -> 
         "caption": _caption(record),
         "source": config.source,
         "split": record.split or _split(config, picture.sha256),
-        "scene": scene,
+        "scene": record.scene,
     }
 
 

@@ -33,6 +33,7 @@ class Record(NamedTuple):
         negatives: captions of the source's own that are not true of the picture.
         types: of each of these, in the same order; empty where the source does not say.
         fault: (reason, detail) of a row that the source itself, or its reader, calls unusable.
+        scene: scene graph of a picture of the built-in world, as JSON.
     """
 
     origin: str
@@ -43,6 +44,7 @@ class Record(NamedTuple):
     negatives: tuple[str, ...] = ()
     types: tuple[str | None, ...] = ()
     fault: tuple[str, str] | None = None
+    scene: str | None = None
 
 
 class Format(Config):

@@ -73,6 +73,35 @@ def test_a_killed_ingest_goes_on_with_the_same_bytes(root: Path, tmp_path: Path)
         assert (tmp_path / "killed" / path.relative_to(tmp_path / "whole")).read_bytes() == path.read_bytes()
 
 
+def test_a_kill_while_the_source_is_read_changes_nothing(root: Path, tmp_path: Path) -> None:
+    run(tmp_path / "whole", root=root, shard=4)
+    shutil.copytree(tmp_path / "whole" / ".work", tmp_path / "killed" / ".work")
+    read = tmp_path / "killed" / ".work" / "records"
+    (read / "whole").unlink()
+    tables.part(read, 3).unlink()
+    run(tmp_path / "killed", root=root, shard=4)
+    for path in (tmp_path / "whole").rglob("*.parquet"):
+        assert (tmp_path / "killed" / path.relative_to(tmp_path / "whole")).read_bytes() == path.read_bytes()
+
+
+@pytest.mark.parametrize("shard", [1, 3, 100])
+def test_a_caption_that_came_before_is_a_duplicate_however_far_apart(root: Path, tmp_path: Path, shard: int) -> None:
+    run(tmp_path / "out", root=root, shard=shard)
+    rejected = tables.read(tmp_path / "out" / "pairs_rejected").to_pylist()
+    assert [row["origin"] for row in rejected if row["reason"] == "duplicate"] == ["captions.csv:15"]
+
+
+def test_text_that_is_no_utf_8_is_refused_and_told(tmp_path: Path) -> None:
+    (tmp_path / "images").mkdir()
+    Image.new("RGB", (8, 8)).save(tmp_path / "images" / "a.png")
+    notes = [{"id": 1, "image_id": 1, "caption": "half \ud83d an emoji"}, {"id": 2, "image_id": 1, "caption": "fine"}]
+    found = {"images": [{"id": 1, "file_name": "a.png"}], "annotations": notes}
+    (tmp_path / "captions.json").write_text(json.dumps(found))
+    run(tmp_path / "out", source="coco", root=tmp_path, format={"captions": "captions.json"})
+    (row,) = tables.read(tmp_path / "out" / "pairs_rejected").to_pylist()
+    assert row["reason"] == "caption_unprintable" and "ud83d" in row["detail"]
+
+
 def test_too_many_rejects_fail_and_say_why(root: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"ingest: 7 of 20 rows refused, most for .*; expected at most 10%; fix: "):
         run(tmp_path / "out", root=root, max_reject_rate=0.1)
