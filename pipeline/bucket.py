@@ -12,7 +12,7 @@ and comes from there where it is not here:
 
 Checkpoints and replies, which cost most, are sent every `INTERVAL` seconds, so another machine goes on from there when
 this one is lost. The lock of an artifact holds on one machine only: two that make the same one both work, and the last
-to finish is kept.
+to finish is kept. Replies of the others are fetched as often, so machines that fill one run share its work.
 """
 
 import hashlib
@@ -23,7 +23,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import uuid4
 
 import pyarrow as pa
@@ -38,6 +38,14 @@ INTERVAL = 30.0
 
 REFUSALS = ("ACCESS_DENIED", "NO_SUCH_BUCKET", "not found", "INVALID_ACCESS_KEY_ID", "SIGNATURE_DOES_NOT_MATCH")
 """How Arrow's errors call what no second try can mend."""
+
+
+class _Paid(NamedTuple):
+    """Files that making an artifact adds and never changes; shared: others may add to them at the same time."""
+
+    folder: Path
+    pattern: str
+    shared: bool
 
 
 @dataclass(frozen=True)
@@ -79,14 +87,15 @@ class Bucket(Store):
             if paid is None:
                 yield partial
                 return
-            folder, pattern = paid
-            sent = self._receive(folder, pattern)
+            sent = self._receive(paid)
             ended = threading.Event()
 
             def watch() -> None:
                 while not ended.wait(INTERVAL):
                     try:
-                        self._send_new(folder, pattern, sent)
+                        self._send_new(paid, sent)
+                        if paid.shared:
+                            sent.update(self._receive(paid))
                     except TransientError:
                         continue  # what could not be sent now is new at the next look
 
@@ -97,7 +106,7 @@ class Bucket(Store):
             finally:
                 ended.set()
                 watching.join()
-            self._send_new(folder, pattern, sent)
+            self._send_new(paid, sent)
 
     def publish(self, partial: Path, *, manifest: Mapping[str, Any]) -> Artifact:
         """As `Store.publish`, and into the bucket."""
@@ -107,9 +116,11 @@ class Bucket(Store):
             self.filesystem.delete_dir(self._object(partial))
         return made
 
-    def _paid_for(self, kind: str, partial: Path) -> tuple[Path, str] | None:
-        """Folder and pattern of the files that making an artifact of that kind adds and never changes."""
-        found = {"negatives": (self.home / "replies", "*/*/*.*"), "model": (partial / SCRATCH, "*.pt")}
+    def _paid_for(self, kind: str, partial: Path) -> _Paid | None:
+        found = {
+            "negatives": _Paid(self.home / "replies", "*/*/*.*", shared=True),
+            "model": _Paid(partial / SCRATCH, "*.pt", shared=False),
+        }
         return found.get(kind)
 
     def _send(self, artifact: Artifact) -> None:
@@ -135,8 +146,9 @@ class Bucket(Store):
 
     # -- what is paid for --------------------------------------------------------------------------------------------
 
-    def _receive(self, folder: Path, pattern: str) -> set[Path]:
+    def _receive(self, paid: _Paid) -> set[Path]:
         """Fetch what the bucket has of these files and the cache has not; gives the files that need no sending."""
+        folder = paid.folder
         with self._talking():
             selector = FileSelector(self._object(folder), allow_not_found=True, recursive=True)
             there = [one.path for one in self.filesystem.get_file_info(selector) if one.type == FileType.File]
@@ -149,11 +161,11 @@ class Bucket(Store):
                 self._copy_in(path, unfinished)
                 tables.finish(unfinished, here)
             found.add(here)
-        return found & set(folder.glob(pattern))
+        return found & set(folder.glob(paid.pattern))
 
-    def _send_new(self, folder: Path, pattern: str, sent: set[Path]) -> None:
+    def _send_new(self, paid: _Paid, sent: set[Path]) -> None:
         """Send files that are new since the last look, and remove those that are gone here."""
-        present = {path for path in folder.glob(pattern) if not path.name.startswith(".")}
+        present = {path for path in paid.folder.glob(paid.pattern) if not path.name.startswith(".")}
         for path in sorted(present - sent):
             with suppress(FileNotFoundError):  # an old checkpoint, gone meanwhile
                 self._copy_out(path, self._object(path))

@@ -1,11 +1,13 @@
 """Captions in, judged candidates out: ask what no reply is kept for, judge every reply, refine what text gives away."""
 
+import platform
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
+from zlib import crc32
 
 import pyarrow.parquet as pq
 
@@ -66,10 +68,15 @@ class Work:
                 self._fill_type(kind, attempt, progress)
 
     def _fill_type(self, kind: str, attempt: int, progress: Progress) -> None:
-        """One attempt of one type, shard by shard; shards that another process holds are waited for."""
+        """One attempt of one type, shard by shard; shards that another process holds are waited for.
+
+        Every machine begins elsewhere: those that share replies through a bucket, where no lock reaches, then seldom
+        ask the same.
+        """
         what = f"captions, {kind}" if attempt == 0 else f"captions, {kind} again"
         total, done = self.shards.captions, 0
-        waiting = list(range(self.shards.count))
+        first = crc32(platform.node().encode()) % self.shards.count
+        waiting = [*range(first, self.shards.count), *range(first)]
         while waiting:
             held = []
             for index in waiting:

@@ -137,13 +137,29 @@ def test_what_is_paid_for_outlives_the_machine(
     assert [path.rpartition("/")[2] for path in kept] == [name.format(2 if kind == "model" else 1)]
 
 
+def test_machines_that_fill_one_run_get_each_others_replies(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bucket, "INTERVAL", 0.05)
+    both = [machine("one"), machine("other")]
+    with both[0].build("negatives", "c" * 16), both[1].build("negatives", "c" * 16):
+        for number, store in enumerate(both):
+            path = store.home / "replies" / "swap" / "d1" / f"{number}.parquet"
+            path.parent.mkdir(parents=True)
+            path.write_bytes(b"paid by %d" % number)
+        folders = [store.home / "replies" / "swap" / "d1" for store in both]
+        wanted = [folder / f"{number}.parquet" for folder in folders for number in range(2)]
+        deadline = time.monotonic() + 30
+        while not all(path.exists() for path in wanted) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert [path.read_bytes() for path in wanted] == [b"paid by 0", b"paid by 1"] * 2
+
+
 def test_checkpoints_go_when_the_model_is_there(machine: Machine) -> None:
     one = machine("one")
     with one.build("model", "b" * 16) as partial:
         (partial / ".work").mkdir()
         (partial / ".work" / "checkpoint-1.pt").write_bytes(b"state")
         (partial / "weights").write_bytes(b"end")
-        one._send_new(partial / ".work", "*.pt", set())
+        one._send_new(one._paid_for("model", partial), set())
         one.publish(partial, manifest=facts("b" * 16) | {"kind": "model"})
     assert not [path for path in objects(one) if ".pt" in path]
     assert machine("other").find("model", "b" * 16) is not None
