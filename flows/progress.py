@@ -58,13 +58,15 @@ def shown(stage: str) -> Iterator[Progress]:
 def throttled(tell: Callable[[str, float], None], every: float = EVERY_SECONDS) -> Progress:
     """A progress callback that hands `tell` one line with rate and ETA, and the share done, every few seconds."""
     begun: dict[str, tuple[float, int]] = {}
+    last: dict[str, int] = {}
     told: dict[str, float] = {}
 
     def report(what: str, done: int, total: int) -> None:
         unit, moment = what.partition(",")[0], time.monotonic()
         since, at = begun.setdefault(unit, (moment, done))
-        if done < at:
+        if done < last.get(unit, done):  # the same unit counted anew, as captions are for every type
             since, at = begun[unit] = (moment, done)
+        last[unit] = done
         if moment - told.get(unit, 0.0) < every and not (done == total != at):
             return
         told[unit] = moment

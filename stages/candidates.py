@@ -1,13 +1,13 @@
 """Captions in, judged candidates out: ask what no reply is kept for, judge every reply, refine what text gives away."""
 
 import platform
+import random
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
-from zlib import crc32
 
 import pyarrow.parquet as pq
 
@@ -70,13 +70,13 @@ class Work:
     def _fill_type(self, kind: str, attempt: int, progress: Progress) -> None:
         """One attempt of one type, shard by shard; shards that another process holds are waited for.
 
-        Every machine begins elsewhere: those that share replies through a bucket, where no lock reaches, then seldom
-        ask the same.
+        Every machine has an order of its own: those that share replies through a bucket, where no lock reaches, then
+        seldom ask the same.
         """
         what = f"captions, {kind}" if attempt == 0 else f"captions, {kind} again"
         total, done = self.shards.captions, 0
-        first = crc32(platform.node().encode()) % self.shards.count
-        waiting = [*range(first, self.shards.count), *range(first)]
+        waiting = list(range(self.shards.count))
+        random.Random(platform.node()).shuffle(waiting)
         while waiting:
             held = []
             for index in waiting:
