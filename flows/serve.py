@@ -94,6 +94,8 @@ def find_server(store: Store) -> None:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     os.environ["PREFECT_API_URL"] = url = f"http://127.0.0.1:{port}/api"
+    # Were it lost, it would not come back: each call gives up after 14 seconds, not after a minute.
+    os.environ.setdefault("PREFECT_CLIENT_MAX_RETRIES", "3")
     application = ("--factory", "prefect.server.api.server:create_app", "--log-level", "error")
     # As Prefect starts its own: without the UI and without the services that only schedules need.
     small = {"PREFECT_UI_ENABLED": "0", "PREFECT__SERVER_EPHEMERAL": "1", "PREFECT__SERVER_FINAL": "1"}
