@@ -18,6 +18,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
 
+from flows import road
 from tests.chaos import faults, served
 from tests.chaos.faults import FAULTS, Outcome
 from tests.chaos.lab import ROOT, STAGES, WITHOUT_PREFECT, Lab
@@ -95,7 +96,8 @@ def tries(chosen: list[str], stages: list[str], repeat: int) -> Iterator[Try]:
                 stage = served.FAULTS[fault][0]
                 yield from [Try(fault, stage, turn)] if turn == 0 and stage in stages else []
             elif fault not in faults.NEED_MOUNTS or faults.can_mount():
-                yield from (Try(fault, stage, turn) for stage in stages if turn == 0 or fault in faults.AT_RANDOM)
+                able = [name for name in stages if road.STAGES[name].needs or fault not in faults.OF_INPUTS]
+                yield from (Try(fault, stage, turn) for stage in able if turn == 0 or fault in faults.AT_RANDOM)
 
 
 def attempt(lab: Lab, one: Try, draw: random.Random) -> Outcome:

@@ -11,9 +11,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
+import yaml
+
 from flows import road
-from pipeline.artifact import MANIFEST, Manifest
-from tests.chaos.lab import Alive, Ended, Lab, half_artifacts, part_of
+from pipeline.artifact import MANIFEST, Manifest, Store
+from tests.chaos.lab import WITHOUT_PREFECT, Alive, Ended, Lab, half_artifacts, part_of
 
 
 class Outcome(NamedTuple):
@@ -202,6 +204,45 @@ def harmed(
     return fault
 
 
+def changed_inputs(lab: Lab, stage: str, draw: random.Random) -> Outcome:
+    """The artifacts a finished stage was made of are others, of a world with one more picture; then the old."""
+    other = _other(lab)
+    home = lab.folder / f"home.{draw.getrandbits(32):08x}"
+    shutil.copytree(lab.undisturbed, home, symlinks=True)
+    shutil.copytree(other.undisturbed / "store", home / "store", symlinks=True, dirs_exist_ok=True)
+    makes, needs = road.STAGES[stage].makes, road.STAGES[stage].needs
+    wanted = (other.undisturbed / other.run / makes).resolve().name
+    shutil.rmtree(home / "store" / makes / wanted)
+    faults = []
+    for source in (other, lab):
+        store = Store(home)
+        for kind in needs:
+            found = store.find(kind, (source.undisturbed / source.run / kind).resolve().name)
+            assert found is not None, kind
+            store.link(lab.run, found)
+        if source is other:
+            ended = lab.start(home, "--only", stage).end()
+            if (made := (home / lab.run / makes).resolve().name) != wanted:
+                faults.append(f"ended with {ended.status} and holds {made}; its inputs lead to {wanted}")
+            faults += [f"differs from a run of those inputs: {name}" for name in other.differing_of(home, [stage])]
+    alive = lab.start(home, "--only", stage)
+    outcome = examined(lab, home, stage, alive, alive.end(), again=False)
+    return Outcome(outcome.status, outcome.said, faults + outcome.faults)
+
+
+def _other(lab: Lab) -> Lab:
+    """The lab of the same recipe with one more picture."""
+    settings = yaml.safe_load(lab.recipe.read_text())
+    settings["ingest"]["world"]["pictures"] += 1
+    folder = lab.folder / "other"
+    other = Lab(folder, folder / lab.recipe.name, WITHOUT_PREFECT)
+    if not (other.undisturbed / other.run / "report").exists():
+        folder.mkdir(exist_ok=True)
+        other.recipe.write_text(yaml.safe_dump(settings))
+        other.prepare()
+    return other
+
+
 def clock(lab: Lab, stage: str, draw: random.Random) -> Outcome:
     """The clock was a century ahead when the artifacts were made: all of them are taken as they are."""
     home = lab.folder / f"home.{draw.getrandbits(32):08x}"
@@ -237,6 +278,7 @@ FAULTS: dict[str, Callable[[Lab, str, random.Random], Outcome]] = {
     "manifest deleted": harmed(delete, manifest=True),
     "manifest truncated": harmed(truncate, manifest=True),
     "one bit of the manifest flipped": harmed(flip, manifest=True),
+    "other inputs under a cached stage": changed_inputs,
     "clock a century ahead, then back": clock,
 }
 OF_PROCESSES = (
@@ -248,4 +290,6 @@ OF_PROCESSES = (
 )
 """Faults tried on `degla run` with its server; the others are the same with and without."""
 AT_RANDOM = (*OF_PROCESSES, "kill -9, then the home is moved", "full disk")
+OF_INPUTS = ("other inputs under a cached stage",)
+"""Not for a stage without inputs; that a changed source is noticed is in tests/flows/test_road.py."""
 NEED_MOUNTS = ("full disk", "read-only store")

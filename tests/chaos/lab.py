@@ -175,12 +175,16 @@ class Lab:
 
     def differing(self, home: Path, until: str = "report") -> list[str]:
         """Tables and weights, of the stages up to that one, whose bytes are not those of the undisturbed run."""
-        wanted, found = self._digests(self.undisturbed, until), self._digests(home, until)
+        return self.differing_of(home, STAGES[: STAGES.index(until) + 1])
+
+    def differing_of(self, home: Path, stages: Sequence[str]) -> list[str]:
+        """As `differing`, of these stages."""
+        wanted, found = self._digests(self.undisturbed, stages), self._digests(home, stages)
         return sorted(name for name in wanted | found if wanted.get(name) != found.get(name))
 
-    def _digests(self, home: Path, until: str) -> dict[str, str]:
+    def _digests(self, home: Path, stages: Sequence[str]) -> dict[str, str]:
         found = {}
-        for name in STAGES[: STAGES.index(until) + 1]:
+        for name in stages:
             kind = road.STAGES[name].makes
             folder = home / self.run / kind
             if kind == "report":  # tells times
