@@ -3,6 +3,7 @@
 Prefect observes and retries; whether a stage runs or is reused is decided by the manifests on disk.
 """
 
+import logging
 import os
 import random
 from collections.abc import Iterator
@@ -31,6 +32,8 @@ from flows.terminal import with_interval
 from pipeline.artifact import Store
 from pipeline.errors import TransientError, UserError
 from pipeline.stage import Progress
+
+logging.getLogger("degla").setLevel(logging.INFO)  # of what children print; Prefect only takes it to the UI
 
 GPU_STAGES = ("generate", "train", "evaluate")
 SCORES_SAY = "Per cent right with 95 % intervals by picture; p of single sets is Holm-adjusted within a benchmark."

@@ -58,16 +58,17 @@ def shown(stage: str) -> Iterator[Progress]:
 def throttled(tell: Callable[[str, float], None], every: float = EVERY_SECONDS) -> Progress:
     """A progress callback that hands `tell` one line with rate and ETA, and the share done, every few seconds."""
     begun: dict[str, tuple[float, int]] = {}
-    last: dict[str, int] = {}
+    last: dict[str, tuple[str, int, int]] = {}
     told: dict[str, float] = {}
 
     def report(what: str, done: int, total: int) -> None:
         unit, moment = what.partition(",")[0], time.monotonic()
         since, at = begun.setdefault(unit, (moment, done))
-        if done < last.get(unit, done):  # the same unit counted anew, as captions are for every type
+        before, last[unit] = last.get(unit, (what, done, -1)), (what, done, total)
+        if done < before[1]:  # the same unit counted anew, as captions are for every type
             since, at = begun[unit] = (moment, done)
-        last[unit] = done
-        if moment - told.get(unit, 0.0) < every and not (done == total != at):
+        is_end = done == total != at and before != last[unit]
+        if moment - told.get(unit, 0.0) < every and not is_end:
             return
         told[unit] = moment
         rate = (done - at) / (moment - since) if moment > since else 0.0

@@ -7,7 +7,7 @@ stage runs. A stage takes its inputs from the run's links, so the same function 
 import errno
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -69,7 +69,7 @@ def check(store: Store, run: str, recipe: Recipe, stages: Sequence[str]) -> None
     made: set[str] = set()
     for name in stages:
         stage = STAGES[name]
-        with _telling_faults(name):
+        with suppress(TransientError), _telling_faults(name):  # the stage will see, and is tried again
             stage.outside(getattr(recipe, name))
         inputs_of(store, run, stage, [kind for kind in stage.needs if kind not in made])
         made.add(stage.makes)

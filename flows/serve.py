@@ -47,6 +47,9 @@ def settings(store: Store, url: str | None = None) -> None:
         "PREFECT_SERVER_MEMO_STORE_PATH": home / "memo_store.toml",
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "DO_NOT_TRACK": "1",
+        # What the stages' children print (pipeline/child_log.py) is for the UI, within a flow run.
+        "PREFECT_LOGGING_EXTRA_LOGGERS": "degla",
+        "PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW": "ignore",
         # The terminal shows our bars and our one-line errors; Prefect's own log goes to its server.
         "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",
         "PREFECT_LOGGING_HANDLERS_DEBUG_LEVEL": "CRITICAL",

@@ -19,6 +19,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
+from pipeline.child_log import ChildLog
 from pipeline.errors import TransientError, UserError
 from stages.language_model import LINE, Ask, Reply, Ticker
 from stages.prompts import Message
@@ -50,24 +51,24 @@ class Engine:
             model: a local folder, or a name on the model hub.
             revision: of the hub's model.
             settings: further keyword arguments of `vllm.LLM`.
-            log: file for everything the engine prints.
+            log: file for what the engine prints (`pipeline.child_log`).
 
         Raises UserError, with the first useful line of the cause, when vLLM is not installed, the model cannot be
         loaded, or the engine does not start; TransientError when it dies while it starts.
         """
-        self._log, self._model = log, model
+        self._model = model
         self._facts: dict[str, Any] = {}
         start = time.monotonic()
         is_local = Path(model).is_dir()
-        log.parent.mkdir(parents=True, exist_ok=True)
+        self._said = ChildLog("engine", log)
         mine, its = socket.socketpair()
         watch, self._lifeline = os.pipe()
-        with its, log.open("wb") as output:
+        with its, self._said.end as output:
             self._process = subprocess.Popen(
                 [sys.executable, "-c", "from stages.engine import serve; serve()", str(its.fileno()), str(watch)],
                 pass_fds=(its.fileno(), watch),
                 stdin=subprocess.DEVNULL,
-                stdout=output,
+                stdout=output.fileno(),
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
                 env=_environment(offline=is_local),
@@ -133,6 +134,7 @@ class Engine:
             if _gone(group, deadline):
                 break
         self._process.wait(timeout=20)
+        self._said.join()
 
     def _send(self, message: object) -> None:
         try:
@@ -155,18 +157,20 @@ class Engine:
 
     def _died(self) -> TransientError:
         """Ended without a word, as by a kill or for want of memory: another one may live."""
-        why = cause(self._log) or "ended without a word"
+        self.close()  # and with it, the log is whole
+        why = cause(self._said.file) or "ended without a word"
         return TransientError(
             f"generate: vLLM with model {self._model!r}: {why}; expected an engine that stays; fix: the same command "
-            f"goes on from here; the engine's log is {self._log}"
+            f"goes on from here; the engine's log is {self._said.file}"
         )
 
     def _broken(self, what: str) -> UserError:
+        self.close()
         return UserError(
             "generate",
-            f"vLLM with model {self._model!r}: {cause(self._log) or what}",
+            f"vLLM with model {self._model!r}: {cause(self._said.file) or what}",
             "an engine that starts and stays",
-            f"generate.model, generate.engine, or degla doctor; the engine's log is {self._log}",
+            f"generate.model, generate.engine, or degla doctor; the engine's log is {self._said.file}",
         )
 
 

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from multiprocessing.connection import Connection, wait
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -24,6 +25,7 @@ from torch import distributed as dist
 from torch.distributed.distributed_c10d import PrefixStore
 from torch.distributed.rendezvous import rendezvous
 
+from pipeline.child_log import ChildLog
 from pipeline.errors import TransientError, UserError
 from pipeline.lifeline import die_with
 from pipeline.stage import Progress
@@ -88,7 +90,9 @@ def joined() -> Iterator[None]:
         dist.destroy_process_group()
 
 
-def run(work: Callable[..., Any], count: int, backend: str, arguments: tuple[Any, ...], progress: Progress) -> Any:
+def run(
+    work: Callable[..., Any], count: int, backend: str, arguments: tuple[Any, ...], logs: Path, progress: Progress
+) -> Any:
     """`work(*arguments, progress=...)` in `count` processes at once; what the first of them returns.
 
     Args:
@@ -96,6 +100,7 @@ def run(work: Callable[..., Any], count: int, backend: str, arguments: tuple[Any
         count: processes.
         backend: of torch.distributed: nccl or gloo.
         arguments: anything that pickles.
+        logs: folder for what each process prints, `train-0.log` and so on (`pipeline.child_log`).
         progress: called here with what the first process reports.
 
     Raises:
@@ -106,25 +111,29 @@ def run(work: Callable[..., Any], count: int, backend: str, arguments: tuple[Any
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    processes, pipes = [], []
+    processes, pipes, said = [], [], []
     for index in range(count):
         here, there = context.Pipe(duplex=False)
         place = (index, count, backend, port, os.getpid())
-        process = context.Process(target=_child, args=(work, arguments, place, there), name=f"train-{index}")
-        process.start()
-        there.close()
+        said.append(ChildLog(f"train.{index}", logs / f"train-{index}.log"))
+        with there, said[index].end as output:
+            process = context.Process(
+                target=_child, args=(work, arguments, place, there, output), name=f"train-{index}"
+            )
+            process.start()
         processes.append(process)
         pipes.append(here)
     try:
-        return _listen(pipes, progress)
+        return _listen(pipes, said, progress)
     finally:
         for process in processes:
             process.kill()
-        for process in processes:
+        for process, log in zip(processes, said, strict=True):
             process.join()
+            log.join()
 
 
-def _listen(pipes: list[Connection], progress: Progress) -> Any:
+def _listen(pipes: list[Connection], said: list[ChildLog], progress: Progress) -> Any:
     """Pass on what the processes send until all have ended well."""
     waiting, result = dict.fromkeys(pipes), None
     while waiting:
@@ -135,8 +144,8 @@ def _listen(pipes: list[Connection], progress: Progress) -> Any:
             except EOFError:
                 # A process that dies takes the others' connections with it: theirs is the symptom, this the cause.
                 raise TransientError(
-                    f"train: process {index} of {len(pipes)} ended in the middle; the same command goes on from the "
-                    "last checkpoint"
+                    f"train: process {index} of {len(pipes)} ended in the middle; expected processes that stay; fix: "
+                    f"the same command goes on from the last checkpoint; its log is {said[index].file}"
                 ) from None
             if kind == "progress":
                 progress(*content)
@@ -149,10 +158,17 @@ def _listen(pipes: list[Connection], progress: Progress) -> Any:
 
 
 def _child(
-    work: Callable[..., Any], arguments: tuple[Any, ...], place: tuple[int, int, str, int, int], pipe: Connection
+    work: Callable[..., Any],
+    arguments: tuple[Any, ...],
+    place: tuple[int, int, str, int, int],
+    pipe: Connection,
+    output: Connection,
 ) -> None:
     index, count, backend, port, parent = place
     die_with(parent)
+    with output:
+        for standard in (1, 2):
+            os.dup2(output.fileno(), standard)
 
     def tell(what: str, done: int, total: int) -> None:
         if index == 0:

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from pipeline.artifact import path_digest
+from pipeline.artifact import SCRATCH, path_digest
 from pipeline.config import Config as BaseConfig
 from pipeline.config import placement
 from pipeline.errors import UserError
@@ -188,7 +188,7 @@ def run(config: Config, inputs: Inputs, out: Path, progress: Progress) -> dict[s
                 return train(config, inputs, out, device, progress=progress)
             backend = "nccl" if device == "cuda" else "gloo"
             made: dict[str, Any] = processes.run(
-                train, config.processes, backend, (config, inputs, out, device), progress
+                train, config.processes, backend, (config, inputs, out, device), out / SCRATCH, progress
             )
             return made
         except MemoryLackError as error:

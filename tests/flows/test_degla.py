@@ -1,13 +1,29 @@
 """The flow on Prefect's own test server: states as users see them. The stages are real (ingest and assemble)."""
 
+import csv
+import shutil
+import subprocess
+import sys
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
+from itertools import groupby
 from pathlib import Path
+from typing import Any
 
 import pytest
+from prefect import flow, task
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.actions import GlobalConcurrencyLimitCreate
+from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId, LogFilter, LogFilterFlowRunId
+from prefect.client.schemas.objects import State, TaskRun
 from prefect.testing.utilities import prefect_test_harness
 
-from flows.degla import degla
+from flows.degla import degla, stage
+from pipeline.child_log import ChildLog
 from tests.stages import small_road
+from tests.stages.test_language_model import completion, serving
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -22,20 +38,20 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+def task_runs(state: State[Any]) -> list[TaskRun]:
+    with get_client(sync_client=True) as client:
+        return client.read_task_runs(
+            flow_run_filter=FlowRunFilter(id=FlowRunFilterId(any_=[state.state_details.flow_run_id]))
+        )
+
+
 def test_stages_complete_then_show_as_cached(home: Path, tiny_recipe: Path) -> None:
     stages = ["ingest", "generate", "assemble"]
     assert degla("tiny", str(tiny_recipe), [], stages, return_state=True).is_completed()
     assert (home / "tiny" / "dataset" / "manifest.json").exists()
 
-    from prefect.client.orchestration import get_client
-    from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
-
     state = degla("tiny", "", [], stages, return_state=True)
-    with get_client(sync_client=True) as client:
-        runs = client.read_task_runs(
-            flow_run_filter=FlowRunFilter(id=FlowRunFilterId(any_=[state.state_details.flow_run_id]))
-        )
-    assert {(run.name, run.state_name) for run in runs} == {(name, "Cached") for name in stages}
+    assert {(run.name, run.state_name) for run in task_runs(state)} == {(name, "Cached") for name in stages}
 
 
 def test_a_user_error_is_the_message_of_a_failed_state(home: Path) -> None:
@@ -59,7 +75,6 @@ def test_several_workers_make_one_artifact_together(home: Path, tiny_recipe: Pat
 
 
 def test_scores_report_and_page_appear_as_artifacts(home: Path) -> None:
-    from prefect.client.orchestration import get_client
     from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey
 
     made = small_road.scored(small_road.build(home, 12))
@@ -76,3 +91,114 @@ def test_scores_report_and_page_appear_as_artifacts(home: Path) -> None:
     }  # fmt: skip
     assert (home / "small" / "report" / "report.html").as_uri() in str(found["degla-page-small"].data)
     assert "sugarcrepe.swap_att" in str(found["degla-scores-small"].data)
+
+
+# -- retries -----------------------------------------------------------------------------------------------------------
+
+
+def own_captions(tiny_recipe: Path, folder: Path) -> list[str]:
+    """A copy of the tiny source, as an override."""
+    shutil.copytree(tiny_recipe.parent, folder)
+    return [f"ingest.root={folder}"]
+
+
+@pytest.mark.skipif(not Path("/proc/self/mem").exists(), reason="needs a file whose reading is an I/O error")
+def test_a_fault_that_passes_is_tried_again(
+    home: Path, tiny_recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    overrides = own_captions(tiny_recipe, tmp_path / "source")
+    captions = tmp_path / "source" / "captions.csv"
+    captions.unlink()
+    captions.symlink_to("/proc/self/mem")
+    faults = []
+
+    def mended(task: Any, run: Any, state: State[Any]) -> bool:
+        faults.append(state.message)
+        captions.unlink()
+        shutil.copy(tiny_recipe.parent / "captions.csv", captions)
+        return bool(stage.retry_condition_fn(task, run, state))  # type: ignore[misc]
+
+    shorter = stage.with_options(retry_delay_seconds=0.1, retry_condition_fn=mended)
+    monkeypatch.setattr("flows.degla.stage", shorter)
+    state = degla("tiny", str(tiny_recipe), overrides, ["ingest"], return_state=True)
+    assert state.is_completed(), state.message
+    assert len(faults) == 1 and "Input/output error" in faults[0]
+    (run,) = task_runs(state)
+    assert run.run_count == 2
+    with get_client(sync_client=True) as client:
+        names = [one.name for one in client.read_task_run_states(run.id)]
+    assert names[-3:] == ["AwaitingRetry", "Retrying", "Completed"]
+
+
+def test_a_users_mistake_is_not_tried_again(home: Path, tiny_recipe: Path, tmp_path: Path) -> None:
+    overrides = own_captions(tiny_recipe, tmp_path / "source")
+    with (tmp_path / "source" / "captions.csv").open("w") as handle:
+        csv.writer(handle).writerows([("picture", "text"), ("a.png", "A dog.")])
+    state = degla("tiny", str(tiny_recipe), overrides, ["ingest"], return_state=True)
+    assert state.is_failed() and "no column" in str(state.message)
+    assert [(run.state_name, run.run_count) for run in task_runs(state)] == [("Failed", 1)]
+
+
+def test_waits_before_a_retry_grow_and_carry_jitter() -> None:
+    first, second = stage.retry_delay_seconds  # type: ignore[misc]
+    assert 3.75 <= first <= 7.5 <= second <= 15
+    assert first != 5 and second != 10 and second != 2 * first
+
+
+# -- across flow runs, and out of children -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("limited", [True, False])
+def test_the_gpu_limit_holds_across_flow_runs(
+    home: Path, tiny_recipe: Path, monkeypatch: pytest.MonkeyPatch, limited: bool
+) -> None:
+    monkeypatch.setenv("DEGLA_GPU_LIMIT", f"gpu-{limited}")
+    if limited:
+        with get_client(sync_client=True) as client:
+            client.create_global_concurrency_limit(GlobalConcurrencyLimitCreate(name="gpu-True", limit=1))
+
+    def answer(caption: str, before: int) -> tuple[int, dict[str, str], bytes]:
+        time.sleep(0.03)
+        return 200, {}, completion("A house.")
+
+    with serving(answer, (404, {}, b"")) as (url, bodies), ThreadPoolExecutor(2) as both:
+        settings = [f"generate.{it}" for it in (f"base_url={url}", "backend=openai", "types=[swap_nouns]")]
+        settings += ["generate.concurrency=1", "generate.repair_attempts=0"]
+        for run in "ab":
+            given = [*settings, f"generate.model={run}"]
+            assert degla(run, str(tiny_recipe), given, ["ingest"], return_state=True).is_completed()
+        states = [
+            both.submit(copy_context().run, degla, run, "", [], ["generate"], return_state=True)  # type: ignore[arg-type]
+            for run in "ab"
+        ]
+        assert all(state.result().is_completed() for state in states)
+    in_turn = [run for run, _ in groupby(body["model"] for body in bodies)]
+    assert len(bodies) == 48
+    assert (len(in_turn) == 2) == limited, "whoever asks has its turn to the end"
+
+
+@task
+def working(folder: Path) -> None:
+    log = ChildLog("child", folder / "child.log")
+    with log.end as end:
+        subprocess.run([sys.executable, "-c", "print('ready'); print('ERROR: lost')"], stdout=end.fileno())
+    log.join()
+
+
+@flow
+def watched(folder: Path) -> None:
+    working(folder)
+
+
+def test_what_a_child_prints_is_in_the_log_of_its_task_run(tmp_path: Path) -> None:
+    state = watched(tmp_path, return_state=True)
+    (run,) = task_runs(state)
+    mine = LogFilter(flow_run_id=LogFilterFlowRunId(any_=[state.state_details.flow_run_id]))
+    deadline, found = time.monotonic() + 30, []
+    while len(found) < 2 and time.monotonic() < deadline:  # Prefect sends logs every two seconds
+        time.sleep(0.2)
+        with get_client(sync_client=True) as client:
+            found = [log for log in client.read_logs(mine) if log.name == "degla.child"]
+    assert [(log.task_run_id, log.level, log.message) for log in found] == [
+        (run.id, 20, "ready"), (run.id, 40, "ERROR: lost")
+    ]  # fmt: skip

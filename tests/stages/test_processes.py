@@ -1,6 +1,7 @@
 """Two processes: the same loss and gradients as one, the same bits in both, none left behind by kill -9, resume."""
 
 import copy
+import logging
 import os
 import signal
 import subprocess
@@ -70,10 +71,10 @@ def alone(model: Path) -> dict[str, Any]:
     return learn(model, list(LOSSES), chunks=(1,))
 
 
-def test_two_processes_have_the_loss_and_gradients_of_one(model: Path, alone: dict[str, Any]) -> None:
+def test_two_processes_have_the_loss_and_gradients_of_one(model: Path, alone: dict[str, Any], tmp_path: Path) -> None:
     seen: list[tuple[str, int, int]] = []
     report = lambda *what: seen.append(what)  # noqa: E731
-    together = processes.run(learn, 2, "gloo", (model, list(LOSSES), (1, 3)), report)
+    together = processes.run(learn, 2, "gloo", (model, list(LOSSES), (1, 3)), tmp_path, report)
     assert seen == [("learned", len(LOSSES), len(LOSSES))], "only the first process reports"
     for name, chunks in together:
         (losses, grads, thresholds), (expected, expected_grads, expected_thresholds) = (
@@ -96,21 +97,27 @@ def bad(number: int, *, progress: Any) -> None:
 
 
 @pytest.mark.parametrize("number", [1])
-def test_a_users_error_in_any_process_is_the_callers(number: int) -> None:
+def test_a_users_error_in_any_process_is_the_callers(number: int, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=f"process {number} found a broken picture"):
-        processes.run(bad, 2, "gloo", (number,), silent)
+        processes.run(bad, 2, "gloo", (number,), tmp_path, silent)
 
 
 def vanish(number: int, *, progress: Any) -> None:
     if processes.rank() == number:
+        print("WARNING: about to vanish", flush=True)
         os.kill(os.getpid(), signal.SIGKILL)
     torch.distributed.barrier()
 
 
 @pytest.mark.parametrize("number", [0])
-def test_a_dead_process_ends_the_others_and_is_named(number: int) -> None:
-    with pytest.raises(TransientError, match=f"process {number} of 2 ended in the middle"):
-        processes.run(vanish, 2, "gloo", (number,), silent)
+def test_a_dead_process_ends_the_others_and_is_named_with_what_it_said(
+    number: int, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with pytest.raises(TransientError, match=f"process {number} of 2 ended in the middle") as raised:
+        processes.run(vanish, 2, "gloo", (number,), tmp_path, silent)
+    said = f"degla.train.{number}", logging.WARNING, "WARNING: about to vanish"
+    assert said in caplog.record_tuples
+    assert said[2] in Path(str(raised.value).rpartition(" ")[2]).read_text()
 
 
 # -- the whole stage ---------------------------------------------------------------------------------------------------
