@@ -3,24 +3,30 @@
 from concurrent.futures import Future
 from pathlib import Path
 
-from prefect import flow, get_run_logger, task
+from prefect import flow, get_run_logger, tags, task
 from prefect.artifacts import create_markdown_artifact
 from prefect.client.schemas.objects import State
+from prefect.runtime import flow_run
 from prefect.states import Completed, Failed
 
 from flows import plan as plans
-from flows.degla import degla
+from flows.degla import degla, gpu_turn, watched
 from pipeline.artifact import Store
-from pipeline.errors import UserError
+from pipeline.errors import TransientError, UserError
 
 
 @task(name="cell", task_run_name="{run}", persist_result=False)
-def cell(run: str, made: Future[str]) -> None:
-    """One row with one seed, trained and scored by a process of its own."""
-    made.result()
+def cell(run: str, made: Future[bool]) -> State[str]:
+    """One row with one seed, trained and scored by a process of its own; one that was on disk shows as Cached."""
+    is_new = made.result()
+    return Completed(name=None if is_new else "Cached", message=f"{'made' if is_new else 'reused'} {run}", data=run)
 
 
-@flow(name="degla", flow_run_name="{plan}", log_prints=False)
+def _name() -> str:
+    return Path(flow_run.parameters["plan"]).stem
+
+
+@flow(name="degla", flow_run_name=_name, log_prints=False)
 def ablation(
     plan: str = "ablation",
     rows: list[str] = [],  # noqa: B006 - Prefect shows the default in its form and never mutates it
@@ -41,16 +47,19 @@ def ablation(
     try:
         chosen = plans.load(plan, rows, seeds)
         cells = plans.cells(chosen, name, overrides)
-        shared = degla(name, chosen.base, overrides, list(plans.SHARED), False, return_state=True)  # type: ignore[arg-type]
+        with tags("degla"):
+            shared = degla(name, chosen.base, overrides, list(plans.SHARED), False, return_state=True)  # type: ignore[arg-type]
         if shared.is_failed():
             return Failed(message=shared.message)
         plans.prepare(store, name, cells)
-        with plans.workers(jobs) as pool:
+        with gpu_turn(), watched("ablation") as progress, plans.workers(jobs) as pool:
             futures = [pool.submit(plans.work, store, one.run) for one in cells]
-            for one, future in zip(cells, futures, strict=True):
+            for number, (one, future) in enumerate(zip(cells, futures, strict=True)):
+                progress("cells", number, len(cells))
                 cell(one.run, future)
+            progress("cells", len(cells), len(cells))
         folder = plans.write(store, name, chosen, cells)
-    except UserError as error:
+    except (UserError, TransientError) as error:
         get_run_logger().error("%s", error)
         return Failed(message=str(error), data=error)
     create_markdown_artifact((folder / "comparison.md").read_text(encoding="utf-8"), key=f"degla-{name.lower()}")

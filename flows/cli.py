@@ -239,9 +239,12 @@ def _walk(store: Store, run_name: str, stages: list[str], force: bool) -> None:
     before = _made(store, run_name)
     try:
         local.find_server(store)
+        from prefect import tags
+
         from flows.degla import degla
 
-        state: Any = degla(run_name, "", [], stages, force, return_state=True)
+        with tags("degla"):
+            state: Any = degla(run_name, "", [], stages, force, return_state=True)
     except (httpx.HTTPError, local.NoServerError) as error:
         print(f"run: no Prefect server ({error}); going on without it", file=sys.stderr)
         resolved = road.run_recipe(store, run_name, "")
@@ -259,10 +262,13 @@ def _compare(store: Store, name: str, rows: list[str], jobs: int, overrides: lis
     import httpx
 
     local.find_server(store)
+    from prefect import tags
+
     from flows.ablation import ablation
 
     try:
-        state: Any = ablation(name, rows, [], overrides, jobs, return_state=True)
+        with tags("degla"):
+            state: Any = ablation(name, rows, [], overrides, jobs, return_state=True)
     except httpx.HTTPError as error:
         raise UserError(
             "ablation", f"lost Prefect's server ({error})", "it until the end", "the same command goes on from here"

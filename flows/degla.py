@@ -7,7 +7,7 @@ import logging
 import os
 import random
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from typing import Any, Literal
 from uuid import UUID
@@ -64,7 +64,6 @@ def stage(name: str, run: str, force: bool) -> State[str]:
     outcome = road.run_stage(store, run, recipe, name, partial(_working, name), force=force)
     rows = ", ".join(f"{count:,} rows of {table}" for table, count in outcome.artifact.manifest.rows.items())
     message = f"{'reused' if outcome.reused else 'made'} {outcome.artifact.path} ({rows or 'no tables'})"
-    get_run_logger().info("%s: %s", name, message)
     if outcome.reused:
         return Completed(name="Cached", message=message, data=message)
     return Completed(message=message, data=message)
@@ -134,14 +133,18 @@ def degla(
 @contextmanager
 def _working(name: str) -> Iterator[Progress]:
     """While a stage really runs: its turn on the GPU, if it wants one, and its progress in terminal and UI."""
-    with ExitStack() as stack:
-        if name in GPU_STAGES and (limit := serve.gpu_limit()):  # holds across flow runs where the limit exists
-            stack.enter_context(concurrency(limit, occupy=1, lease_duration=60))
-        yield stack.enter_context(_progress(name))
+    with gpu_turn() if name in GPU_STAGES else nullcontext(), watched(name) as progress:
+        yield progress
+
+
+def gpu_turn() -> AbstractContextManager[None]:
+    """A turn on the GPU: where the limit exists, it holds across flow runs."""
+    limit = serve.gpu_limit()
+    return concurrency(limit, occupy=1, lease_duration=60) if limit else nullcontext()
 
 
 @contextmanager
-def _progress(name: str) -> Iterator[Progress]:
+def watched(name: str) -> Iterator[Progress]:
     """Progress in the terminal and, as long as Prefect's server answers, in an artifact there."""
     logger = get_run_logger()
     key: UUID | None = None
@@ -172,11 +175,10 @@ def _artifacts(store: Store, run: str) -> None:
     if scores is not None:
         create_table_artifact(_scores(scores.meta["aggregates"]), f"degla-scores-{_key(run)}", SCORES_SAY)
     if report is not None:
-        create_markdown_artifact(
-            (report.path / "report.md").read_text(encoding="utf-8"), key=f"degla-report-{_key(run)}"
-        )
-        page = store.run(run) / "report" / "report.html"
-        create_link_artifact(page.as_uri(), link_text=str(page), key=f"degla-page-{_key(run)}")
+        text = (report.path / "report.md").read_text(encoding="utf-8")
+        create_markdown_artifact(text, key=f"degla-report-{_key(run)}", description="The report, without figures.")
+        page, says = store.run(run) / "report" / "report.html", "Where the report's page is on the machine that ran it."
+        create_link_artifact(page.as_uri(), link_text=str(page), key=f"degla-page-{_key(run)}", description=says)
 
 
 def _scores(aggregates: dict[str, Any]) -> list[dict[str, Any]]:

@@ -125,12 +125,11 @@ def prepare(store: Store, base: str, found: Sequence[Cell]) -> None:
         road.check(store, cell.run, cell.recipe, OWN)
 
 
-def work(store: Store, run: str) -> str:
-    """Train and score one cell, or reuse what is on disk; returns the run's name."""
+def work(store: Store, run: str) -> bool:
+    """Train and score one cell, or reuse what is on disk; whether anything had to be made."""
     recipe = road.run_recipe(store, run, "")
-    for name in OWN:
-        road.run_stage(store, run, recipe, name, _quiet)
-    return run
+    outcomes = [road.run_stage(store, run, recipe, name, _quiet) for name in OWN]
+    return not all(outcome.reused for outcome in outcomes)
 
 
 @contextmanager

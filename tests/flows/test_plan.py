@@ -65,13 +65,12 @@ def test_rows_are_trained_over_one_dataset_and_compared(tmp_path: Path, tiny_rec
         road.run_stage(store, "small", recipe.load(str(tiny_recipe)), name, _quiet)
     cells = plan.cells(chosen, "small")
     plan.prepare(store, "small", cells)
-    for cell in cells:
-        plan.work(store, cell.run)
+    assert all(plan.work(store, cell.run) for cell in cells)
     assert len(list((store.home / "store" / "dataset").glob("*/manifest.json"))) == 1
     assert len(list((store.home / "store" / "model").glob("*/manifest.json"))) == 6
     page = (plan.write(store, "small", chosen, cells) / "comparison.md").read_text()
     assert "| No negatives |" in page.replace("**", "") and "DeGLA minus No negatives" in page
     models = sorted((store.home / "store" / "model").glob("*/manifest.json"))
     stamps = [model.stat().st_mtime_ns for model in models]
-    plan.work(store, cells[0].run)
+    assert not plan.work(store, cells[0].run)
     assert [model.stat().st_mtime_ns for model in models] == stamps, "what is done is reused"
