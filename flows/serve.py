@@ -4,6 +4,7 @@ Every process started here ends with this one, even when this one is killed with
 """
 
 import atexit
+import logging
 import os
 import shutil
 import signal
@@ -91,6 +92,7 @@ def find_server(store: Store) -> None:
     Raises NoServerError when our own does not start.
     """
     settings(store)
+    logging.raiseExceptions = False  # that a lost server takes no more lines is not for the terminal
     if answers(configured_url()):
         return
     with socket.socket() as probe:

@@ -5,19 +5,29 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
 from itertools import groupby
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import pytest
 from prefect import flow, task
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.actions import GlobalConcurrencyLimitCreate
-from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId, LogFilter, LogFilterFlowRunId
-from prefect.client.schemas.objects import State, TaskRun
+from prefect.client.schemas.filters import (
+    FlowRunFilter,
+    FlowRunFilterId,
+    LogFilter,
+    LogFilterFlowRunId,
+    TaskRunFilter,
+    TaskRunFilterName,
+    TaskRunFilterState,
+    TaskRunFilterStateType,
+)
+from prefect.client.schemas.objects import State, StateType, TaskRun
 from prefect.testing.utilities import prefect_test_harness
 
 from flows.degla import degla, stage
@@ -148,17 +158,28 @@ def test_waits_before_a_retry_grow_and_carry_jitter() -> None:
 # -- across flow runs, and out of children -----------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("limited", [True, False])
-def test_the_gpu_limit_holds_across_flow_runs(
-    home: Path, tiny_recipe: Path, monkeypatch: pytest.MonkeyPatch, limited: bool
-) -> None:
-    monkeypatch.setenv("DEGLA_GPU_LIMIT", f"gpu-{limited}")
-    if limited:
-        with get_client(sync_client=True) as client:
-            client.create_global_concurrency_limit(GlobalConcurrencyLimitCreate(name="gpu-True", limit=1))
+def running(name: str) -> int:
+    state = TaskRunFilterState(name=None, type=TaskRunFilterStateType(any_=[StateType.RUNNING]))
+    chosen = TaskRunFilter(name=TaskRunFilterName(any_=[name]), state=state)
+    with get_client(sync_client=True) as client:
+        return len(client.read_task_runs(task_run_filter=chosen))
+
+
+def until(holds: Callable[[], bool], patience: float) -> bool:
+    deadline = time.monotonic() + patience
+    while not (held := holds()) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    return held
+
+
+def test_the_gpu_limit_holds_across_flow_runs(home: Path, tiny_recipe: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DEGLA_GPU_LIMIT", "gpu-here")
+    with get_client(sync_client=True) as client:
+        client.create_global_concurrency_limit(GlobalConcurrencyLimitCreate(name="gpu-here", limit=1))
+    go_on = Event()
 
     def answer(caption: str, before: int) -> tuple[int, dict[str, str], bytes]:
-        time.sleep(0.03)
+        go_on.wait(60)
         return 200, {}, completion("A house.")
 
     with serving(answer, (404, {}, b"")) as (url, bodies), ThreadPoolExecutor(2) as both:
@@ -171,10 +192,14 @@ def test_the_gpu_limit_holds_across_flow_runs(
             both.submit(copy_context().run, degla, run, "", [], ["generate"], return_state=True)  # type: ignore[arg-type]
             for run in "ab"
         ]
+        try:
+            assert until(lambda: running("generate") == 2, 60)
+            both_asked = until(lambda: len({body["model"] for body in bodies}) == 2, 3)
+        finally:
+            go_on.set()
         assert all(state.result().is_completed() for state in states)
-    in_turn = [run for run, _ in groupby(body["model"] for body in bodies)]
-    assert len(bodies) == 48
-    assert (len(in_turn) == 2) == limited, "whoever asks has its turn to the end"
+    assert not both_asked
+    assert len([run for run, _ in groupby(body["model"] for body in bodies)]) == 2, "each has its turn to the end"
 
 
 @task
@@ -194,11 +219,12 @@ def test_what_a_child_prints_is_in_the_log_of_its_task_run(tmp_path: Path) -> No
     state = watched(tmp_path, return_state=True)
     (run,) = task_runs(state)
     mine = LogFilter(flow_run_id=LogFilterFlowRunId(any_=[state.state_details.flow_run_id]))
-    deadline, found = time.monotonic() + 30, []
-    while len(found) < 2 and time.monotonic() < deadline:  # Prefect sends logs every two seconds
-        time.sleep(0.2)
+
+    def found() -> list[Any]:
         with get_client(sync_client=True) as client:
-            found = [log for log in client.read_logs(mine) if log.name == "degla.child"]
-    assert [(log.task_run_id, log.level, log.message) for log in found] == [
+            return [log for log in client.read_logs(mine) if log.name == "degla.child"]
+
+    assert until(lambda: len(found()) >= 2, 30), "Prefect sends logs every two seconds"
+    assert [(log.task_run_id, log.level, log.message) for log in found()] == [
         (run.id, 20, "ready"), (run.id, 40, "ERROR: lost")
     ]  # fmt: skip
