@@ -79,8 +79,9 @@ def joined() -> Iterator[None]:
     else:
         torch.set_num_threads(max(1, (os.cpu_count() or 1) // on_this_machine()))
     store, rank, world = next(iter(rendezvous("env://")))
-    # torchrun keeps one store through its restarts, and with it the addresses of processes that are gone.
-    store = PrefixStore(f"restart {os.environ['TORCHELASTIC_RESTART_COUNT']}", store)
+    if os.environ["TORCHELASTIC_USE_AGENT_STORE"] == "True":
+        # torchrun keeps one store through its restarts, and with it the addresses of processes that are gone.
+        store = PrefixStore(f"restart {os.environ['TORCHELASTIC_RESTART_COUNT']}", store)
     backend = "nccl" if torch.cuda.is_available() else "gloo"
     dist.init_process_group(backend, store=store, rank=rank, world_size=world, timeout=PATIENCE)
     try:

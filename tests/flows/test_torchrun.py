@@ -6,7 +6,9 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
@@ -17,6 +19,7 @@ from tests.stages.training import small_clip
 
 ROOT = Path(__file__).parents[2]
 BEFORE = ("ingest", "generate", "assemble")
+FRESH = "TORCH_DISABLE_SHARE_RDZV_TCP_STORE"  # without it torchrun does not let a new host take a lost one's place
 LONG = ("train.epochs=12", "train.checkpoint_steps=5", "train.batch=4")
 
 
@@ -31,13 +34,63 @@ def assembled(tmp_path_factory: pytest.TempPathFactory, tiny_recipe: Path) -> Pa
     return home
 
 
-def torchrun(home: Path, count: int = 2) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={count}"]
+class Host(NamedTuple):
+    """A network namespace: its name, its address, its interface."""
+
+    name: str
+    address: str
+    interface: str
+
+
+def torchrun(home: Path, *where: str, count: int = 2, host: Host | None = None) -> subprocess.Popen[str]:
+    """Start it here, or on a host."""
+    inside = ("ip", "netns", "exec", host.name) if host else ()
+    outside = {"GLOO_SOCKET_IFNAME": host.interface, FRESH: "1"} if host else {}
+    command = [*inside, sys.executable, "-m", "torch.distributed.run", f"--nproc-per-node={count}"]
     return subprocess.Popen(
-        [*command, "--max-restarts=1", "-m", "flows.torchrun", "tiny"],
-        env=os.environ | {"DEGLA_HOME": str(home), "OMP_NUM_THREADS": "1"},
+        [*command, *(where or ("--standalone",)), "--max-restarts=3", "-m", "flows.torchrun", "tiny"],
+        env=os.environ | {"DEGLA_HOME": str(home), "OMP_NUM_THREADS": "1"} | outside,
         cwd=ROOT, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def undisturbed(assembled: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """The weights of a training that nothing happens to."""
+    home = Path(shutil.copytree(assembled, tmp_path_factory.mktemp("whole") / "home", symlinks=True))
+    process = torchrun(home)
+    _, said = process.communicate(timeout=300)
+    assert process.returncode == 0, said
+    return weights(home)
+
+
+@pytest.fixture
+def hosts() -> Iterator[list[Host]]:
+    """Two hosts that reach each other and nothing else; what runs there ends with the test."""
+    found = [Host(f"degla{os.getpid()}-{n}", f"10.77.0.{n}", f"dg{os.getpid()}-{n}") for n in (1, 2)]
+
+    def ip(*words: str) -> str:
+        return subprocess.run(["ip", *words], check=True, capture_output=True, text=True).stdout
+
+    try:
+        try:
+            for host in found:
+                ip("netns", "add", host.name)
+            ip("link", "add", found[0].interface, "type", "veth", "peer", "name", found[1].interface)
+            for name, address, interface in found:
+                ip("link", "set", interface, "netns", name)
+                ip("-n", name, "addr", "add", f"{address}/24", "dev", interface)
+                ip("-n", name, "link", "set", interface, "up")
+                ip("-n", name, "link", "set", "lo", "up")
+        except (OSError, subprocess.CalledProcessError):
+            pytest.skip("makes network namespaces, which takes root and iproute2")
+        yield found
+        for host in found:
+            for pid in ip("netns", "pids", host.name).split():
+                os.kill(int(pid), signal.SIGKILL)
+    finally:
+        for host in found:
+            subprocess.run(["ip", "netns", "delete", host.name], capture_output=True, check=False)
 
 
 def workers(parent: int) -> list[int]:
@@ -55,20 +108,45 @@ def weights(home: Path) -> dict[str, str]:
     return {name: digest for name, digest in files.items() if name.endswith(".safetensors")}
 
 
-def test_a_process_killed_in_the_middle_changes_no_bit(assembled: Path, tmp_path: Path) -> None:
-    homes = [Path(shutil.copytree(assembled, tmp_path / name, symlinks=True)) for name in ("whole", "killed")]
-    whole = torchrun(homes[0])
-    _, said = whole.communicate(timeout=300)
-    assert whole.returncode == 0, said
-    killed = torchrun(homes[1])
-    while not list(homes[1].glob("store/model/*.partial/.work/checkpoint-*.pt")):
-        assert killed.poll() is None, killed.stderr.read()
+def until_a_checkpoint(home: Path, process: subprocess.Popen[str]) -> None:
+    while not list(home.glob("store/model/*.partial/.work/checkpoint-*.pt")):
+        assert process.poll() is None, process.stderr.read()
         time.sleep(0.02)
-    victim = workers(killed.pid)[1]
-    os.kill(victim, signal.SIGKILL)
+
+
+def test_a_process_killed_in_the_middle_changes_no_bit(
+    assembled: Path, undisturbed: dict[str, str], tmp_path: Path
+) -> None:
+    home = Path(shutil.copytree(assembled, tmp_path / "home", symlinks=True))
+    killed = torchrun(home)
+    until_a_checkpoint(home, killed)
+    os.kill(workers(killed.pid)[1], signal.SIGKILL)
     _, said = killed.communicate(timeout=300)
     assert killed.returncode == 0, said
-    assert weights(homes[0]) == weights(homes[1])
+    assert weights(home) == undisturbed
+
+
+def test_a_host_lost_in_the_middle_and_replaced_changes_no_bit(
+    assembled: Path, undisturbed: dict[str, str], hosts: list[Host], tmp_path: Path
+) -> None:
+    home = Path(shutil.copytree(assembled, tmp_path / "home", symlinks=True))
+
+    def start(number: int) -> subprocess.Popen[str]:
+        meeting = ["--nnodes=2", "--rdzv-backend=c10d", f"--rdzv-endpoint={hosts[0].address}:29400", "--rdzv-id=degla"]
+        conf = f"--rdzv-conf=is_host={int(number == 0)},keep_alive_interval=1,keep_alive_max_attempt=2"
+        own = f"--local-addr={hosts[number].address}"
+        return torchrun(home, *meeting, conf, own, count=1, host=hosts[number])
+
+    first, lost = start(0), start(1)
+    until_a_checkpoint(home, first)
+    for pid in [*workers(lost.pid), lost.pid]:
+        os.kill(pid, signal.SIGKILL)
+    lost.wait()
+    again = start(1)
+    for process in (first, again):
+        _, said = process.communicate(timeout=300)
+        assert process.returncode == 0, said
+    assert weights(home) == undisturbed
 
 
 def test_a_batch_that_cannot_be_shared_is_told_in_one_line(assembled: Path) -> None:
