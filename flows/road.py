@@ -4,7 +4,6 @@ What is on disk decides: an artifact whose fingerprint is there, complete and un
 stage runs. A stage takes its inputs from the run's links, so the same function serves the whole road and one stage.
 """
 
-import errno
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
@@ -14,15 +13,13 @@ from typing import Any, NamedTuple
 from flows import recipe as recipes
 from flows.recipe import Recipe
 from pipeline.artifact import Artifact, Store, digest, now
-from pipeline.errors import BusyError, TransientError, UserError
+from pipeline.errors import TRANSIENT_ERRNOS, BusyError, TransientError, UserError
 from pipeline.stage import Inputs, Progress, Stage
 from stages import assemble, evaluate, generate, ingest, report, train
 
 STAGES: dict[str, Stage[Any]] = {
     module.STAGE.name: module.STAGE for module in (ingest, generate, assemble, train, evaluate, report)
 }
-TRANSIENT = {errno.EIO, errno.EAGAIN, errno.EINTR, errno.EBUSY, errno.ETIMEDOUT, errno.ESTALE, errno.ECONNRESET}
-"""What a disk or a network says that may say otherwise in a moment."""
 MAKER = {stage.makes: stage.name for stage in STAGES.values()}
 
 
@@ -212,7 +209,7 @@ def _telling_faults(stage: str) -> Iterator[None]:
         if error.filename is None and error.errno is None:
             raise
         what = f"{error.strerror} ({error.filename})" if error.filename else str(error.strerror)
-        if error.errno in TRANSIENT:
+        if error.errno in TRANSIENT_ERRNOS:
             raise TransientError(
                 f"{stage}: {what}; expected a disk and a network that answer; fix: the same command goes on from here"
             ) from error

@@ -1,4 +1,11 @@
-"""One kind of error for everything a user can cause and mend."""
+"""One kind of error for everything a user can cause and mend, one for what may pass by itself."""
+
+import errno
+
+TRANSIENT_ERRNOS = frozenset(
+    {errno.EIO, errno.EAGAIN, errno.EINTR, errno.EBUSY, errno.ETIMEDOUT, errno.ESTALE, errno.ECONNRESET}
+)
+"""What a disk or a network says that may say otherwise in a moment."""
 
 
 class UserError(Exception):

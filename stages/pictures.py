@@ -4,6 +4,8 @@ import hashlib
 from pathlib import Path
 from typing import NamedTuple
 
+from pipeline.errors import TRANSIENT_ERRNOS
+
 
 class Facts(NamedTuple):
     """Facts of one picture file; with a `reason` the rest is empty.
@@ -31,6 +33,8 @@ DEEP = ("I", "F")
 
 def examine(root: Path, name: str, *, max_pixels: int = 89_478_485) -> Facts:
     """Open and fully decode the picture `name` below `root`; whatever is wrong with it becomes a reason.
+
+    Raises only the OSError of a disk or network that may answer in a moment, lest a good picture be refused for it.
 
     Turned upright by its EXIF tag, as RGB (CMYK and palettes converted, transparency laid aside, as CLIP's own
     preprocessing does); of an animation the first frame. The file is opened once.
@@ -61,4 +65,6 @@ def examine(root: Path, name: str, *, max_pixels: int = 89_478_485) -> Facts:
     except Image.DecompressionBombError as error:
         return Facts(reason="image_too_large", detail=str(error)[:200])
     except Exception as error:  # PIL raises almost anything on a hostile file; one bad picture must not stop a run
+        if isinstance(error, OSError) and error.errno in TRANSIENT_ERRNOS:
+            raise
         return Facts(reason="image_unreadable", detail=f"{type(error).__name__}: {error}"[:200])

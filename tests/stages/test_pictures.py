@@ -2,6 +2,7 @@
 
 import io
 import struct
+import sys
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -107,3 +108,9 @@ def test_nothing_outside_the_folder_is_opened(tmp_path: Path) -> None:
     (tmp_path / "in" / "link.png").symlink_to(tmp_path / "secret.png")
     for name in ("../secret.png", str(tmp_path / "secret.png"), "link.png", ""):
         assert examine(tmp_path / "in", name).reason == "image_outside"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads a file whose first byte is an I/O error")
+def test_a_disk_that_does_not_answer_is_no_fault_of_the_picture() -> None:
+    with pytest.raises(OSError, match="Input/output error"):
+        examine(Path("/proc/self"), "mem")
