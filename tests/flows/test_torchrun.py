@@ -54,16 +54,6 @@ def torchrun(home: Path, *where: str, count: int = 2, host: Host | None = None) 
     )  # fmt: skip
 
 
-@pytest.fixture(scope="module")
-def undisturbed(assembled: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """The weights of a training that nothing happens to."""
-    home = Path(shutil.copytree(assembled, tmp_path_factory.mktemp("whole") / "home", symlinks=True))
-    process = torchrun(home)
-    _, said = process.communicate(timeout=300)
-    assert process.returncode == 0, said
-    return weights(home)
-
-
 @pytest.fixture
 def hosts() -> Iterator[list[Host]]:
     """Two hosts that reach each other and nothing else; what runs there ends with the test."""
@@ -114,39 +104,40 @@ def until_a_checkpoint(home: Path, process: subprocess.Popen[str]) -> None:
         time.sleep(0.02)
 
 
-def test_a_process_killed_in_the_middle_changes_no_bit(
-    assembled: Path, undisturbed: dict[str, str], tmp_path: Path
-) -> None:
-    home = Path(shutil.copytree(assembled, tmp_path / "home", symlinks=True))
+def finished(home: Path, *processes: subprocess.Popen[str]) -> dict[str, str]:
+    for process in processes:
+        _, said = process.communicate(timeout=300)
+        assert process.returncode == 0, said
+    return weights(home)
+
+
+def test_a_process_killed_in_the_middle_changes_no_bit(assembled: Path, tmp_path: Path) -> None:
+    whole, home = [Path(shutil.copytree(assembled, tmp_path / name, symlinks=True)) for name in ("whole", "killed")]
+    undisturbed = finished(whole, torchrun(whole))
     killed = torchrun(home)
     until_a_checkpoint(home, killed)
     os.kill(workers(killed.pid)[1], signal.SIGKILL)
-    _, said = killed.communicate(timeout=300)
-    assert killed.returncode == 0, said
-    assert weights(home) == undisturbed
+    assert finished(home, killed) == undisturbed
 
 
 def test_a_host_lost_in_the_middle_and_replaced_changes_no_bit(
-    assembled: Path, undisturbed: dict[str, str], hosts: list[Host], tmp_path: Path
+    assembled: Path, hosts: list[Host], tmp_path: Path
 ) -> None:
-    home = Path(shutil.copytree(assembled, tmp_path / "home", symlinks=True))
+    whole, home = [Path(shutil.copytree(assembled, tmp_path / name, symlinks=True)) for name in ("whole", "lost")]
 
-    def start(number: int) -> subprocess.Popen[str]:
+    def start(home: Path, number: int) -> subprocess.Popen[str]:
         meeting = ["--nnodes=2", "--rdzv-backend=c10d", f"--rdzv-endpoint={hosts[0].address}:29400", "--rdzv-id=degla"]
         conf = f"--rdzv-conf=is_host={int(number == 0)},keep_alive_interval=1,keep_alive_max_attempt=2"
         own = f"--local-addr={hosts[number].address}"
         return torchrun(home, *meeting, conf, own, count=1, host=hosts[number])
 
-    first, lost = start(0), start(1)
+    undisturbed = finished(whole, start(whole, 0), start(whole, 1))
+    first, lost = start(home, 0), start(home, 1)
     until_a_checkpoint(home, first)
     for pid in [*workers(lost.pid), lost.pid]:
         os.kill(pid, signal.SIGKILL)
     lost.wait()
-    again = start(1)
-    for process in (first, again):
-        _, said = process.communicate(timeout=300)
-        assert process.returncode == 0, said
-    assert weights(home) == undisturbed
+    assert finished(home, first, start(home, 1)) == undisturbed
 
 
 def test_a_batch_that_cannot_be_shared_is_told_in_one_line(assembled: Path) -> None:
