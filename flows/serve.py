@@ -19,6 +19,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from pipeline.artifact import Store
+from pipeline.child_log import ChildLog
 from pipeline.errors import UserError
 
 START_SECONDS = 180
@@ -164,12 +165,12 @@ def _child(
     """`python -m module words...` in its own session, so that leaving the block ends it and whatever it started."""
     root = str(Path(__file__).resolve().parent.parent)
     path = os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH"))))
-    with log.open("wb") as sink:
+    with ChildLog(module, log).end as output:
         process = subprocess.Popen(
             [sys.executable, "-c", _CHILD, str(os.getpid()), module, *words],
             stdin=subprocess.DEVNULL,
-            stdout=sink,
-            stderr=sink,
+            stdout=output.fileno(),
+            stderr=output.fileno(),
             start_new_session=True,
             env={**os.environ, **environment, "PYTHONPATH": path},
         )
