@@ -5,6 +5,8 @@ VENV   ?= .venv
 PYTHON ?= python3
 BIN     = $(VENV)/bin
 BUILD  ?= $(shell nvidia-smi -L >/dev/null 2>&1 && echo gpu || echo cpu)
+PIP     = $(BIN)/pip install -q --disable-pip-version-check
+TORCH   = $(shell sed -n 's/^torch==//p' constraints.txt)
 
 .PHONY: demo test check chaos serve models env clean
 
@@ -32,13 +34,20 @@ models: env
 
 env: $(VENV)/.ready
 
+# vLLM's CPU build asks for torch's, which PyPI does not have; uv knows where PyTorch keeps it.
 # torchaudio and torchcodec come with vLLM's CPU build and do not load beside a CPU torch; nothing here needs them.
 $(VENV)/.ready: pyproject.toml constraints.txt
 	@echo "setting up $(VENV) for this machine ($(BUILD)): about 5 minutes and 5 GB, once"
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "env: $$($(PYTHON) --version); expected 3.11 or later; fix: make PYTHON=python3.11"; exit 2; }
 	@$(PYTHON) -m venv $(VENV)
-	@$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt -e '.[dev,$(BUILD)]'
+	@if [ $(BUILD) = gpu ] || $(PIP) --dry-run --no-deps "torch==$(TORCH)+cpu" 2>/dev/null; then \
+	  $(PIP) -c constraints.txt -e '.[dev,$(BUILD)]'; \
+	else \
+	  echo "pip finds no CPU build of torch $(TORCH): taking it from PyTorch's own index"; \
+	  $(PIP) -c constraints.txt uv && $(BIN)/uv pip install -q --python $(BIN)/python --torch-backend cpu \
+	    -c constraints.txt -e '.[dev,cpu]'; \
+	fi
 	@if [ $(BUILD) = cpu ]; then $(BIN)/pip uninstall -q -y torchaudio torchcodec; fi
 	@$(BIN)/python scripts/fix_torchvision.py
 	@touch $@
