@@ -10,6 +10,8 @@ from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import duckdb
+
 from flows import recipe as recipes
 from flows.recipe import Recipe
 from pipeline.artifact import Artifact, Store, digest, now
@@ -205,6 +207,13 @@ def _telling_faults(stage: str) -> Iterator[None]:
     """What a disk or a network says, as a user's error, or as one that is worth another try."""
     try:
         yield
+    except duckdb.OperationalError as error:  # no memory, or a disk that cannot be written
+        raise UserError(
+            stage,
+            str(error).splitlines()[0],
+            "memory and a writable disk with room",
+            "make room, then run the same command again",
+        ) from error
     except OSError as error:
         if error.filename is None and error.errno is None:
             raise

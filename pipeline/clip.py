@@ -371,9 +371,10 @@ def save(clip: Clip, folder: Path) -> None:
 
 def save_weights(model: "nn.Module", path: Path) -> None:
     """Write the weights alone, as safetensors; what `load` takes as `pretrained` with the right `model`."""
-    from safetensors.torch import save_file
+    from safetensors import torch as safetensors
 
-    save_file({name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}, path)
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    path.write_bytes(safetensors.save(tensors))  # save_file tells a full disk by an error of its own
 
 
 def model_digest(model: str, pretrained: str | None = None) -> str:

@@ -18,7 +18,8 @@ def save(state: dict[str, Any], folder: Path, name: str, step: int, keep: int) -
     """Write a checkpoint and remove all but the last `keep` of that name."""
     folder.mkdir(parents=True, exist_ok=True)
     unfinished = folder / f"{name}.tmp"
-    torch.save(state, unfinished)
+    with unfinished.open("wb") as handle:  # given a path, torch tells a full disk as a RuntimeError of its zip format
+        torch.save(state, handle)
     path = folder / f"{name}-{step:08d}-{file_sha256(unfinished)[:DIGITS]}.pt"
     tables.finish(unfinished, path)
     for old in listed(folder, name)[keep:]:

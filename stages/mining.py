@@ -63,7 +63,8 @@ def embed_pictures(model: Clip, pictures: "Pictures | Tensor", device: str, work
     image_PD = torch.cat(found).clone()
     work.mkdir(parents=True, exist_ok=True)
     unfinished = kept.with_suffix(f".{os.getpid()}.tmp")
-    torch.save(image_PD, unfinished)
+    with unfinished.open("wb") as handle:
+        torch.save(image_PD, handle)
     tables.finish(unfinished, kept)
     return image_PD
 

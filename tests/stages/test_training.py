@@ -1,6 +1,7 @@
 """Checkpoints, the epoch that is kept, memory, and the settings that change how a model is trained."""
 
 import csv
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -86,6 +87,16 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before(world: dict[str, Any],
     resumed = made(world, tmp_path / "cut", lambda what, done, _: seen.append(done) if "loss" in what else None)
     assert seen[0] == 4, "from the checkpoint before"
     assert (resumed["student"], resumed["steps"]) == (whole["student"], whole["steps"])
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="writes to /dev/full")
+def test_a_full_disk_is_an_error_of_the_disk(tmp_path: Path, world: dict[str, Any]) -> None:
+    for name in ("checkpoint.tmp", "weights"):
+        (tmp_path / name).symlink_to("/dev/full")
+    with pytest.raises(OSError, match="No space left on device"):
+        checkpoints.save({"weights": torch.zeros(1000)}, tmp_path, "checkpoint", 1, keep=2)
+    with pytest.raises(OSError, match="No space left on device"):
+        clip.save_weights(clip.load(str(world["model"])).model, tmp_path / "weights")
 
 
 def test_only_the_last_checkpoints_are_kept(tmp_path: Path) -> None:
