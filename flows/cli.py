@@ -2,18 +2,21 @@
 
 import os
 import sys
+from contextlib import redirect_stdout
+from io import StringIO
 from pathlib import Path
 from typing import Annotated, Any, cast, get_args
 
 import typer
 from rich.table import Table
+from rich.text import Text
 
 from flows import data_cli, evaluation, inspection, plan, progress, road
 from flows import recipe as recipes
 from flows import serve as local
 from flows.terminal import out, with_interval
 from pipeline.artifact import MANIFEST, Store
-from pipeline.errors import TransientError, UserError
+from pipeline.errors import TransientError, UserError, printable
 
 app = typer.Typer(
     help="Captions to hard negatives to a CLIP that understands composition: run it, inspect it, rerun any stage.",
@@ -32,7 +35,7 @@ def main() -> None:
     try:
         app()
     except (UserError, TransientError) as error:
-        print(error, file=sys.stderr)
+        print(printable(str(error)), file=sys.stderr)
         sys.exit(2)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader, e.g. head, had enough
@@ -92,7 +95,7 @@ def status(name: Annotated[str, typer.Argument(help="run; empty = all")] = "") -
             manifest = state.artifact.manifest if state.artifact else None
             table.add_row(
                 state.stage,
-                {"current": "[green]current[/]", "stale": "[yellow]stale[/]"}.get(state.state, "[red]missing[/]"),
+                Text(state.state, {"current": "green", "stale": "yellow"}.get(state.state, "red")),
                 manifest.finished if manifest else "",
                 ", ".join(f"{kind} {count:,}" for kind, count in manifest.rows.items()) if manifest else "",
                 manifest.fingerprint if manifest else "",
@@ -105,7 +108,9 @@ def sql(name: Name, query: Annotated[str, typer.Argument(help="DuckDB SQL; there
     """Ask SQL of a run's tables: pairs, pairs_rejected, negatives, dataset, leaks, steps, scores."""
     answer = inspection.ask(Store.default(), name, query)
     if answer is not None:
-        answer.show(max_width=max(out.width, 80), max_rows=1000)
+        with redirect_stdout(StringIO()) as drawn:
+            answer.show(max_width=max(out.width, 80), max_rows=1000)
+        print(printable(drawn.getvalue()), end="")
 
 
 @app.command()
@@ -117,7 +122,7 @@ def show(
 ) -> None:
     """Print rows of one table, one column per line."""
     for row in inspection.show(Store.default(), name, table, where, limit):
-        out.print("\n".join(f"{column:18} {value}" for column, value in row.items()), end="\n\n", markup=False)
+        out.print("\n".join(f"{column:18} {value}" for column, value in row.items()), end="\n\n")
 
 
 @app.command()
@@ -133,7 +138,7 @@ def why(name: Name, recipe: Annotated[str, typer.Option(help="against this recip
     """Why each stage of a run would be reused or run again: which setting, input or file changed."""
     store = Store.default()
     for stage, reason in inspection.why(store, name, road.run_recipe(store, name, recipe, overrides)):
-        out.print(f"{stage:9} {reason}", markup=False)
+        out.print(f"{stage:9} {reason}")
 
 
 @app.command()
@@ -147,9 +152,7 @@ def gc(
     store = Store.default()
     found = garbage.find(store, replies=replies)
     for one in found:
-        out.print(
-            f"{one.size / 2**20:10,.1f} MiB  {one.path.relative_to(store.home.resolve())}  ({one.why})", markup=False
-        )
+        out.print(f"{one.size / 2**20:10,.1f} MiB  {one.path.relative_to(store.home.resolve())}  ({one.why})")
     if yes:
         garbage.delete(store, found)
     did = "deleted" if yes else "to gain; delete with: degla gc --yes" if found else "to gain"
@@ -199,7 +202,7 @@ def doctor() -> None:
     worst = 0
     for finding in findings(Store.default()):
         colour = {"ok": "green", "note": "yellow", "missing": "red"}[finding.verdict]
-        out.print(f"[{colour}]{finding.verdict:8}[/]{finding.what:20}{finding.detail}")
+        out.print(Text.assemble((f"{finding.verdict:8}", colour), printable(f"{finding.what:20}{finding.detail}")))
         worst |= finding.verdict == "missing"
     raise typer.Exit(worst)
 
@@ -276,7 +279,7 @@ def _compare(store: Store, name: str, rows: list[str], jobs: int, overrides: lis
     if not state.is_completed():
         state.result()
     folder = store.run(Path(name).stem) / "comparison"
-    out.print((folder / "comparison.md").read_text(encoding="utf-8"), markup=False)
+    out.print((folder / "comparison.md").read_text(encoding="utf-8"))
     out.print(f"comparison: {folder}")
 
 
@@ -328,7 +331,7 @@ def _headline(aggregates: dict[str, Any]) -> Table:
     for name in chosen:
         one = aggregates[name]
         table.add_row(
-            f"[bold]{name}[/]" if one["headline"] else name,
+            Text(printable(name), "bold" if one["headline"] else ""),
             *(with_interval(one.get(side)) for side in ("before", "after", "difference")),
             f"{one['n']:,}" if one["n"] == one["of"] else f"{one['n']:,} of {one['of']:,}",
         )

@@ -36,12 +36,12 @@ def show(
     out.print(table)
     for name in names or ():
         facts = registry()[name]
-        out.print(f"\n[bold]{facts['title']}[/] ({facts['licence']})", soft_wrap=True)
+        out.print(f"\n{facts['title']} ({facts['licence']})", style="bold", soft_wrap=True)
         for key in ("source", "paper", "layout", "pictures"):
             if key in facts:
-                out.print(f"  {key:9} {facts[key]}", markup=False)
+                out.print(f"  {key:9} {facts[key]}")
         for file in fetch.files(name, Path()):
-            out.print(f"  {'archive' if file.into else 'file':9} {file.path}  {file.url}", markup=False)
+            out.print(f"  {'archive' if file.into else 'file':9} {file.path}  {file.url}")
 
 
 def _there(name: str, root: Path) -> tuple[str, str, str]:
@@ -96,14 +96,14 @@ def fetch(
     wanted = []
     for name in inventory.chosen(names):
         facts = registry()[name]
-        out.print(f"[bold]{facts['title']}[/]: licence {facts['licence']}; pictures: {facts['pictures']}")
+        out.print(f"{facts['title']}: licence {facts['licence']}; pictures: {facts['pictures']}")
         known = downloads.files(name, root)
         lacking = [f for f in known if not f.is_there and fnmatch(str(f.path.relative_to(root)), only)]
         missing = [file for file in lacking if pictures or not file.pictures]
         for file in missing:
-            out.print(f"  {file.url}\n    -> {file.path}", markup=False)
+            out.print(f"  {file.url}\n    -> {file.path}")
         if not known:
-            out.print(f"  nothing can be fetched; get it from {facts.get('source', 'its authors')}", markup=False)
+            out.print(f"  nothing can be fetched; get it from {facts.get('source', 'its authors')}")
         elif not missing:
             out.print(f"  nothing to do{f'; {len(lacking)} more with --pictures' if lacking else ''}")
         wanted += missing

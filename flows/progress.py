@@ -35,7 +35,7 @@ def shown(stage: str) -> Iterator[Progress]:
     if console.is_terminal:
         with Bars(
             SpinnerColumn(),
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(),
             MofNCompleteColumn(),
             _Rate(),

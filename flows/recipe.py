@@ -8,7 +8,7 @@ from typing import Any
 import yaml
 from pydantic import Field, ValidationError
 
-from pipeline.config import Config
+from pipeline.config import Config, from_yaml
 from pipeline.errors import UserError
 from stages.assemble import Config as Assemble
 from stages.evaluate import Config as Evaluate
@@ -56,13 +56,13 @@ def read(folder: Path, name: str, what: str) -> dict[str, Any]:
     """
     path = Path(name) if name.endswith((".yaml", ".yml")) else folder / f"{name}.yaml"
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+        content = from_yaml(path.read_text(encoding="utf-8")) or {}
     except OSError as error:
         known = ", ".join(sorted(file.stem for file in folder.glob("*.yaml")))
         raise UserError(
             what, f"cannot read {name!r} ({error.strerror})", f"one of {known}, or a .yaml file", "name it right"
         ) from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except ValueError as error:
         raise UserError(what, f"{path.name} is not YAML: {error}", "valid YAML", f"mend {path.name}") from None
     if not isinstance(content, dict):
         raise UserError(what, f"{path.name} holds a {type(content).__name__}", "sections", f"mend {path.name}")
@@ -101,8 +101,8 @@ def _set(settings: dict[str, Any], override: str) -> None:
     if not separator or not all(keys):
         raise UserError("recipe", f"override {override!r} is wrong", "section.field=value", "e.g. train.lr=2e-6")
     try:
-        parsed = yaml.safe_load(value)
-    except yaml.YAMLError:
+        parsed = from_yaml(value)
+    except ValueError:
         parsed = value
     for key in keys[:-1]:
         inner = settings.setdefault(key, {})

@@ -5,8 +5,19 @@ from collections.abc import Mapping
 from typing import Any
 
 from rich.console import Console
+from rich.text import Text
 
-out = Console(soft_wrap=True, highlight=False, width=None if sys.stdout.isatty() else 140)
+from pipeline.errors import printable
+
+
+class _Plain(Console):
+    """Prints texts as they are, in tables as well: no markup, no emoji, nothing in them steers the terminal."""
+
+    def render_str(self, text: str, **how: Any) -> Text:
+        return super().render_str(printable(text), **how | {"markup": False, "emoji": False})
+
+
+out = _Plain(soft_wrap=True, highlight=False, width=None if sys.stdout.isatty() else 140)
 
 
 def with_interval(estimate: Mapping[str, Any] | None) -> str:

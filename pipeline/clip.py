@@ -40,6 +40,9 @@ CARD = "degla.json"
 FOLDER = "folder"
 """The `pretrained` of a local folder that must bring its own weights."""
 
+PICTURES = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF", "JPEG2000")
+"""Kinds of picture files that are opened, by content; of others Pillow hands some (EPS) to a program outside."""
+
 Tokenize = Callable[[list[str]], list[list[int]]]
 
 
@@ -246,7 +249,7 @@ def read_picture(path: Path, size: int | None = None) -> "Image":
     from PIL import Image, ImageOps
 
     try:
-        with Image.open(path) as picture:
+        with Image.open(path, formats=PICTURES) as picture:
             if size:
                 picture.draft("RGB", (size, size))
             return ImageOps.exif_transpose(picture).convert("RGB")
@@ -408,15 +411,17 @@ def _arch(model: str) -> dict[str, Any]:
     """open_clip's `model_cfg` of a model, a fresh copy; no import of open_clip except for hub names."""
     if folder := _folder(model):
         try:
-            return dict(json.loads((folder / CONFIG).read_text())["model_cfg"])
-        except (ValueError, KeyError, TypeError) as error:
+            return _without_code(model, json.loads((folder / CONFIG).read_text())["model_cfg"])
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise UserError(
                 "clip", f"{folder / CONFIG} holds no model: {error!r}", "open_clip's format", "mend it"
             ) from (error)
     if model.startswith("hf-hub:"):
         with _open_clip() as open_clip:
             try:
-                return dict(open_clip.get_model_config(model))
+                return _without_code(model, open_clip.get_model_config(model))
+            except UserError:
+                raise
             except Exception as error:
                 raise _unloadable(model, None, error) from error
     builtin = _open_clip_folder() / "model_configs" / f"{model.replace('/', '-')}.json"
@@ -428,6 +433,15 @@ def _arch(model: str) -> dict[str, Any]:
             "set model to one of them",
         )
     return dict(json.loads(builtin.read_text()))
+
+
+def _without_code(model: str, arch: Any) -> dict[str, Any]:
+    """The architecture. Raises UserError when it asks to run code that its tokenizer's repository brings."""
+    if "trust_remote_code" in json.dumps(arch):
+        raise UserError(
+            "clip", f"{model} asks for trust_remote_code", "a model that brings no code", f"take it out of its {CONFIG}"
+        )
+    return dict(arch)
 
 
 def _weights_file(model: str, pretrained: str | None) -> Path | None:

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import yaml
 from pydantic import BaseModel, ConfigDict, Field
 
 
@@ -22,6 +23,30 @@ class Config(BaseModel):
             elif isinstance(value, tuple | list) and any(isinstance(item, Config) for item in value):
                 dumped[name] = [item.identity() if isinstance(item, Config) else item for item in value]
         return dumped
+
+
+class _Plain(yaml.SafeLoader):
+    """Builds numbers, texts, lists and mappings: no Python object, no alias (lines that stand for gigabytes)."""
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.composer.ComposerError(None, None, "an alias (*) is not read", self.peek_event().start_mark)  # type: ignore[no-untyped-call]
+        return super().compose_node(parent, index)
+
+
+def from_yaml(text: str) -> Any:
+    """Plain data from YAML text. Raises ValueError, with one line, for text that is none."""
+    try:
+        return yaml.load(text, _Plain)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+    except (
+        yaml.YAMLError,
+        ValueError,
+        LookupError,
+        AttributeError,
+    ) as error:  # what a bad !!bool or !!timestamp raises
+        raise ValueError(" ".join(str(error).split())) from None
 
 
 def placement(default: Any, **kwargs: Any) -> Any:

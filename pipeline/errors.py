@@ -1,15 +1,25 @@
 """One kind of error for everything a user can cause and mend, one for what may pass by itself."""
 
 import errno
+import re
 
 TRANSIENT_ERRNOS = frozenset(
     {errno.EIO, errno.EAGAIN, errno.EINTR, errno.EBUSY, errno.ETIMEDOUT, errno.ESTALE, errno.ECONNRESET}
 )
 """What a disk or a network says that may say otherwise in a moment."""
 
+_LOGIN = re.compile(r"(?<=://)[^\s'\"]+(?=@)")
+
+
+def printable(text: str) -> str:
+    """Foreign text for a terminal or a log: what steers one (escapes, direction marks) is spelled out."""
+    return "".join(char if char.isprintable() or char in "\n\t" else ascii(char)[1:-1] for char in text)
+
 
 class UserError(Exception):
     """A mistake or circumstance the user can mend; shown as one line, never as a traceback.
+
+    The line holds no control character, whatever the values do, and no user name and password of an address.
 
     Args:
         stage: name of the stage or command that noticed it.
@@ -20,7 +30,8 @@ class UserError(Exception):
 
     def __init__(self, stage: str, what: str, expected: str, fix: str) -> None:
         self.stage, self.what, self.expected, self.fix = stage, what, expected, fix
-        super().__init__(" ".join(f"{stage}: {what}; expected {expected}; fix: {fix}".split()))
+        line = " ".join(f"{stage}: {what}; expected {expected}; fix: {fix}".split())
+        super().__init__(_LOGIN.sub("***", printable(line)))
 
     def __reduce__(self) -> tuple[type["UserError"], tuple[str, str, str, str]]:
         return type(self), (self.stage, self.what, self.expected, self.fix)

@@ -1,130 +1,277 @@
 """Coverage-guided fuzzing of everything that reads what strangers wrote: rows or one UserError, never anything else.
 
-    pip install atheris
-    python scripts/fuzz.py recipe -max_total_time=120
+    pip install 'degla[fuzz]'
+    python scripts/fuzz.py recipe -max_total_time=120      # or: make fuzz SECONDS=120, every target in turn
 
-Targets: recipe; csv, coco, karpathy, negclip_tsv, degla_json; reply, server; sugarcrepe, valse, aro, sugarcrepe_pp,
-winoground, cola. What follows the target's name goes to libFuzzer. A finding is kept as a file `crash-...` here; give
-its path instead of options to see it again.
+What follows the target's name goes to libFuzzer; without a target their names are printed. A finding is kept as a file
+`crash-...` here; give its path instead of options to see it again.
 """
 
+import io
 import json
 import sys
+import tarfile
 import tempfile
+import zipfile
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from typing import NamedTuple
 
 import atheris
 
-with atheris.instrument_imports(include=["flows.recipe", "pipeline", "stages"]):
-    from flows import recipe
+with atheris.instrument_imports(
+    include=["flows.recipe", "flows.plan", "pipeline", "stages", "yaml", "tarfile", "zipfile"]
+):
+    import numpy as np
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+    from PIL import Image
+
+    from flows import plan, recipe
+    from pipeline import artifact, clip
     from pipeline.errors import UserError
-    from stages import benchmarks, checks, language_model, sources, surface
+    from stages import benchmarks, checks, fetch, language_model, pictures, prompts, sources, surface
 
 CAPTION = "A red cup stands on a small blue table."
-SOURCES = {
-    "csv": ("captions.txt", b"image,caption\na.png,A red cup.\n"),
-    "coco": (
-        "annotations/captions_train2014.json",
-        b'{"images": [{"id": 1, "file_name": "a.png"}], '
-        b'"annotations": [{"image_id": 1, "id": 2, "caption": "A cup."}]}',
-    ),
-    "karpathy": (
-        "dataset_coco.json",
-        b'{"images": [{"split": "train", "filepath": "x", "filename": "a.png", "sentences": [{"raw": "A cup."}]}]}',
-    ),
-    "negclip_tsv": (
-        "train.tsv",
-        b"\ttitle\tfilepath\tneg_caption\tneg_image\n0\tA cup.\ta.png\t['Cup a.']\t[0, 0, 0]\n",
-    ),
-    "degla_json": ("DeGLA.json", b'[{"image_id": 1, "original": "A cup.", "enhanced": ["Cup a.", "b", "c", "d"]}]'),
-}
-"""File and a good content of each source that is one file."""
-
-PAIR = b'{"1": {"filename": "a.png", "caption": "A cup.", "negative_caption": "A cat."}}'
-BENCHMARKS = {
-    "sugarcrepe": ("swap_obj.json", PAIR),
-    "valse": (
-        "existence.json",
-        b'{"1": {"image_file": "a.png", "caption": "A cup.", "foil": "A cat.", "linguistic_phenomena": "existence", '
-        b'"mturk": {"caption": 3}}}',
-    ),
-    "aro": ("coco_order.json", b'[{"image_path": "a.png", "caption_options": ["a", "b", "c", "d", "e"]}]'),
-    "sugarcrepe_pp": (
-        "swap_obj.json",
-        b'[{"id": 1, "filename": "a.png", "caption": "a", "caption2": "b", "negative_caption": "c"}]',
-    ),
-    "winoground": (
-        "examples.jsonl",
-        b'{"id": 0, "image_0": "0", "image_1": "1", "caption_0": "a", "caption_1": "b"}\n',
-    ),
-    "cola": ("COLA_multiobjects_matching_benchmark.json", b'[["x/0.png", "a", "x/1.png", "b"]]'),
-}
-"""File and a good content of benchmarks that are read from one file."""
 
 
-REPLY = b'{"choices": [{"message": {"content": "A blue cup."}, "finish_reason": "stop"}], "usage": {}}'
+class Target(NamedTuple):
+    """A file that strangers write: its name in a folder, a good content, and what reads the folder."""
+
+    file: str
+    good: bytes
+    read: Callable[[Path], object]
 
 
-def read_recipe(folder: Path, content: bytes) -> None:
-    (folder / "mine.yaml").write_bytes(content)
-    recipe.load(str(folder / "mine.yaml"))
+def source(name: str, file: str, good: bytes, **layout: object) -> Target:
+    """Records of a source, all of them texts that can be written."""
+
+    def read(folder: Path) -> None:
+        chosen = sources.Format(captions=file, images=".", **layout)  # type: ignore[arg-type]
+        for record in sources.read(name, folder, chosen, folder / "unpacked"):
+            "".join([record.origin, record.image, record.image_key, record.caption, *record.negatives]).encode()
+
+    return Target(file, good, read)
 
 
-def read_source(name: str, folder: Path, content: bytes) -> int:
-    (folder / SOURCES[name][0]).parent.mkdir(exist_ok=True)
-    (folder / SOURCES[name][0]).write_bytes(content)
-    layout = sources.Format(captions=SOURCES[name][0], images=".")
-    return len(list(sources.read(name, folder, layout, folder / "unpacked")))
+def benchmark(name: str, file: str, good: bytes) -> Target:
+    """Rows of a benchmark, all pictures below its folder."""
+
+    def read(folder: Path) -> None:
+        for subset in benchmarks.read(name, folder):
+            for picture in subset.shown:
+                assert picture.path.resolve().is_relative_to((folder / name).resolve()), picture
+
+    return Target(f"{name}/{file}", good, read)
 
 
-def read_benchmark(name: str, folder: Path, content: bytes) -> None:
-    (folder / name).mkdir(exist_ok=True)
-    (folder / name / BENCHMARKS[name][0]).write_bytes(content)
-    benchmarks.read(name, folder)
-
-
-def read_reply(folder: Path, content: bytes) -> None:
+def read_reply(folder: Path) -> None:
     """A reply is text of any kind: it is judged, never an error."""
-    text = content.decode(errors="replace")
+    text = (folder / "reply").read_bytes().decode(errors="replace")
     for kind in checks.BY_TYPE:
         checks.judge(kind, CAPTION, surface.match_surface(CAPTION, text))
         checks.judge(kind, text, CAPTION)
 
 
-def read_server(folder: Path, content: bytes) -> None:
-    """What a server sends is any JSON: a reply, or a ValueError that fails the one ask."""
-    with suppress(ValueError):
-        language_model._read_completion(json.loads(content))
+def read_server(folder: Path) -> None:
+    """What a server sends is any JSON: a reply that can be kept, or a ValueError that fails the one ask."""
+    with suppress(ValueError, RecursionError):
+        reply = language_model._read_completion(json.loads((folder / "answer").read_bytes()))
+        f"{reply.text}{reply.finish_reason}".encode()
+        pa.array([reply.prompt_tokens, reply.reply_tokens], pa.int32())
+
+
+def read_archive(folder: Path) -> None:
+    """What an archive holds lands below its folder."""
+    inside = folder / "root" / "images"
+    with suppress(FileNotFoundError):
+        (folder / "root" / "outside").unlink()
+    inside.mkdir(parents=True, exist_ok=True)
+    file = fetch.File(inside, "https://example.org/archive", into=inside)
+    (folder / "archive").replace(file.download)
+    fetch.fetch(file)
+    assert {path.name for path in (folder / "root").iterdir()} == {"images"}
+
+
+def read_picture(folder: Path) -> None:
+    """A picture is examined, never an error; what can be used is read."""
+    if pictures.examine(folder, "picture.png", max_pixels=1 << 20).reason is None:
+        clip.read_picture(folder / "picture.png")
+
+
+def parquet(**columns: object) -> bytes:
+    """A Parquet file of some columns."""
+    pq.write_table(pa.table(columns), stream := io.BytesIO())
+    return stream.getvalue()
+
+
+def tar(**files: bytes) -> bytes:
+    """A tar archive; "a_jpg" stands for a.jpg."""
+    with tarfile.open(fileobj=(stream := io.BytesIO()), mode="w") as packing:
+        for name, content in files.items():
+            member = tarfile.TarInfo(name.replace("_", "."))
+            member.size = len(content)
+            packing.addfile(member, io.BytesIO(content))
+    return stream.getvalue()
+
+
+def zipped() -> bytes:
+    """A zip archive of one file."""
+    with zipfile.ZipFile(stream := io.BytesIO(), "w") as packing:
+        packing.writestr("a/b.txt", "text")
+    return stream.getvalue()
+
+
+def picture() -> bytes:
+    """A small PNG."""
+    Image.new("RGB", (8, 8), "red").save(stream := io.BytesIO(), "PNG")
+    return stream.getvalue()
+
+
+def ce_clip() -> bytes:
+    """A .npy file of one annotation."""
+    row = {"image_id": np.int64(9), "caption": "A cat.", "relation_aug_caption": "Cat a."}
+    row |= {"adj_aug_caption": "###", "noun_aug_caption": "A dog.", "verb_aug_caption": "A."}
+    np.save(stream := io.BytesIO(), np.array([row], dtype=object), allow_pickle=True)
+    return stream.getvalue()
+
+
+def manifest() -> bytes:
+    """A manifest of no file."""
+    told = dict.fromkeys(("kind", "stage", "fingerprint", "started", "finished"), "x") | {
+        "format": 1,
+        "stage_version": 1,
+    }
+    told |= {name: {} for name in ("config", "inputs", "outside", "meta", "rows", "packages", "git", "hardware")}
+    return json.dumps(told | {"files": {"a.txt": "0"}}).encode()
+
+
+PAIR = b'{"1": {"filename": "a.png", "caption": "A cup.", "negative_caption": "A cat."}}'
+COCO = b'{"images": [{"id": 1, "file_name": "a.png"}], "annotations": [{"image_id": 1, "id": 2, "caption": "A cup."}]}'
+KARPATHY = b'{"images": [{"split": "test", "filepath": "x", "filename": "a.png", "sentences": [{"raw": "A cup."}]}]}'
+BOXED = (
+    b'[{"image_path": "a.png", "bbox_x": 1, "bbox_y": 2, "bbox_w": 3, "bbox_h": 4, "true_caption": "a", '
+    b'"false_caption": "b", "attributes": ["red", "blue"]}]'
+)
+TARGETS = {
+    "recipe": Target(
+        "mine.yaml",
+        b"description: x\ntrain:\n  lr: 1.0e-6\n  epochs: 2\ngenerate: {engine: {a: [1, b, ~, 2001-01-01]}}\n",
+        lambda folder: recipe.load(str(folder / "mine.yaml")),
+    ),
+    "override": Target(
+        "override",
+        b"train.objective.igc=0.5",
+        lambda folder: recipe.load("demo", [(folder / "override").read_bytes().decode(errors="replace")]),
+    ),
+    "plan": Target(
+        "plan.yaml",
+        b"description: x\nbase: demo\nseeds: [1]\nrows:\n  - {name: a, title: A, group: rivals, set: [train.lr=1]}\n",
+        lambda folder: plan.load(str(folder / "plan.yaml")),
+    ),
+    "prompts": Target(
+        "swap_nouns.yaml",
+        b"type: swap_nouns\nrule: |\n  Swap.\nexamples:\n  - {caption: a, negative: b}\n",
+        lambda folder: prompts.load(str(folder), ["swap_nouns"], 1),
+    ),
+    "manifest": Target("manifest.json", manifest(), artifact.verified),
+    "reply": Target("reply", b"A blue cup stands on a small red table.", read_reply),
+    "server": Target(
+        "answer",
+        b'{"choices": [{"message": {"content": "A blue cup."}, "finish_reason": "stop"}], '
+        b'"usage": {"prompt_tokens": 1}}',
+        read_server,
+    ),
+    "replay": Target(
+        "replies.jsonl",
+        b'{"type": "swap_nouns", "caption": "a", "reply": "b", "prompt_tokens": 1}\n',
+        lambda folder: language_model.Replay(folder / "replies.jsonl").close(),
+    ),
+    "picture": Target("picture.png", picture(), read_picture),
+    "archive": Target("archive", zipped(), read_archive),
+    "csv": source("csv", "captions.txt", b"image,caption\na.png,A red cup.\n"),
+    "coco": source("coco", "annotations.json", COCO),
+    "karpathy": source("karpathy", "dataset_coco.json", KARPATHY),
+    "negclip_tsv": source(
+        "negclip_tsv", "train.tsv", b"\ttitle\tfilepath\tneg_caption\tneg_image\n0\tA cup.\ta.png\t['Cup a.']\t[0]\n"
+    ),
+    "degla_json": source(
+        "degla_json", "DeGLA.json", b'[{"image_id": 1, "original": "A cup.", "enhanced": ["Cup a.", "b"]}]'
+    ),
+    "webdataset": source(
+        "webdataset", "0.tar", tar(a_jpg=b"\xff\xd8\xff", a_txt=b"A cup.", a_json=b'{"negatives": []}')
+    ),
+    "parquet": source("parquet", "0.parquet", parquet(image=[b"\xff\xd8\xff"], caption=["A cup."])),
+    "ce_clip": source("ce_clip", "a.npy", ce_clip(), allow_pickle=True),
+    "sugarcrepe": benchmark("sugarcrepe", "swap_obj.json", PAIR),
+    "valse": benchmark(
+        "valse",
+        "existence.json",
+        b'{"1": {"image_file": "a.png", "caption": "A cup.", "foil": "A cat.", "linguistic_phenomena": "existence", '
+        b'"mturk": {"caption": 3}}}',
+    ),
+    "aro": benchmark(
+        "aro", "coco_order.json", b'[{"image_path": "a.png", "caption_options": ["a", "b", "c", "d", "e"]}]'
+    ),
+    "aro_boxes": benchmark("aro", "visual_genome_attribution.json", BOXED),
+    "sugarcrepe_pp": benchmark(
+        "sugarcrepe_pp",
+        "swap_obj.json",
+        b'[{"id": 1, "filename": "a.png", "caption": "a", "caption2": "b", "negative_caption": "c"}]',
+    ),
+    "winoground": benchmark(
+        "winoground",
+        "examples.jsonl",
+        b'{"id": 0, "image_0": "0", "image_1": "1", "caption_0": "a", "caption_1": "b"}\n',
+    ),
+    "cola": benchmark("cola", "COLA_multiobjects_matching_benchmark.json", b'[["x/0.png", "a", "x/1.png", "b"]]'),
+    "bivlc": benchmark(
+        "bivlc",
+        "test.csv",
+        b"image,caption,negative_caption,negative_image,type,subtype\na.png,a,b,c.png,replace,obj\n",
+    ),
+    "bivlc_parquet": benchmark(
+        "bivlc",
+        "test.parquet",
+        parquet(
+            image=[{"bytes": b"x", "path": "a.png"}],
+            caption=["a"],
+            negative_caption=["b"],
+            negative_image=[{"bytes": b"y", "path": "b.png"}],
+            type=["replace"],
+            subtype=["obj"],
+        ),
+    ),
+    "mmvp": benchmark("mmvp", "Questions.csv", b"id,type,statement\n1,Texts,the word hot\n2,Texts,the word cold\n"),
+    "vl_checklist": benchmark("vl_checklist", "data/Object/vg_obj.json", b'[["a.png", {"POS": ["a"], "NEG": ["b"]}]]'),
+    "retrieval": benchmark("coco_retrieval", "dataset_coco.json", KARPATHY),
+    "zeroshot": benchmark("zeroshot", "mine/classes.json", b'{"classnames": ["cat"], "templates": ["a {}"]}'),
+}
 
 
 def main() -> None:
     name, *options = sys.argv[1:] or [""]
-    readers: dict[str, Callable[[Path, bytes], None]] = {
-        "recipe": read_recipe,
-        "reply": read_reply,
-        "server": read_server,
-    }
-    readers |= {key: lambda folder, content, key=key: read_source(key, folder, content) for key in SOURCES}
-    readers |= {key: lambda folder, content, key=key: read_benchmark(key, folder, content) for key in BENCHMARKS}
-    if name not in readers:
-        sys.exit(f"fuzz: no target {name!r}; expected one of {', '.join(readers)}")
+    if name not in TARGETS:
+        sys.exit(f"fuzz: no target {name!r}; expected one of {' '.join(TARGETS)}")
+    target = TARGETS[name]
     with tempfile.TemporaryDirectory() as scratch:
-        folder = Path(scratch)
+        folder, seeds = Path(scratch) / "read", Path(scratch) / "seeds"
+        (folder / target.file).parent.mkdir(parents=True)
+        seeds.mkdir()
+        (seeds / "good").write_bytes(target.good)
 
         def once(content: bytes) -> None:
+            (folder / target.file).write_bytes(content)
             try:
-                readers[name](folder, content)
+                target.read(folder)
             except UserError as error:
-                assert "\n" not in str(error)
+                assert str(error).isprintable()
 
-        seeds = folder / "seeds"
-        seeds.mkdir()
-        good = {key: content for key, (_, content) in (SOURCES | BENCHMARKS).items()}.get(name, REPLY)
-        (seeds / "good").write_bytes(good)
-        if name in SOURCES or name in BENCHMARKS:
-            readers[name](folder, good)  # an error here is one of this script
+        if name == "zeroshot":
+            (folder / "zeroshot/mine/images/cat").mkdir(parents=True)
+        (folder / target.file).write_bytes(target.good)
+        target.read(folder)  # an error here is one of this script
         atheris.Setup([sys.argv[0], *options, str(seeds)], once)
         atheris.Fuzz()
 

@@ -205,7 +205,7 @@ def _packed_rows(path: Path) -> list[dict[str, Any]]:
             annotations.wrong(path, "", "column", min(lacking), f"{', '.join(words)}, image, negative_image")
         keys = pc.struct_field(kept["image"], "path") if "image" in kept.column_names else pa.nulls(len(kept))
         return list(kept.select(words).append_column("key", keys).to_pylist())
-    except (OSError, pa.ArrowException) as error:
+    except (OSError, ValueError, pa.ArrowException) as error:
         raise UserError(
             "evaluate", f"{path} cannot be read: {error}", "a Parquet shard of BiVLC", annotations.FIX
         ) from error
@@ -224,14 +224,17 @@ def read_parquet(path: Path, column: str, row: int) -> "Image":
     import pyarrow.parquet as pq
     from PIL import Image
 
+    from pipeline.clip import PICTURES
+
     try:
         shape, group, inside = pq.read_metadata(path), 0, row
         while inside >= shape.row_group(group).num_rows:
             inside -= shape.row_group(group).num_rows
             group += 1
-        with Image.open(io.BytesIO(_row_group(path, group, column)[inside]["bytes"])) as image:
+        content = io.BytesIO(_row_group(path, group, column)[inside]["bytes"])
+        with Image.open(content, formats=PICTURES) as image:
             return image.convert("RGB")
-    except (OSError, ValueError, TypeError, KeyError, pa.ArrowException) as error:
+    except (OSError, ValueError, TypeError, KeyError, pa.ArrowException, Image.DecompressionBombError) as error:
         raise UserError(
             "evaluate", f"{path} row {row} has no picture in {column}: {error}", "{bytes, path}", annotations.FIX
         ) from error

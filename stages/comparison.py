@@ -10,6 +10,7 @@ from typing import Any
 
 from pipeline.schema import NEGATIVE_TYPES
 from stages import figures
+from stages.pages import markdown as escaped
 
 Facts = dict[str, Any]
 
@@ -94,15 +95,15 @@ def markdown(comparison: Facts, command: str, pictures: str = "") -> str:
     lines = [
         "# Ablation",
         "",
-        " ".join(comparison["description"].split()),
+        escaped(comparison["description"]),
         "",
         "```sh",
         command,
         "```",
         "",
         f"Per cent right, mean ± standard deviation over {len(comparison['seeds'])} seeds "
-        f"({', '.join(map(str, comparison['seeds']))}); base recipe `{comparison['base']}`"
-        + (f" with `{'`, `'.join(comparison['settings'])}`" if comparison["settings"] else "")
+        f"({', '.join(map(str, comparison['seeds']))}); base recipe {_code(comparison['base'])}"
+        + (f" with {', '.join(map(_code, comparison['settings']))}" if comparison["settings"] else "")
         + ". **Bold**: no other row is better both in composition and in retention. Scores are named and defined as in "
         "the report; the rows' settings stand in `data/ablations/`.",
         "",
@@ -115,7 +116,8 @@ def markdown(comparison: Facts, command: str, pictures: str = "") -> str:
         if members:
             lines.append(f"| *{title}* |{' |' * len(shown)}")
         for row in members:
-            label = f"**{row['title']}**" if row["name"] in comparison["pareto"] else row["title"]
+            title = escaped(row["title"])
+            label = f"**{title}**" if row["name"] in comparison["pareto"] else title
             cells = (_with_deviation(row["mean"][name], row["sd"][name]) for name in shown)
             lines.append(f"| {label} | {' | '.join(cells)} |")
     if comparison["missing"]:
@@ -124,7 +126,7 @@ def markdown(comparison: Facts, command: str, pictures: str = "") -> str:
     for other in ("negclip", "clip_ft", "no_distill"):
         gaps = versus(comparison, "degla", other)
         if gaps:
-            title = next(row["title"] for row in rows if row["name"] == other)
+            title = escaped(next(row["title"] for row in rows if row["name"] == other))
             up, across = (_signed(gaps[comparison[key]]) for key in ("up", "across"))
             lines.append(f"- DeGLA minus {title}, seed by seed: composition {up}, retention {across} points.")
     if comparison["types"]:
@@ -180,6 +182,10 @@ def _scored(values: Sequence[float | None]) -> list[float]:
 
 def _less(one: float | None, other: float | None) -> float | None:
     return None if one is None or other is None else one - other
+
+
+def _code(text: str) -> str:
+    return f"`{' '.join(text.replace('`', ' ').split())}`"
 
 
 def _percent(value: float | None) -> str:

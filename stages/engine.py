@@ -192,7 +192,9 @@ def _environment(*, offline: bool) -> dict[str, str]:
         "TOKENIZERS_PARALLELISM": "false",
         "PYTHONUNBUFFERED": "1",
     }
-    return {**os.environ, **ours, **({"HF_HUB_OFFLINE": "1"} if offline else {})}
+    # One machine's engine talks to itself over loopback; who spreads one over several says other addresses.
+    here = {"VLLM_HOST_IP": "127.0.0.1"}
+    return {**here, **os.environ, **ours, **({"HF_HUB_OFFLINE": "1"} if offline else {})}
 
 
 def _gone(group: int, patience: float) -> bool:

@@ -5,6 +5,7 @@ same content. Only what has the registry's checksum gets its name. An archive is
 """
 
 import hashlib
+import lzma
 import shutil
 import tarfile
 import zipfile
@@ -24,6 +25,12 @@ from stages.benchmarks import registry
 
 CHUNK = 1 << 20
 TIMEOUT_SECONDS = 60
+BROKEN = (
+    tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, IndexError, OSError,
+    RuntimeError, ValueError,
+)  # fmt: skip
+"""What unpacking raises; RuntimeError: it wants a password, or is packed in a way this Python does not know;
+IndexError: a member without a name."""
 
 
 @dataclass(frozen=True)
@@ -157,7 +164,7 @@ def _remember(validator: Path, headers: httpx.Headers) -> None:
     """Keep what names this version of the content; without it nothing is resumed."""
     etag = headers.get("ETag", "")
     strong = etag if etag and not etag.startswith("W/") else headers.get("Last-Modified", "")
-    if strong:
+    if strong.isascii() and strong:
         tables.write_text(validator, strong)
     else:
         validator.unlink(missing_ok=True)
@@ -180,7 +187,7 @@ def _unpack(file: File, progress: Progress) -> None:
                 with target.open("wb") as handle:
                     shutil.copyfileobj(content, handle, CHUNK)
                 progress(f"files of {file.download.name.lstrip('.')}", done, done)
-    except (tarfile.TarError, zipfile.BadZipFile, zlib.error, EOFError, OSError) as error:
+    except BROKEN as error:
         raise UserError(
             "data", f"{file.download} cannot be unpacked: {error!r}", "a whole archive", f"remove {file.download}"
         ) from error

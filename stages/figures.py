@@ -33,6 +33,7 @@ STYLE: dict[str, Any] = {
     "ytick.color": "#374151",
     "svg.hashsalt": "degla",
     "svg.fonttype": "path",
+    "text.parse_math": False,  # names come from data; a dollar sign in one is a dollar sign
     "figure.constrained_layout.use": True,
 }
 

@@ -9,9 +9,11 @@ Writes negatives (NEGATIVES), one row per candidate, rejected ones with their re
 how good they are.
 """
 
+import re
 import shutil
 import time
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Literal, get_args
@@ -76,6 +78,23 @@ class Config(BaseConfig):
         {}, description="vllm: further arguments of vllm.LLM (tensor_parallel_size, ...)"
     )
 
+    @field_validator("base_url")
+    @classmethod
+    def _holds_no_secret(cls, base_url: str) -> str:
+        if "@" in base_url or "?" in base_url:
+            raise ValueError("an address alone: the key belongs into OPENAI_API_KEY, recipes and manifests are kept")
+        return base_url
+
+    @field_validator("engine")
+    @classmethod
+    def _is_data(cls, engine: dict[str, Any]) -> dict[str, Any]:
+        for name, value in _leaves(engine):
+            if name in ("trust_remote_code", "hf_token"):
+                raise ValueError(f"{name} is not taken from a recipe: it runs a stranger's code, or is a secret")
+            if isinstance(value, str) and re.fullmatch(r"[A-Za-z_]\w*([.:][A-Za-z_]\w*)+|.*\.py", value):
+                raise ValueError(f"{name} = {value} names code; a recipe is data")
+        return engine
+
     @field_validator("types")
     @classmethod
     def _each_once(cls, types: tuple[NegativeType, ...]) -> tuple[NegativeType, ...]:
@@ -93,6 +112,13 @@ class Config(BaseConfig):
     def kinds(self) -> tuple[str, ...]:
         """What is asked for: the negative types, and paraphrases if they are wanted."""
         return (*self.types, PARAPHRASE) if self.paraphrases else self.types
+
+
+def _leaves(settings: dict[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Name and value of every setting, nested ones too; of a list each item."""
+    for name, value in settings.items():
+        for item in value if isinstance(value, list | tuple) else [value]:
+            yield from _leaves(item) if isinstance(item, dict) else [(name, item)]
 
 
 def outside(config: Config) -> dict[str, str]:

@@ -173,8 +173,8 @@ class Server:
         """Raises UserError when the server cannot be reached, refuses the key, or does not serve the model."""
         import httpx
 
-        key = os.environ.get("OPENAI_API_KEY")
-        headers = {"Authorization": f"Bearer {key}"} if key else {}
+        self._key = os.environ.get("OPENAI_API_KEY")
+        headers = {"Authorization": f"Bearer {self._key}"} if self._key else {}
         limits = httpx.Limits(max_connections=concurrency, max_keepalive_connections=concurrency)
         self._client = httpx.Client(base_url=base_url.rstrip("/"), headers=headers, timeout=timeout, limits=limits)
         self._model, self._tries, self._wait = model, tries, wait
@@ -212,8 +212,8 @@ class Server:
         if answer.status_code in (401, 403):
             raise refuse(f"status {answer.status_code}", "a valid key", "set OPENAI_API_KEY in the environment")
         try:
-            served = [entry["id"] for entry in answer.json()["data"]]
-        except (ValueError, KeyError, TypeError):
+            served = [str(entry["id"]) for entry in answer.json()["data"]]
+        except (ValueError, KeyError, TypeError, RecursionError):
             return
         if answer.is_success and self._model not in served:
             raise refuse(f"does not serve {self._model!r}", f"one of {', '.join(served[:5])}", "generate.model")
@@ -246,12 +246,13 @@ class Server:
                 if answer.is_success:
                     return _read_completion(answer.json())
                 error = f"status {answer.status_code}: {answer.text[:200]}"
+                error = error.replace(self._key, "***") if self._key else error
                 if answer.status_code not in RETRIED:
                     break
                 after = answer.headers.get("retry-after")
-            except (httpx.TimeoutException, httpx.TransportError) as broken:
+            except httpx.RequestError as broken:
                 error = f"{type(broken).__name__}: {broken}"
-            except ValueError as broken:
+            except (ValueError, RecursionError) as broken:
                 error = f"no valid answer: {broken}"
                 break
             if attempt + 1 < self._tries:
@@ -260,7 +261,7 @@ class Server:
 
     def _pause(self, attempt: int, after: str | None) -> None:
         wait = min(self._wait * 2**attempt, 30) * random.uniform(0.5, 1.5)
-        time.sleep(min(float(after), 60.0) if after and after.replace(".", "", 1).isdigit() else wait)
+        time.sleep(min(float(after), 60.0) if after and after.replace(".", "", 1).isdecimal() else wait)
 
     def facts(self) -> dict[str, Any]:
         """Nothing is known of a server."""
@@ -277,8 +278,12 @@ def _read_completion(answer: Any) -> Reply:
         choice = answer["choices"][0]
         text, reason = choice["message"]["content"], choice.get("finish_reason") or "stop"
         usage = answer.get("usage") or {}
+        counts = [usage.get(name) for name in ("prompt_tokens", "completion_tokens")]
         if not isinstance(text, str):
             raise ValueError("content is no text")
+        for told in (text, reason):
+            str(told).encode()  # half a surrogate pair could not be kept
     except (KeyError, IndexError, TypeError, AttributeError) as error:
         raise ValueError(f"{type(error).__name__} {error}") from None
-    return Reply(text, str(reason), usage.get("prompt_tokens"), usage.get("completion_tokens"))
+    prompt, reply = (count if isinstance(count, int) and 0 <= count < 2**31 else None for count in counts)
+    return Reply(text, str(reason), prompt, reply)

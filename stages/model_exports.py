@@ -16,6 +16,7 @@ from pipeline import tables
 from pipeline.artifact import Artifact
 from pipeline.errors import UserError
 from pipeline.schema import STEPS
+from stages.pages import markdown
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -304,9 +305,9 @@ def card(model: Artifact, scores: Artifact | None, alpha: float = 1.0) -> str:
     terms = [name.removesuffix("_loss") for name in STEPS.names if name.endswith("_loss")]
     weights = {name: objective[name] for name in terms if objective[name]}
     lines = [
-        f"# CLIP fine-tuned for composition from {start['model']}",
+        f"# CLIP fine-tuned for composition from {markdown(start['model'])}",
         "",
-        f"Start: `{start['model']}`, weights {start['pretrained'] or 'of the folder, or random'}, "
+        f"Start: {markdown(start['model'])}, weights {markdown(start['pretrained'] or 'of the folder, or random')}, "
         f"seed {start['seed']}. {meta['steps']:,} steps of {config['batch']} pairs, {meta['pairs']:,} different pairs; "
         f"step {meta['kept_step']:,} is kept.",
         "",
@@ -335,7 +336,7 @@ def card(model: Artifact, scores: Artifact | None, alpha: float = 1.0) -> str:
             before, after = (
                 "" if one[side]["value"] is None else f"{100 * one[side]['value']:.1f}" for side in ("before", "after")
             )
-            lines.append(f"| {name} | {before} | {after} | {one['n']:,} of {one['of']:,} |")
+            lines.append(f"| {markdown(name)} | {before} | {after} | {one['n']:,} of {one['of']:,} |")
         leaked = _leaked(scores)
         lines += [
             "",

@@ -2,8 +2,10 @@
 
 import hashlib
 import json
+import lzma
 import re
 import tarfile
+import zlib
 from collections.abc import Iterator
 from itertools import groupby
 from pathlib import Path, PurePosixPath
@@ -17,6 +19,9 @@ from stages.sources import PICTURES, Format, Record, broken
 
 KINDS = {b"\xff\xd8\xff": ".jpg", b"\x89PNG": ".png", b"GIF8": ".gif", b"RIFF": ".webp", b"BM": ".bmp"}
 """First bytes of a picture -> suffix, for pictures without a name."""
+
+LARGEST = 1 << 28
+"""Bytes of a file in a shard; a sparse or packed one of a few kilobytes may claim terabytes."""
 
 
 def tar_shard(root: Path, path: Path, layout: Format, unpacked: Path) -> Iterator[Record]:
@@ -34,7 +39,7 @@ def tar_shard(root: Path, path: Path, layout: Format, unpacked: Path) -> Iterato
                     raise UserError("ingest", f"{path.name} holds {key!r} twice", "a key once per shard", "mend it")
                 seen.add(key)
                 yield _sample(f"{path.name}:{key}", shard, key, parts, layout, unpacked)
-    except (tarfile.TarError, EOFError, OSError) as error:
+    except (tarfile.TarError, EOFError, OSError, zlib.error, lzma.LZMAError, ValueError, OverflowError) as error:
         raise broken(path, 0, "a whole tar archive", error) from None
     yield from _not_fetched(path.with_suffix(".parquet"), seen)
 
@@ -43,6 +48,8 @@ def _samples(archive: tarfile.TarFile) -> Iterator[tuple[str, dict[str, bytes]]]
     """The samples of a shard: files in a row that share all of their name but what follows the first dot of it."""
 
     def key(member: tarfile.TarInfo) -> str:
+        if member.size > LARGEST:
+            raise tarfile.ReadError(f"{member.name} claims {member.size} bytes")
         name = PurePosixPath(member.name)
         return str(name.parent / name.name.partition(".")[0])
 
@@ -59,7 +66,7 @@ def _sample(origin: str, shard: str, key: str, parts: dict[str, bytes], layout: 
         facts = json.loads(parts.get("json", b"{}"))
         if not isinstance(facts, dict):
             raise ValueError(type(facts).__name__)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         return Record(origin, "", "", "", fault=("row_shape", f"its .json is no JSON object ({error})"))
     caption = str(facts.get("caption") or "")
     if (text := parts.get("txt", parts.get("caption"))) is not None:
@@ -72,6 +79,8 @@ def _sample(origin: str, shard: str, key: str, parts: dict[str, bytes], layout: 
         return Record(origin, "", image_key, caption, fault=("image_missing", f"no picture among {sorted(parts)}"))
     image = _unpack(unpacked, f"{shard}/{_plain(key)}.{suffix}", parts[suffix])
     negatives = facts.get("negatives") or ()
+    if not isinstance(negatives, list | tuple):
+        return Record(origin, "", "", "", fault=("row_shape", "negatives in its .json is no list"))
     return Record(origin, image, image_key, caption, None, tuple(map(str, negatives)))
 
 
@@ -81,7 +90,7 @@ def _not_fetched(path: Path, seen: set[str]) -> Iterator[Record]:
         return
     try:
         found = pq.read_table(path).to_pylist()
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, ValueError) as error:
         raise broken(path, 0, "a whole Parquet file", error) from None
     for row in found:
         if row.get("status", "success") != "success" and str(row.get("key")) not in seen:
@@ -125,7 +134,7 @@ def parquet_file(root: Path, path: Path, layout: Format, unpacked: Path) -> Iter
                 for caption in (told or [""]) if caption_kind == "texts" else [told]:
                     yield Record(origin, name, key, caption or "", fault=fault)
                 number += 1
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, ValueError) as error:  # ValueError: text that is not UTF-8
         raise broken(path, 0, f"a whole Parquet file, after row {number}", error) from None
 
 
@@ -143,7 +152,7 @@ def _columns(path: Path, layout: Format) -> tuple[str, str]:
     """What kind of picture (bytes, path) and caption (text, texts) a Parquet file has. Raises UserError otherwise."""
     try:
         schema = pq.read_schema(path)
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, ValueError) as error:
         raise broken(path, 0, "a whole Parquet file", error) from None
     found = {field.name: str(field.type) for field in schema}
     kinds = []

@@ -56,7 +56,7 @@ def _environment(templates: Path) -> Any:
         "points": signed,
         "p": _p_value,
         "count": _count,
-        "md": _markdown,
+        "md": markdown,
         "breakable": _breakable,
         "bare": lambda name, benchmark: name.removeprefix(f"{benchmark}."),
         "duration": _duration,
@@ -108,8 +108,8 @@ def _breakable(name: str) -> Any:
     return Markup(re.sub(r"([._/:-])", r"\1<wbr>", str(escape(name))))
 
 
-def _markdown(text: Any) -> str:
-    """Text from data inside a Markdown table cell: nothing of it may become markup."""
+def markdown(text: Any) -> str:
+    """Text from data in a line or table cell of Markdown: nothing of it may become markup."""
     plain = " ".join(str(text).split())
     for sign in "\\`*_[]|#~":
         plain = plain.replace(sign, f"\\{sign}")

@@ -42,18 +42,25 @@ def examine(root: Path, name: str, *, max_pixels: int = 89_478_485) -> Facts:
     from imagehash import phash
     from PIL import Image, ImageOps
 
+    from pipeline.clip import PICTURES
+
     path = root / name
-    if not name or not path.resolve().is_relative_to(root.resolve()):
-        return Facts(reason="image_outside", detail=f"{name!r} is not below the picture folder")
-    if not path.is_file():
-        return Facts(reason="image_missing", detail=f"no file {name}")
+    try:
+        if not name or not path.resolve().is_relative_to(root.resolve()):
+            return Facts(reason="image_outside", detail=f"{name!r} is not below the picture folder")
+        if not path.is_file():
+            return Facts(reason="image_missing", detail=f"no file {name}")
+    except (ValueError, OSError) as error:  # a null character, half a surrogate pair, a name too long
+        if isinstance(error, OSError) and error.errno in TRANSIENT_ERRNOS:
+            raise
+        return Facts(reason="image_missing", detail=f"no file can have the name {name[:80]!r}: {error}"[:200])
     try:
         with path.open("rb") as handle:
             sha256 = hashlib.file_digest(handle, "sha256").hexdigest()
             if not handle.tell():
                 return Facts(reason="image_empty", detail="the file has no byte")
             handle.seek(0)
-            with Image.open(handle) as image:
+            with Image.open(handle, formats=PICTURES) as image:
                 if image.width * image.height > max_pixels:
                     return Facts(reason="image_too_large", detail=f"{image.width} x {image.height} pixels")
                 if image.mode.split(";")[0] in DEEP:

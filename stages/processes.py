@@ -11,6 +11,7 @@ import multiprocessing
 import os
 import pickle
 import socket
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -109,13 +110,11 @@ def run(
         TransientError: a process died; the others are ended, and none outlives this one.
     """
     context = multiprocessing.get_context("spawn")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    meeting = tempfile.TemporaryDirectory(prefix="degla-")
     processes, pipes, said = [], [], []
     for index in range(count):
         here, there = context.Pipe(duplex=False)
-        place = (index, count, backend, port, os.getpid())
+        place = (index, count, backend, meeting.name, os.getpid())
         said.append(ChildLog(f"train.{index}", logs / f"train-{index}.log"))
         with there, said[index].end as output:
             process = context.Process(
@@ -132,6 +131,7 @@ def run(
         for process, log in zip(processes, said, strict=True):
             process.join()
             log.join()
+        meeting.cleanup()
 
 
 def _listen(pipes: list[Connection], said: list[ChildLog], progress: Progress) -> Any:
@@ -161,11 +161,11 @@ def _listen(pipes: list[Connection], said: list[ChildLog], progress: Progress) -
 def _child(
     work: Callable[..., Any],
     arguments: tuple[Any, ...],
-    place: tuple[int, int, str, int, int],
+    place: tuple[int, int, str, str, int],
     pipe: Connection,
     output: Connection,
 ) -> None:
-    index, count, backend, port, parent = place
+    index, count, backend, meeting, parent = place
     die_with(parent)
     with output:
         for standard in (1, 2):
@@ -180,8 +180,11 @@ def _child(
         torch.set_num_threads(max(1, torch.get_num_threads() // count))
         if backend == "nccl":
             torch.cuda.set_device(index)
-        address = f"tcp://127.0.0.1:{port}"
-        dist.init_process_group(backend, init_method=address, rank=index, world_size=count, timeout=PATIENCE)
+        # They meet in a file and talk over loopback: torch's own TCP store listens on every interface of the machine.
+        loopback = next(name for _, name in socket.if_nameindex() if name.startswith("lo"))
+        os.environ |= {"GLOO_SOCKET_IFNAME": loopback, "NCCL_SOCKET_IFNAME": loopback}
+        place_to_meet = f"file://{meeting}/processes"
+        dist.init_process_group(backend, init_method=place_to_meet, rank=index, world_size=count, timeout=PATIENCE)
         found = work(*arguments, progress=tell)
         dist.barrier()
         pipe.send(("returned", found))

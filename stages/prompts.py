@@ -19,10 +19,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
-import yaml
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError
 
 from pipeline.artifact import digest
+from pipeline.config import from_yaml
 from pipeline.errors import UserError
 
 PROMPTS = Path(__file__).parents[1] / "data" / "prompts"
@@ -101,15 +101,15 @@ def _read(path: Path, kind: str, count: int) -> Prompt:
         return UserError("generate", f"{path}: {what}", expected, "edit the file, or set generate.prompts")
 
     try:
-        prompt = Prompt.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
+        prompt = Prompt.model_validate(from_yaml(path.read_text(encoding="utf-8")))
     except FileNotFoundError:
         raise refuse("no such file", f"a prompt for {kind}") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise refuse(f"no valid YAML ({' '.join(str(error).split())})", "a YAML mapping in UTF-8") from None
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"]) or "the file"
         raise refuse(f"field {where}: {first['msg']}", "type, rule, examples [{caption, negative}]") from None
+    except ValueError as error:
+        raise refuse(f"no valid YAML ({error})", "a YAML mapping in UTF-8") from None
     if prompt.type != kind:
         raise refuse(f"field type: {prompt.type}", kind)
     if len(prompt.examples) < count:

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from pipeline.config import Config
 from pipeline.errors import UserError
@@ -67,6 +67,15 @@ class Format(Config):
     )
     evaluation_rows: int = Field(40_000, ge=0, description="cc_neg: rows at the file's end that are its test split")
     encoding: str = Field("utf-8-sig", description="text encoding of the captions file")
+
+    @field_validator("encoding")
+    @classmethod
+    def _known(cls, encoding: str) -> str:
+        try:
+            "".encode(encoding)
+        except LookupError:
+            raise ValueError("Python knows no such text encoding") from None
+        return encoding
 
 
 def csv_pairs(path: Path, layout: Format) -> Iterator[Record]:
@@ -134,7 +143,10 @@ def negclip_tsv(path: Path, layout: Format) -> Iterator[Record]:
     Its neg_image column holds row numbers of this very file, which mean nothing once rows are chosen, so it is left.
     """
     rows = csv.DictReader(lines(_text(path, layout.encoding)), delimiter="\t", strict=True)
-    missing = {"title", "filepath", "neg_caption"} - set(rows.fieldnames or ())
+    try:
+        missing = {"title", "filepath", "neg_caption"} - set(rows.fieldnames or ())
+    except csv.Error as error:
+        raise broken(path, 1, "TSV", error) from None
     if missing:
         raise UserError(
             "ingest",
@@ -163,8 +175,10 @@ def degla_json(path: Path, layout: Format) -> Iterator[Record]:
     found = _json(path, layout)
     with _shape(path, "DeGLA.json: a list of {image_id, original, enhanced}"):
         for number, row in enumerate(found):
-            name = layout.image_template.format(int(row["image_id"]))
-            yield Record(f"{path.name}:{number}", name, coco_key(name), row["original"], None, tuple(row["enhanced"]))
+            name, negatives = layout.image_template.format(int(row["image_id"])), row["enhanced"]
+            if not isinstance(negatives, list):
+                raise TypeError(f"a list in 'enhanced' of row {number}")
+            yield Record(f"{path.name}:{number}", name, coco_key(name), row["original"], None, tuple(negatives))
 
 
 def sidecar_folder(root: Path, layout: Format) -> Iterator[Record]:
@@ -248,6 +262,10 @@ def places(source: str, root: Path | None, layout: Format) -> tuple[list[Path], 
 
 def read(source: str, root: Path, layout: Format, unpacked: Path, progress: Progress = silent) -> Iterator[Record]:
     """All records of a source, in file order; `unpacked` receives the pictures of packed formats."""
+    return map(_sound, _read(source, root, layout, unpacked, progress))
+
+
+def _read(source: str, root: Path, layout: Format, unpacked: Path, progress: Progress) -> Iterator[Record]:
     from stages import packed, pickles
 
     paths, _ = places(source, root, layout)
@@ -264,6 +282,17 @@ def read(source: str, root: Path, layout: Format, unpacked: Path, progress: Prog
         else:
             yield from FILES[source](path, layout)
         progress("files read", done, len(paths))
+
+
+def _sound(record: Record) -> Record:
+    """The record, or a fault when one of its values is no text, or holds half a surrogate pair."""
+    try:
+        for value in (record.image, record.image_key, record.caption, *record.negatives):
+            value.encode()
+    except (AttributeError, UnicodeEncodeError) as error:
+        origin = record.origin.encode(errors="replace").decode()
+        return Record(origin, "", "", "", fault=("row_shape", f"a value is no text that can be written ({error})"))
+    return record._replace(origin=record.origin.encode(errors="replace").decode())
 
 
 def coco_key(file_name: str) -> str:
@@ -291,7 +320,7 @@ def broken(path: Path, line: int, kind: str, error: Exception) -> UserError:
 def _shape(path: Path, expected: str) -> Iterator[None]:
     try:
         yield
-    except (KeyError, TypeError, AttributeError, IndexError, ValueError) as error:
+    except (KeyError, TypeError, AttributeError, IndexError, ValueError, OverflowError) as error:
         raise UserError(
             "ingest", f"{path.name} lacks {error}", expected, "check ingest.source and ingest.format.captions"
         ) from None
@@ -316,3 +345,5 @@ def _json(path: Path, layout: Format) -> Any:
         return json.loads(_text(path, layout.encoding))
     except json.JSONDecodeError as error:
         raise broken(path, error.lineno, "JSON", error) from None
+    except (ValueError, RecursionError) as error:  # a number of thousands of digits, a thousand brackets
+        raise broken(path, 0, "JSON", error) from None

@@ -136,8 +136,7 @@ def _opened(folder: Path, facts: dict[str, Any]) -> tuple[list[str], list[tuple[
             found = getattr(datasets, kind)(folder, **facts.get("arguments", {}), loader=Path)
             labels = found.wnids if kind == "ImageNet" else found.classes
             listed = [found[index] for index in range(len(found))]
-        rows = [(path.relative_to(folder).as_posix(), Picture(path), int(index)) for path, index in listed]
-        return list(labels), sorted(rows, key=lambda row: row[0])
+        named = sorted((path.relative_to(folder).as_posix(), int(index)) for path, index in listed)
     except Exception as error:  # torchvision does not say what it raises for files of another shape
         raise UserError(
             "evaluate",
@@ -145,6 +144,8 @@ def _opened(folder: Path, facts: dict[str, Any]) -> tuple[list[str], list[tuple[
             "the set as its authors publish it",
             annotations.FIX,
         ) from error
+    rows = [(*annotations.below(folder, name, "picture", name, folder), index) for name, index in named]
+    return list(labels), rows
 
 
 @lru_cache(maxsize=2)

@@ -62,3 +62,52 @@ def test_schema_describes_every_field() -> None:
     for name, section in {"Recipe": schema, **schema["$defs"]}.items():
         for field, facts in section.get("properties", {}).items():
             assert facts.get("description"), f"{name}.{field}"
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("a: &a [x, x]\nb: &b [*a, *a]\n", "an alias"),
+        ("train: !!python/object/apply:os.system [id]\n", "could not determine a constructor"),
+        ("train: {lr: 2001-99-99}\n", "month must be in"),
+        ("train: !!timestamp x\n", "is not YAML"),
+        ("[" * 3000, "nested too deeply"),
+        ("train: {lr: " + "9" * 5000 + "}\n", "is not YAML"),
+    ],
+)
+def test_a_hostile_recipe_is_one_line(tmp_path: Path, text: str, says: str) -> None:
+    (tmp_path / "r.yaml").write_text(text)
+    with pytest.raises(UserError, match=says):
+        recipe.load(str(tmp_path / "r.yaml"))
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "generate.base_url=http://me:secret@127.0.0.1/v1",
+        "generate.base_url=http://127.0.0.1/v1?key=secret",
+        "generate.engine={trust_remote_code: true}",
+        "generate.engine={hf_token: secret}",
+        "generate.engine={worker_cls: evil.module.Worker}",
+        "generate.engine={structured_outputs_config: {reasoning_parser_plugin: /tmp/evil.py}}",
+    ],
+)
+def test_a_recipe_holds_no_secret_and_names_no_code(override: str) -> None:
+    with pytest.raises(UserError, match=r"generate\.(base_url|engine) is wrong") as error:
+        recipe.load("demo", [override])
+    assert "me:secret@" not in str(error.value)
+
+
+def test_an_engine_takes_what_is_data() -> None:
+    told = "generate.engine={tensor_parallel_size: 4, dtype: bfloat16, speculative_config: {model: a/b-1.0, method: x}}"
+    assert recipe.load("demo", [told]).generate.engine["tensor_parallel_size"] == 4
+
+
+@given(st.text(max_size=60))
+def test_no_recipe_file_ever_ends_in_a_traceback(tmp_path_factory: pytest.TempPathFactory, text: str) -> None:
+    path = tmp_path_factory.getbasetemp() / "any.yaml"
+    path.write_bytes(text.encode(errors="surrogatepass"))
+    try:
+        recipe.load(str(path))
+    except UserError as error:
+        assert str(error).isprintable()

@@ -4,9 +4,11 @@ import signal
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from pipeline import tables
-from pipeline.artifact import Artifact, Store, digest, listing_digest, now, path_digest
+from pipeline.artifact import Artifact, Store, digest, file_sha256, listing_digest, now, path_digest, verified
 from pipeline.errors import UserError
 from pipeline.schema import PAIRS_REJECTED
 
@@ -129,3 +131,43 @@ def test_digests_see_what_they_should(tmp_path: Path) -> None:
     (tmp_path / "x").write_text("two")
     os.utime(tmp_path / "x", ns=(0, 0))
     assert path_digest(tmp_path) != content and listing_digest(tmp_path) != listing
+
+
+@pytest.mark.parametrize("name", ["../../secret", "/etc/hostname", "a/../../../secret"])
+def test_a_manifest_cannot_name_files_elsewhere(tmp_path: Path, name: str) -> None:
+    made = make(Store(tmp_path / "home"))
+    outside = made.path / name
+    digests = {name: file_sha256(outside) if outside.is_file() else "0"}
+    forged = made.manifest.model_copy(update={"files": digests}).sealed()
+    (made.path / "manifest.json").write_text(forged.model_dump_json())
+    assert verified(made.path) is None
+
+
+@pytest.mark.parametrize("name", ["..", ".", "a/b", "/tmp", "a\0b", "store", "replies", "prefect", ""])
+def test_a_run_has_a_plain_name(tmp_path: Path, name: str) -> None:
+    with pytest.raises(UserError, match="cannot name a run"):
+        Store(tmp_path).run(name)
+
+
+def test_a_fingerprint_cannot_lead_elsewhere(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="is no fingerprint"):
+        Store(tmp_path).find("pairs", "../../..")
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Artifact, bytes]:
+    made = make(Store(tmp_path_factory.mktemp("home")))
+    return made, (made.path / "manifest.json").read_bytes()
+
+
+@given(content=st.binary(max_size=200), place=st.integers(0, 900))
+def test_no_damaged_manifest_is_an_error(whole: tuple[Artifact, bytes], content: bytes, place: int) -> None:
+    made, manifest = whole
+    (made.path / "manifest.json").write_bytes(manifest[:place] + content)
+    found = verified(made.path)
+    assert found is None or found.manifest == made.manifest
+
+
+def test_an_error_steers_no_terminal_and_tells_no_password() -> None:
+    error = UserError("store", "\x1b[2J s3://KEY:se/cret@bucket \u202e", "a\x9b31m", "x")
+    assert str(error).isprintable() and "cret" not in str(error) and "s3://***@bucket" in str(error)

@@ -4,6 +4,7 @@ import json
 import socket
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import open_clip
@@ -267,3 +268,28 @@ def test_without_a_network_the_hub_is_refused_at_once(monkeypatch: pytest.Monkey
         clip.load("ViT-B-32", "openai")
     assert time.monotonic() - started < 5
     clip._online.cache_clear()
+
+
+def test_a_model_folder_runs_no_code_of_its_own(tmp_path: Path) -> None:
+    config = json.loads(Path("data/clip_tiny/open_clip_config.json").read_text())
+    told = {"hf_tokenizer_name": "some/where", "tokenizer_kwargs": {"trust_remote_code": True}}
+    config["model_cfg"]["text_cfg"] |= told
+    (tmp_path / "open_clip_config.json").write_text(json.dumps(config))
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({"auto_map": {"AutoTokenizer": ["evil.Evil", None]}}))
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "clip"}))
+    (tmp_path / "evil.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\nclass Evil: pass\n")
+    with pytest.raises(UserError, match="asks for trust_remote_code"):
+        clip.tokenizer(str(tmp_path))
+    assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize("how", [True, False])
+def test_weights_run_no_code(tmp_path: Path, how: bool) -> None:
+    class Evil:
+        def __reduce__(self) -> Any:
+            return Path.touch, (tmp_path / "ran",)
+
+    torch.save({"a": Evil()}, tmp_path / "w.pt", _use_new_zipfile_serialization=how)
+    with pytest.raises(UserError, match="cannot load"):
+        clip.load("data/clip_tiny", str(tmp_path / "w.pt"))
+    assert not (tmp_path / "ran").exists()

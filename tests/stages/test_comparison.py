@@ -59,3 +59,11 @@ def test_the_page_says_it_all() -> None:
     drawn = comparison.draw(found)
     assert set(drawn) == {"pareto", "types"} and all(svg.startswith("<?xml") for svg in drawn.values())
     assert comparison.draw(found) == drawn
+
+
+def test_titles_stay_text() -> None:
+    rows = [one | {"title": "<script> | [x](y) `z`"} for one in FACTS["rows"]]
+    hostile = FACTS | {"rows": rows, "description": "<script>", "settings": ["a=`<script>`"]}
+    page = comparison.markdown(comparison.compare(hostile), "degla run x")
+    assert r"&lt;script&gt; \| \[x\](y) \`z\`" in page and page.count("<script>") == page.count("`a= <script>`") == 1
+    assert comparison.draw(comparison.compare(FACTS | {"rows": [FACTS["rows"][0] | {"title": "$^{$"}]}))["pareto"]

@@ -279,3 +279,13 @@ def test_what_the_registry_says_can_be_fetched_is_well_formed(name: str, tmp_pat
         assert one.url.startswith(("https://", "http://")) and one.path.is_relative_to(tmp_path / name)
         assert one.checksum is None or len(one.checksum[1]) == {"sha256": 64, "md5": 32}[one.checksum[0]]
         assert one.into is None or one.path.is_relative_to(one.into)
+
+
+def test_a_member_that_wants_a_password_or_has_no_name_is_one_line(server: Server, tmp_path: Path) -> None:
+    locked = bytearray(zipped({"1.jpg": b"one"}))
+    locked[6] |= 1  # the flag of the local header, and of the directory
+    locked[locked.index(b"PK\x01\x02") + 8] |= 1
+    with pytest.raises(UserError, match="cannot be unpacked"):
+        fetch(archive(server, tmp_path, "x.zip", bytes(locked)))
+    with pytest.raises(UserError, match="cannot be unpacked"):
+        fetch(archive(server, tmp_path / "b", "y.zip", zipped({"": b"x"})))

@@ -19,10 +19,11 @@ from pipeline.artifact import Artifact, Manifest
 from pipeline.errors import UserError
 from pipeline.schema import NEGATIVE_TYPES, NEGATIVES, PAIRS, PAIRS_NEGATIVES
 from pipeline.stage import silent
-from stages import generate, generator
+from stages import card, generate, generator
 from stages.candidates import Work
 from stages.engine import cause
 from stages.replies import caption_key
+from tests.listening import LOOPBACK, listening
 
 ROOT = Path(__file__).parents[2]
 THINGS = ("dog", "cat", "boy", "girl", "horse", "bird", "chair", "car", "house", "tree", "ball", "boat")
@@ -141,14 +142,29 @@ def test_every_candidate_is_a_row_and_repairs_follow_refusals(tmp_path: Path) ->
 def test_the_card_says_what_the_table_holds(tmp_path: Path) -> None:
     rows = captions(60)
     out, meta = work(tmp_path, rows, backend="replay", model=str(canned(tmp_path / "r.jsonl", rows)))
-    card = (out / "card.md").read_text()
+    page = (out / "card.md").read_text()
     for kind, entry in meta["types"].items():
-        assert f"| {kind} | {entry['pairs']['accepted']} |" in card
-        assert f"| {kind} | identical | {entry['reasons']['identical']} |" in card
-        assert f"| {kind} | ngrams | {meta['blind'][kind]['ngrams']['n']} |" in card
-        shown = card.split(f"### {kind}\n")[1].split("###")[0]
+        assert f"| {kind} | {entry['pairs']['accepted']} |" in page
+        assert f"| {kind} | identical | {entry['reasons']['identical']} |" in page
+        assert f"| {kind} | ngrams | {meta['blind'][kind]['ngrams']['n']} |" in page
+        shown = page.split(f"### {kind}\n")[1].split("###")[0]
         assert shown.count("\n| A ") == min(50, entry["pairs"]["accepted"])
     assert "<details>" in (out / "card.html").read_text()
+
+
+def test_captions_are_text_in_the_card(tmp_path: Path) -> None:
+    told = {"model": "<script>", "captions": 1, "types": {}, "blind": {}, "paid": {}}
+    hostile = "a `b` ![c](d) | <script>\n# e"
+    given = pairs(tmp_path, [("p", hostile)])
+    row = {"pair_id": caption_key(f"p\0{hostile}"), "type": "swap_nouns", "status": "accepted", "text": hostile}
+    row |= {name: None for name in NEGATIVES.names if name not in row} | {"attempt": 0, "model": "m", "seed": 0}
+    tables.write(tables.part(tmp_path / "negatives", 0), [row], NEGATIVES)
+    card.write(tmp_path / "negatives", given.path, told, generate.Config(backend="rules").model_dump(mode="json"))
+    for name in ("card.md", "card.html"):
+        page = (tmp_path / "negatives" / name).read_text()
+        assert "<script>" not in page and "&lt;script&gt;" in page
+    shown = (tmp_path / "negatives" / "card.md").read_text()
+    assert r"a \`b\` !\[c\](d) \| &lt;script&gt; \# e" in shown
 
 
 def test_refining_drops_what_text_gives_away_and_asks_nothing(tmp_path: Path) -> None:
@@ -305,7 +321,7 @@ from pathlib import Path
 
 sys.path.insert(0, {root!r})
 from pipeline.stage import silent
-from stages import generate, generator
+from stages import card, generate, generator
 from stages.language_model import Replay
 from stages.replies import Replies
 from tests.stages.test_generate import captions, pairs
@@ -485,6 +501,8 @@ def test_vllm_answers_in_one_line_is_seeded_and_leaves_nothing_running(tmp_path:
     with Work(generate.Config(**settings), inputs, partial, partial / ".work") as engine:
         engine.fill(silent)
         facts, logprobs = engine.facts, engine._model.likelihood(texts)  # type: ignore[attr-defined]
+        if Path("/proc/net/tcp").exists():
+            assert listening(engine._model._process.pid) <= LOOPBACK  # type: ignore[attr-defined]
     assert logprobs[:2] == pytest.approx(reference(model, texts[:2]), abs=1e-3) and logprobs[2] < logprobs[0]
     out, _ = work(tmp_path, rows, **settings)  # needs no engine: every reply is there
     found = read(out)

@@ -183,3 +183,41 @@ def test_a_replay_file_that_is_none_is_refused(tmp_path: Path, content: str | No
         path.write_text(content)
     with pytest.raises(UserError, match=r"replies\.jsonl"):
         Replay(path)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b'{"choices": [{"message": {"content": "x"}}], "usage": "abc"}',
+        b'{"choices": [{"message": {"content": "\\ud800"}}]}',
+        b"[" * 100_000,
+        b"[]",
+    ],
+)
+def test_a_hostile_answer_fails_one_ask_alone(content: bytes) -> None:
+    with serving(lambda caption, before: (200, {}, content)) as (url, _):
+        model = connect(url)
+        (reply,) = model.reply("swap_nouns", PREFIX, [Ask("a", 0, 1, 9)], lambda _: None)
+        model.close()
+    assert reply.text is None and reply.error
+
+
+def test_counts_that_are_none_and_broken_packing(tmp_path: Path) -> None:
+    many = b'{"choices": [{"message": {"content": "x"}}], "usage": {"prompt_tokens": "many", "completion_tokens": -1}}'
+    with serving(lambda caption, before: (200, {"Content-Encoding": "gzip"} if caption == "b" else {}, many)) as (
+        url,
+        _,
+    ):
+        model = connect(url)
+        one, two = model.reply("swap_nouns", PREFIX, [Ask("a", 0, 1, 9), Ask("b", 0, 1, 9)], lambda _: None)
+        model.close()
+    assert (one.text, one.prompt_tokens, one.reply_tokens) == ("x", None, None) and "DecodingError" in str(two.error)
+
+
+def test_a_key_that_a_server_says_back_is_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-secret")
+    with serving(lambda caption, before: (400, {}, b"bad key sk-secret")) as (url, _):
+        model = connect(url)
+        (reply,) = model.reply("swap_nouns", PREFIX, [Ask("a", 0, 1, 9)], lambda _: None)
+        model.close()
+    assert reply.error == "status 400: bad key ***"

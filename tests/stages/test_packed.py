@@ -170,3 +170,29 @@ def test_packed_pictures_become_pairs_also_where_a_picture_folder_lies_beside(tm
     assert (meta["accepted"], meta["image_root"]) == (3, "images")
     for row in tables.read(tmp_path / "out").to_pylist():
         assert (tmp_path / "out" / "images" / row["image_uri"]).is_file()
+
+
+def test_text_that_is_not_utf8_is_one_line(tmp_path: Path) -> None:
+    buffers = [None, pa.py_buffer(b"\0\0\0\0\2\0\0\0"), pa.py_buffer(b"\xff\xfe")]
+    parquet(tmp_path / "a.parquet", [JPEG], pa.Array.from_buffers(pa.string(), 1, buffers))
+    with pytest.raises(UserError, match="a whole Parquet file"):
+        read("parquet", tmp_path, "*.parquet")
+
+
+def test_a_file_that_claims_to_be_huge_is_not_read(tmp_path: Path) -> None:
+    member = tarfile.TarInfo("a.jpg")
+    member.size = 1 << 40
+    (tmp_path / "0.tar").write_bytes(member.tobuf() + b"\0" * 10240)
+    with pytest.raises(UserError, match="claims 1099511627776 bytes"):
+        read("webdataset", tmp_path, "*.tar")
+
+
+def test_names_and_facts_of_a_shard_that_cannot_be_written_are_faults(tmp_path: Path) -> None:
+    facts = json.dumps({"image_key": "\ud800"}).encode()
+    tar(
+        tmp_path / "0.tar",
+        {"\udcff.jpg": JPEG, "b.jpg": JPEG, "b.json": facts, "c.jpg": JPEG, "c.json": b'{"negatives": 5}'},
+    )
+    for record in read("webdataset", tmp_path, "*.tar"):
+        assert record.fault is not None and record.fault[0] == "row_shape"
+        record.origin.encode()

@@ -1,3 +1,5 @@
+import contextlib
+import io
 import pickle
 from pathlib import Path
 from typing import Any
@@ -5,6 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from pipeline.errors import UserError
 from stages import sources
@@ -103,3 +107,41 @@ def test_another_shape_is_said_with_its_row(tmp_path: Path) -> None:
     torch.save([1, 2], tmp_path / "cc.pt")
     with pytest.raises(UserError, match="cc.pt:0 lacks"):
         read("cc_neg", tmp_path, captions="cc.pt")
+
+
+class Forged:
+    """Arrays whose kind lies about what is in them: eight bytes of the file as the address of an object."""
+
+    def __reduce__(self) -> Any:
+        state = (1, (1,), Liar(), False, b"A" * 8)
+        return np._core.multiarray._reconstruct, (np.ndarray, (0,), b"b"), state
+
+
+class Liar:
+    def __reduce__(self) -> Any:
+        return np.dtype, ("V8", False, True), (3, "|", None, ("x",), {"x": (np.dtype("O"), 0)}, 8, 1, 0)
+
+
+def test_a_forged_array_is_refused_and_not_followed(tmp_path: Path) -> None:
+    header = io.BytesIO()
+    np.lib.format.write_array_header_1_0(header, {"descr": "|O", "fortran_order": False, "shape": (1,)})
+    (tmp_path / "data.npy").write_bytes(header.getvalue() + pickle.dumps(Forged(), 4))
+    with pytest.raises(UserError, match="holds values of kind"):
+        read("ce_clip", tmp_path, captions="data.npy")
+
+
+@pytest.mark.parametrize("kind", ["ce_clip", "cc_neg"])
+@given(place=st.integers(0, 400), byte=st.integers(0, 255), cut=st.booleans())
+def test_no_damage_ends_in_a_traceback(
+    tmp_path_factory: pytest.TempPathFactory, kind: str, place: int, byte: int, cut: bool
+) -> None:
+    root = tmp_path_factory.getbasetemp()
+    if kind == "ce_clip":
+        save_ce_clip(root / "whole.npy", [ANNOTATION])
+    else:
+        torch.save({"image_paths": ["a"], "annotations": [5]}, root / "whole.npy", _use_new_zipfile_serialization=False)
+    whole = bytearray((root / "whole.npy").read_bytes())
+    whole[place % len(whole)] = byte
+    (root / "data.npy").write_bytes(whole[:place] if cut else whole)
+    with contextlib.suppress(UserError):
+        read(kind, root, captions="data.npy")

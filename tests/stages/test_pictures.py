@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from pipeline.clip import read_picture
+from pipeline.errors import UserError
 from stages.pictures import examine
 
 SCENE = Image.effect_mandelbrot((48, 32), (-2, -1.5, 1, 1.5), 60)
@@ -114,3 +115,24 @@ def test_nothing_outside_the_folder_is_opened(tmp_path: Path) -> None:
 def test_a_disk_that_does_not_answer_is_no_fault_of_the_picture() -> None:
     with pytest.raises(OSError, match="Input/output error"):
         examine(Path("/proc/self"), "mem")
+
+
+@pytest.mark.parametrize("name", ["../x.png", "/etc/hostname", "a\0b", "\ud800", "a" * 300, "", "link.png"])
+def test_a_hostile_name_is_a_reason(tmp_path: Path, name: str) -> None:
+    (tmp_path / "images").mkdir()
+    (tmp_path / "x.png").write_bytes(saved(SCENE.convert("RGB"), "PNG"))
+    (tmp_path / "images" / "link.png").symlink_to(tmp_path / "x.png")
+    assert examine(tmp_path / "images", name).reason in ("image_outside", "image_missing")
+
+
+def test_no_program_is_started_for_a_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pillow hands PostScript to Ghostscript, whatever the file is called."""
+    (tmp_path / "gs").write_text(f"#!/bin/sh\ntouch {tmp_path}/ran\n")
+    (tmp_path / "gs").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    lines = "%!PS-Adobe-3.0 EPSF-3.0", "%%BoundingBox: 0 0 9 9", "%%EndComments", "showpage", "%%EOF", ""
+    (tmp_path / "a.jpg").write_text("\n".join(lines))
+    assert examine(tmp_path, "a.jpg").reason == "image_unreadable"
+    with pytest.raises(UserError):
+        read_picture(tmp_path / "a.jpg")
+    assert not (tmp_path / "ran").exists()

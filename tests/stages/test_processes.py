@@ -21,6 +21,7 @@ from stages import processes
 from stages.batches import Batch
 from stages.objective import Objective
 from stages.train import Loss
+from tests.listening import LOOPBACK, listening
 from tests.stages.test_objective import LOSSES, batch, gradients
 from tests.stages.test_train import ROOT, config, made
 from tests.stages.training import small_clip, small_inputs
@@ -235,3 +236,13 @@ def test_two_processes_resume_to_the_same_bits(
 def test_a_batch_that_does_not_divide_is_refused(world: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="batch 6 must divide by processes 4"):
         config(world, processes=4)
+
+
+def addresses(progress: Any = silent) -> set[str]:
+    return listening()
+
+
+@pytest.mark.skipif(not Path("/proc/net/tcp").exists(), reason="needs Linux")
+def test_the_processes_listen_on_loopback_alone() -> None:
+    found = processes.run(addresses, 2, "gloo", (), silent)
+    assert found and found <= LOOPBACK

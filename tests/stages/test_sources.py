@@ -149,3 +149,66 @@ def test_missing_files_and_folders_are_named(tmp_path: Path) -> None:
         sources.places("csv", tmp_path, sources.Format())
     with pytest.raises(UserError, match=r"\*.tar is not there; .* ingest.format.captions"):
         sources.places("webdataset", tmp_path, sources.Format(captions="*.tar"))
+
+
+@pytest.mark.parametrize(
+    ("source", "content"),
+    [
+        ("coco", "[" * 100_000),
+        ("coco", "9" * 5000),
+        ("degla_json", '[{"image_id": Infinity, "original": "a", "enhanced": ["b"]}]'),
+        ("degla_json", '[{"image_id": 1, "original": "a", "enhanced": "xyz"}]'),
+        ("negclip_tsv", '"'),
+    ],
+)
+def test_a_hostile_file_is_one_line(tmp_path: Path, source: str, content: str) -> None:
+    (tmp_path / "c").write_text(content)
+    with pytest.raises(UserError):
+        list(sources.read(source, tmp_path, sources.Format(captions="c", images="."), tmp_path / "unpacked"))
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"original": 5, "enhanced": ["b"]},
+        {"original": "a", "enhanced": [None]},
+        {"original": "a", "enhanced": ["\ud800"]},
+    ],
+)
+def test_a_value_that_is_no_text_is_a_fault(tmp_path: Path, row: dict) -> None:
+    (tmp_path / "c").write_text(json.dumps([row | {"image_id": 1}]))
+    layout = sources.Format(captions="c", images=".")
+    (record,) = sources.read("degla_json", tmp_path, layout, tmp_path / "unpacked")
+    assert record.fault is not None and record.fault[0] == "row_shape"
+
+
+def test_an_unknown_encoding_is_refused() -> None:
+    with pytest.raises(ValueError, match="no such text encoding"):
+        sources.Format(encoding="nope")
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
+    max_leaves=8,
+)
+ROWS = {
+    "coco": lambda value: {"images": [{"id": 1, "file_name": value}], "annotations": [{"image_id": 1, "id": value}]},
+    "karpathy": lambda value: {"images": [{"split": "train", "filename": "a.png", "sentences": [{"raw": value}]}]},
+    "degla_json": lambda value: [{"image_id": value, "original": value, "enhanced": [value]}],
+    "csv": lambda value: value,
+    "negclip_tsv": lambda value: value,
+}
+
+
+@given(source=st.sampled_from(list(ROWS)), value=JSON, raw=st.none() | st.binary(max_size=40))
+def test_whatever_a_file_says_it_is_records_or_one_line(
+    tmp_path_factory: pytest.TempPathFactory, source: str, value: object, raw: bytes | None
+) -> None:
+    root = tmp_path_factory.getbasetemp()
+    (root / "c").write_bytes(json.dumps(ROWS[source](value)).encode() if raw is None else raw)
+    try:
+        for record in sources.read(source, root, sources.Format(captions="c", images="."), root / "unpacked"):
+            "".join([record.origin, record.image, record.image_key, record.caption, *record.negatives]).encode()
+    except UserError as error:
+        assert str(error).isprintable()
