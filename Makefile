@@ -1,14 +1,16 @@
 # make demo   set up and run the whole road on the built-in world      make serve  Prefect server, worker, deployments
 # make test   everything CI runs                                       make models train the two small models again
 # make chaos  every fault at every stage, hours; goes on where it was stopped
+# make fuzz   every parser against mutated files, FUZZ_SECONDS=120 each (needs the extra fuzz)
 VENV   ?= .venv
 PYTHON ?= python3
 BIN     = $(VENV)/bin
+FUZZ_SECONDS ?= 120
 BUILD  ?= $(shell nvidia-smi -L >/dev/null 2>&1 && echo gpu || echo cpu)
 PIP     = $(BIN)/pip install -q --disable-pip-version-check
 TORCH   = $(shell sed -n 's/^torch==//p' constraints.txt)
 
-.PHONY: demo test check chaos serve models env clean
+.PHONY: demo test check chaos fuzz serve models env clean
 
 demo: env
 	@$(BIN)/degla run demo
@@ -24,6 +26,11 @@ check: env
 
 chaos: env
 	$(BIN)/python -m tests.chaos runs/chaos
+
+fuzz: env
+	@$(BIN)/python -c 'import atheris' || { echo "fuzz: no atheris; fix: $(BIN)/pip install -c constraints.txt -e '.[fuzz]'"; exit 2; }
+	for target in $$($(BIN)/python scripts/fuzz.py --list); do \
+	  $(BIN)/python scripts/fuzz.py $$target -max_total_time=$(FUZZ_SECONDS) || exit 1; done
 
 serve: env
 	@exec $(BIN)/degla serve

@@ -1,9 +1,9 @@
 """Coverage-guided fuzzing of everything that reads what strangers wrote: rows or one UserError, never anything else.
 
     pip install 'degla[fuzz]'
-    python scripts/fuzz.py recipe -max_total_time=120      # or: make fuzz SECONDS=120, every target in turn
+    python scripts/fuzz.py recipe -max_total_time=120      # or: make fuzz, every target in turn
 
-What follows the target's name goes to libFuzzer; without a target their names are printed. A finding is kept as a file
+What follows the target's name goes to libFuzzer; `--list` prints the names. A finding is kept as a file
 `crash-...` here; give its path instead of options to see it again.
 """
 
@@ -252,6 +252,9 @@ TARGETS = {
 
 def main() -> None:
     name, *options = sys.argv[1:] or [""]
+    if name == "--list":
+        print(*TARGETS)
+        return
     if name not in TARGETS:
         sys.exit(f"fuzz: no target {name!r}; expected one of {' '.join(TARGETS)}")
     target = TARGETS[name]

@@ -285,7 +285,10 @@ def test_a_member_that_wants_a_password_or_has_no_name_is_one_line(server: Serve
     locked = bytearray(zipped({"1.jpg": b"one"}))
     locked[6] |= 1  # the flag of the local header, and of the directory
     locked[locked.index(b"PK\x01\x02") + 8] |= 1
+    nameless = bytearray(zipped({"1": b"one"}))
+    lengths = nameless.index(b"PK\x01\x02") + 28
+    nameless[lengths : lengths + 3] = b"\0\0\1"  # of the name, of what follows it
     with pytest.raises(UserError, match="cannot be unpacked"):
         fetch(archive(server, tmp_path, "x.zip", bytes(locked)))
     with pytest.raises(UserError, match="cannot be unpacked"):
-        fetch(archive(server, tmp_path / "b", "y.zip", zipped({"": b"x"})))
+        fetch(archive(server, tmp_path / "b", "y.zip", bytes(nameless)))

@@ -157,7 +157,8 @@ def test_captions_are_text_in_the_card(tmp_path: Path) -> None:
     hostile = "a `b` ![c](d) | <script>\n# e"
     given = pairs(tmp_path, [("p", hostile)])
     row = {"pair_id": caption_key(f"p\0{hostile}"), "type": "swap_nouns", "status": "accepted", "text": hostile}
-    row |= {name: None for name in NEGATIVES.names if name not in row} | {"attempt": 0, "model": "m", "seed": 0}
+    empty = {field.name: None if field.nullable else "" if "string" in str(field.type) else 0 for field in NEGATIVES}
+    row = empty | row
     tables.write(tables.part(tmp_path / "negatives", 0), [row], NEGATIVES)
     card.write(tmp_path / "negatives", given.path, told, generate.Config(backend="rules").model_dump(mode="json"))
     for name in ("card.md", "card.html"):

@@ -269,3 +269,13 @@ def test_mean11_takes_the_papers_metric_of_each_set() -> None:
     assert sum(weight for _, weight in mean11.cells) == pytest.approx(1)
     del present["zeroshot", "dtd"]
     assert "zeroshot.mean11" not in {item.name for item in definitions(present)}
+
+
+def test_a_list_cannot_name_pictures_elsewhere(tmp_path: Path) -> None:
+    folder = tmp_path / "zeroshot" / "food101"
+    food101(folder, None)
+    listed = {"baby_back_ribs": ["baby_back_ribs/../../../../../outside"], "apple_pie": ["apple_pie/1"]}
+    put(folder / "food-101/meta/test.json", json.dumps(listed))
+    picture(tmp_path / "outside.jpg", "red", "blue")
+    with pytest.raises(UserError, match="a file name below food101"):
+        benchmarks.read("zeroshot", tmp_path)
