@@ -50,7 +50,8 @@ def source(name: str, file: str, good: bytes, **layout: object) -> Target:
     def read(folder: Path) -> None:
         chosen = sources.Format(captions=file, images=".", **layout)  # type: ignore[arg-type]
         for record in sources.read(name, folder, chosen, folder / "unpacked"):
-            "".join([record.origin, record.image, record.image_key, record.caption, *record.negatives]).encode()
+            "".join([record.origin, record.image_key, *record.negatives]).encode()
+            assert isinstance(record.image, str) and isinstance(record.caption, str)
 
     return Target(file, good, read)
 

@@ -285,14 +285,16 @@ def _read(source: str, root: Path, layout: Format, unpacked: Path, progress: Pro
 
 
 def _sound(record: Record) -> Record:
-    """The record, or a fault when one of its values is no text, or holds half a surrogate pair."""
+    """The record, or a fault when one of its values is no text (half a pair in a caption is ingest's to judge)."""
+    origin = record.origin.encode(errors="replace").decode()
     try:
-        for value in (record.image, record.image_key, record.caption, *record.negatives):
-            value.encode()
+        for text in (record.image_key, *record.negatives):
+            text.encode()
+        for text in (record.image, record.caption):
+            text.encode(errors="replace")
     except (AttributeError, UnicodeEncodeError) as error:
-        origin = record.origin.encode(errors="replace").decode()
         return Record(origin, "", "", "", fault=("row_shape", f"a value is no text that can be written ({error})"))
-    return record._replace(origin=record.origin.encode(errors="replace").decode())
+    return record._replace(origin=origin)
 
 
 def coco_key(file_name: str) -> str:

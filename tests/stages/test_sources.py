@@ -209,6 +209,7 @@ def test_whatever_a_file_says_it_is_records_or_one_line(
     (root / "c").write_bytes(json.dumps(ROWS[source](value)).encode() if raw is None else raw)
     try:
         for record in sources.read(source, root, sources.Format(captions="c", images="."), root / "unpacked"):
-            "".join([record.origin, record.image, record.image_key, record.caption, *record.negatives]).encode()
+            "".join([record.origin, record.image_key, *record.negatives]).encode()
+            assert isinstance(record.image, str) and isinstance(record.caption, str)
     except UserError as error:
         assert str(error).isprintable()
