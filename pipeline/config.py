@@ -25,19 +25,25 @@ class Config(BaseModel):
         return dumped
 
 
-class _Plain(yaml.SafeLoader):
-    """Builds numbers, texts, lists and mappings: no Python object, no alias (lines that stand for gigabytes)."""
+MOST_VALUES = 100_000
+"""Of a YAML file, aliases written out: a few lines of them can stand for gigabytes."""
 
-    def compose_node(self, parent: Any, index: Any) -> Any:
-        if self.check_event(yaml.AliasEvent):
-            raise yaml.composer.ComposerError(None, None, "an alias (*) is not read", self.peek_event().start_mark)  # type: ignore[no-untyped-call]
-        return super().compose_node(parent, index)
+
+class _Plain(yaml.SafeLoader):
+    """Builds numbers, texts, lists and mappings, and no Python object."""
+
+    def flatten_mapping(self, node: yaml.MappingNode) -> None:
+        super().flatten_mapping(node)
+        if len(node.value) > MOST_VALUES:
+            raise yaml.constructor.ConstructorError(None, None, "merges (<<) give too many values", node.start_mark)
 
 
 def from_yaml(text: str) -> Any:
     """Plain data from YAML text. Raises ValueError, with one line, for text that is none."""
     try:
-        return yaml.load(text, _Plain)
+        found = yaml.load(text, _Plain)
+        if _values(found, {}) > MOST_VALUES:
+            raise ValueError(f"its aliases stand for more than {MOST_VALUES:,} values")
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
     except (
@@ -47,6 +53,20 @@ def from_yaml(text: str) -> Any:
         AttributeError,
     ) as error:  # what a bad !!bool or !!timestamp raises
         raise ValueError(" ".join(str(error).split())) from None
+    return found
+
+
+def _values(value: Any, known: dict[int, int]) -> int:
+    """How many values there are, shared ones counted each time. Raises ValueError for one that holds itself."""
+    if not isinstance(value, dict | list | tuple):
+        return 1
+    if id(value) not in known:
+        known[id(value)] = 0
+        parts = (*value, *value.values()) if isinstance(value, dict) else value
+        known[id(value)] = 1 + sum(_values(part, known) for part in parts)
+    elif not known[id(value)]:
+        raise ValueError("it holds itself")
+    return known[id(value)]
 
 
 def placement(default: Any, **kwargs: Any) -> Any:

@@ -64,10 +64,24 @@ def test_schema_describes_every_field() -> None:
             assert facts.get("description"), f"{name}.{field}"
 
 
+def bomb(line: str) -> str:
+    """Eight lines, each ten times the one before."""
+    lines = [f"a0: &a0 {line.format('') if '<<' not in line else '{x: 1}'}"]
+    lines += [f"a{n}: &a{n} " + line.format(", ".join([f"*a{n - 1}"] * 10)) for n in range(1, 9)]
+    return "\n".join(lines)
+
+
+def test_aliases_are_read(tmp_path: Path) -> None:
+    (tmp_path / "p.yaml").write_text("a: &a {b: 1}\nc: *a\nd: {<<: *a}\n")
+    assert recipe.read(tmp_path, "p", "x") == {"a": {"b": 1}, "c": {"b": 1}, "d": {"b": 1}}
+
+
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("a: &a [x, x]\nb: &b [*a, *a]\n", "an alias"),
+        (bomb("[{}]"), "aliases stand for more than"),
+        (bomb("{{<<: [{}]}}"), "merges .* give too many values"),
+        ("generate: {engine: &a {x: *a}}\n", "holds itself"),
         ("train: !!python/object/apply:os.system [id]\n", "could not determine a constructor"),
         ("train: {lr: 2001-99-99}\n", "month must be in"),
         ("train: !!timestamp x\n", "is not YAML"),

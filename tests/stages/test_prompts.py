@@ -115,7 +115,7 @@ def test_no_example_shares_a_caption_with_a_benchmark() -> None:
                 assert text is None or len(text.split()) < 4 or plain(text) not in taken, text
 
 
-@pytest.mark.parametrize("text", ["rule: 2001-99-99", "[" * 3000, "rule: &a [*a]", "rule: !!bool x"])
+@pytest.mark.parametrize("text", ["rule: 2001-99-99", "[" * 3000, "&a [*a]", "rule: !!bool x"])
 def test_a_hostile_prompt_file_is_one_line(tmp_path: Path, text: str) -> None:
     (tmp_path / "swap_nouns.yaml").write_text(text)
     with pytest.raises(UserError, match="no valid YAML"):
