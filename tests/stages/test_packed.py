@@ -196,3 +196,11 @@ def test_names_and_facts_of_a_shard_that_cannot_be_written_are_faults(tmp_path: 
     for record in read("webdataset", tmp_path, "*.tar"):
         assert record.fault is not None and record.fault[0] == "row_shape"
         record.origin.encode()
+
+
+def test_a_column_name_that_is_not_utf8_is_one_line(tmp_path: Path) -> None:
+    parquet(tmp_path / "whole.parquet", [JPEG], ["x"])
+    content = (tmp_path / "whole.parquet").read_bytes().replace(b"caption", b"\xff\xfeption")
+    (tmp_path / "a.parquet").write_bytes(content)
+    with pytest.raises(UserError, match="a whole Parquet file"):
+        read("parquet", tmp_path, "a.parquet")

@@ -145,3 +145,9 @@ def test_no_damage_ends_in_a_traceback(
     (root / "data.npy").write_bytes(whole[:place] if cut else whole)
     with contextlib.suppress(UserError):
         read(kind, root, captions="data.npy")
+
+
+def test_a_header_that_is_no_python_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "data.npy").write_bytes(b"\x93NUMPY\x01\x00\x04\x00{'a'" + b"x")
+    with pytest.raises(UserError, match="cannot be read as plain data"):
+        read("ce_clip", tmp_path, captions="data.npy")
