@@ -243,6 +243,6 @@ def addresses(progress: Any = silent) -> set[str]:
 
 
 @pytest.mark.skipif(not Path("/proc/net/tcp").exists(), reason="needs Linux")
-def test_the_processes_listen_on_loopback_alone() -> None:
-    found = processes.run(addresses, 2, "gloo", (), silent)
+def test_the_processes_listen_on_loopback_alone(tmp_path: Path) -> None:
+    found = processes.run(addresses, 2, "gloo", (), tmp_path, silent)
     assert found and found <= LOOPBACK
