@@ -43,13 +43,14 @@ def settings(store: Store, url: str | None = None) -> None:
         url: of the API; None leaves the choice to the environment and to prefect.toml.
     """
     home = store.home / "prefect"
+    ours = url.removesuffix("/api") if url else "http://127.0.0.1"
     defaults = {
         "PREFECT_HOME": home,
         "PREFECT_RESULTS_LOCAL_STORAGE_PATH": home / "storage",
         "PREFECT_SERVER_MEMO_STORE_PATH": home / "memo_store.toml",
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         # Else any page in the user's browser may call the API, and with it run code here.
-        "PREFECT_SERVER_CORS_ALLOWED_ORIGINS": url.removesuffix("/api") if url else "http://127.0.0.1",
+        "PREFECT_SERVER_CORS_ALLOWED_ORIGINS": f"{ours},{ours.replace('127.0.0.1', 'localhost')}",
         "PREFECT_SERVER_CSRF_PROTECTION_ENABLED": "true",
         "DO_NOT_TRACK": "1",
         # What the stages' children print (pipeline/child_log.py) is for the UI, within a flow run.
