@@ -7,8 +7,11 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pydantic import BaseModel, ValidationError
+
 from pipeline import tables
 from pipeline.artifact import Artifact
+from pipeline.errors import UserError
 from pipeline.schema import NEGATIVE_TYPES, STEPS, TABLES
 from pipeline.stage import Inputs
 from stages.benchmarks import REGISTRY, registry
@@ -41,12 +44,42 @@ OURS: dict[str, dict[str, str]] = {
 Facts = dict[str, Any]
 
 
+class _Row(BaseModel):
+    title: str
+    group: str
+    mean: dict[str, float | None]
+    sd: dict[str, float | None]
+
+
+class _Comparison(BaseModel):
+    """What is read of an ablation's comparison.json (stages/comparison.py)."""
+
+    rows: list[_Row]
+    before: dict[str, float | None]
+    types: dict[str, dict[str, float | None]]
+    seeds: list[int]
+
+
+def _comparison(path: Path) -> Facts:
+    try:
+        return _Comparison.model_validate_json(path.read_bytes()).model_dump()
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"])) or "the file"
+        raise UserError(
+            "report",
+            f"{path}: {where}: {first['msg']}",
+            "comparison.json, which degla run ablation writes",
+            "set report.comparison",
+        ) from None
+
+
 def gather(config: "Config", inputs: Inputs) -> Facts:
     """Everything the page says, as plain JSON data; all of it read from the artifacts."""
     scores = inputs["scores"].meta
     aggregates: Mapping[str, Facts] = scores["aggregates"]
     heads = headline(aggregates)
-    compared = json.loads(config.comparison.read_text(encoding="utf-8")) if config.comparison else None
+    compared = _comparison(config.comparison) if config.comparison else None
     return {
         "title": config.title,
         "types": list(NEGATIVE_TYPES),
@@ -171,8 +204,9 @@ def _trade(heads: list[Facts], scores: Facts, compared: Facts | None) -> Facts |
         "curve": [{"alpha": alpha} | mixtures[alpha] for alpha in sorted(mixtures)],
         "rivals": [
             {"label": row["title"], "group": row["group"]}
-            | {key: {"value": row["mean"][name], "sd": row["sd"][name]} for key, name in names.items()}
+            | {key: {"value": row["mean"][name], "sd": row["sd"].get(name)} for key, name in names.items()}
             for row in (compared["rows"] if compared and same_start(heads, compared) else ())
+            if all(row["mean"].get(name) is not None for name in names.values())
         ],
         "levels": _levels(up, scores),
     }

@@ -256,6 +256,15 @@ def test_an_ablation_from_another_start_is_not_joined(road: SmallRoad, tmp_path:
         report.outside(Config(comparison=tmp_path / "absent.json"))
 
 
+@pytest.mark.parametrize(
+    "content", [b"", b"[]", b'{"rows": 1}', b"\xff", b'{"rows": [{}], "before": {}, "types": {}, "seeds": []}']
+)
+def test_a_broken_comparison_is_one_line(road: SmallRoad, tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "comparison.json").write_bytes(content)
+    with pytest.raises(UserError, match=r"comparison.json: .*; fix: set report.comparison"):
+        report.run(Config(comparison=tmp_path / "comparison.json"), road.artifacts, tmp_path, silent)
+
+
 def test_the_curve_runs_from_start_over_mixtures_to_the_trained_model(road: SmallRoad, page: Path) -> None:
     trade = json.loads((page / "report.json").read_text())["trade"]
     found = road.artifacts["scores"].meta
