@@ -155,7 +155,8 @@ def encode_text(model: "nn.Module", tokens_BL: "Tensor") -> "Tensor":
         place_BL1 = torch.arange(length, device=tokens_BL.device).expand(len(tokens_BL), length)[..., None]
         end_B = text_global_pool(place_BL1, tokens_BL, pool, eos_token_id=end_id)[:, 0]
         tree = prefix_tree.grow(tokens_BL, end_B)
-        x_SW = tower.token_embedding(tree.token_S).to(dtype) + tower.positional_embedding[tree.place_S].to(dtype)
+        placed_SW = tower.positional_embedding.index_select(0, tree.place_S)  # [] adds gradients up in any order
+        x_SW = tower.token_embedding(tree.token_S).to(dtype) + placed_SW.to(dtype)
         x_BW = prefix_tree.run(tower.transformer, x_SW, tree)
     else:
         x_BLW = tower.token_embedding(tokens_BL).to(dtype) + tower.positional_embedding[:length].to(dtype)

@@ -2,6 +2,8 @@
 
 import math
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -37,7 +39,11 @@ def train(config: "Config", inputs: Inputs, out: Path, device: str, *, progress:
     """
     if device == "cuda" and processes.world() > 1:
         device = f"cuda:{torch.cuda.current_device()}"
-    torch.use_deterministic_algorithms(config.deterministic)
+    with _same_bits(_is_repeatable(config, device)):
+        return _train(config, inputs, out, device, progress)
+
+
+def _train(config: "Config", inputs: Inputs, out: Path, device: str, progress: Progress) -> dict[str, Any]:
     student = _student(config, device)
     batches, held_out = _data(config, inputs, student, out / ".work", device, progress)
     objective = Objective(config.objective, student.model, config.precision)
@@ -83,6 +89,25 @@ def train(config: "Config", inputs: Inputs, out: Path, device: str, *, progress:
         "determinism": _determinism(config, device),
         "not_finite": sum(not _finite(step) for step in training.steps),
     }
+
+
+@contextmanager
+def _same_bits(chosen: bool) -> Iterator[None]:
+    """While open, torch uses only kernels that give the same bits each time, if that is chosen."""
+    settings: Any = torch.utils.deterministic
+    before, filled = torch.are_deterministic_algorithms_enabled(), settings.fill_uninitialized_memory
+    torch.use_deterministic_algorithms(chosen)
+    settings.fill_uninitialized_memory = False  # nothing here reads what was not written
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before)
+        settings.fill_uninitialized_memory = filled
+
+
+def _is_repeatable(config: "Config", device: str) -> bool:
+    """Always on a CPU, where it costs little: several threads add up gradients in any order otherwise."""
+    return device == "cpu" or config.deterministic
 
 
 def _student(config: "Config", device: str) -> Clip:
@@ -265,9 +290,8 @@ def _finite(step: dict[str, Any]) -> bool:
 
 def _determinism(config: "Config", device: str) -> dict[str, Any]:
     """What the same command gives again: the same bits, or figures that differ by rounding."""
-    same = device == "cpu" or config.deterministic
     return {
-        "level": "bits" if same else "rounding",
+        "level": "bits" if _is_repeatable(config, device) else "rounding",
         "holds_for": "the same machine, packages, threads, processes and accumulate",
         "threads": torch.get_num_threads(),
         "accumulate": config.accumulate,

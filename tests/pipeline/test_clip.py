@@ -293,3 +293,22 @@ def test_weights_run_no_code(tmp_path: Path, how: bool) -> None:
     with pytest.raises(UserError, match="cannot load"):
         clip.load("data/clip_tiny", str(tmp_path / "w.pt"))
     assert not (tmp_path / "ran").exists()
+
+
+def test_gradients_of_texts_are_the_same_bits_with_several_threads(tiny: clip.Clip) -> None:
+    texts = [
+        f"the {colour} {thing} number {n}"
+        for colour in ("red", "blue")
+        for thing in ("cube", "ball")
+        for n in range(99)
+    ]
+    tokens_NL = clip.pad(tiny.tokenize(texts), "cpu")
+    parameter, threads, found = tiny.model.positional_embedding, torch.get_num_threads(), set()
+    torch.set_num_threads(4)
+    try:
+        for _ in range(20):
+            (gradient,) = torch.autograd.grad(clip.encode_text(tiny.model, tokens_NL).pow(3).sum(), parameter)
+            found.add(gradient.numpy().tobytes())
+    finally:
+        torch.set_num_threads(threads)
+    assert len(found) == 1

@@ -65,6 +65,12 @@ def test_a_finished_training_leaves_no_weights_behind(world: dict[str, Any], tmp
     assert weights() <= others
 
 
+def test_every_step_on_a_cpu_uses_kernels_that_repeat_themselves(world: dict[str, Any], tmp_path: Path) -> None:
+    seen: list[bool] = []
+    made(world, tmp_path, lambda *_: seen.append(torch.are_deterministic_algorithms_enabled()), epochs=1)
+    assert all(seen) and not torch.are_deterministic_algorithms_enabled()
+
+
 KILLED = """
 import os, signal, sys
 from pathlib import Path
