@@ -55,6 +55,8 @@ class Alive:
                 stdout=out,
                 stderr=err,
                 start_new_session=True,
+                # Who runs in the background of a script ignores Ctrl-C, and so would its children.
+                preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
                 env=os.environ | {MARK: self._mark, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"} | environment,
             )
 
