@@ -81,14 +81,13 @@ def _task_runner() -> Any:
         if name == "ray":
             from prefect_ray import RayTaskRunner
 
-            address = os.environ.get("RAY_ADDRESS")
-            here = {"_node_ip_address": "127.0.0.1", "include_dashboard": False}  # else it listens on every interface
-            return RayTaskRunner(address=address, init_kwargs=None if address else here)
+            return RayTaskRunner(address=os.environ.get("RAY_ADDRESS"))
         if name == "dask":
             from prefect_dask import DaskTaskRunner
 
             if address := os.environ.get("DASK_SCHEDULER_ADDRESS"):
                 return DaskTaskRunner(address=address)
+            # Else its dashboard is for every interface.
             return DaskTaskRunner(cluster_kwargs={"host": "127.0.0.1", "dashboard_address": "127.0.0.1:0"})
     except ModuleNotFoundError as error:
         raise UserError(
