@@ -16,13 +16,14 @@ from flows import recipe as recipes
 from flows import road
 from flows.recipe import Recipe
 from pipeline.artifact import Store
+from pipeline.assets import DATA
 from pipeline.config import Config
 from pipeline.errors import UserError
 from pipeline.lifeline import die_with
 from pipeline.schema import NEGATIVE_TYPES
 from pipeline.stage import Progress, silent
 
-PLANS = Path(__file__).resolve().parent.parent / "data" / "ablations"
+PLANS = DATA / "ablations"
 METHOD = (
     "objective", "types", "negatives_per_caption", "similar_images", "negative_images", "lock_image", "lock_text",
 )  # fmt: skip

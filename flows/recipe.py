@@ -8,6 +8,7 @@ from typing import Any
 import yaml
 from pydantic import Field, ValidationError
 
+from pipeline.assets import DATA
 from pipeline.config import Config, from_yaml
 from pipeline.errors import UserError
 from stages.assemble import Config as Assemble
@@ -17,7 +18,7 @@ from stages.ingest import Config as Ingest
 from stages.report import Config as Report
 from stages.train import Config as Train
 
-RECIPES = Path(__file__).resolve().parent.parent / "data" / "recipes"
+RECIPES = DATA / "recipes"
 
 
 class Recipe(Config):

@@ -19,6 +19,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from pipeline.artifact import Store
+from pipeline.assets import IMPORT_ROOT
 from pipeline.child_log import ChildLog
 from pipeline.errors import UserError
 
@@ -167,8 +168,7 @@ def _child(
     module: str, words: Sequence[str], log: Path, environment: Mapping[str, str] = {}
 ) -> Iterator[subprocess.Popen[bytes]]:
     """`python -m module words...` in its own session, so that leaving the block ends it and whatever it started."""
-    root = str(Path(__file__).resolve().parent.parent)
-    path = os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH"))))
+    path = os.pathsep.join(filter(None, (str(IMPORT_ROOT), os.environ.get("PYTHONPATH"))))
     with ChildLog(module, log).end as output:
         process = subprocess.Popen(
             [sys.executable, "-c", _CHILD, str(os.getpid()), module, *words],

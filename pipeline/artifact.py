@@ -106,8 +106,11 @@ def file_sha256(path: Path) -> str:
 
 
 def path_digest(path: Path) -> str:
-    """Digest of a file, or of all files below a folder with their names, by content. Hidden files do not count."""
-    if path.is_file():
+    """Digest of a file, or of all files below a folder with their names, by content. Hidden files do not count.
+
+    Raises FileNotFoundError for a path that does not exist.
+    """
+    if not path.is_dir():
         return file_sha256(path)[:16]
     return digest({str(name): file_sha256(path / name) for name in _files(path)})
 

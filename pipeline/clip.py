@@ -26,6 +26,7 @@ from urllib.parse import urlsplit
 from urllib.request import getproxies
 
 from pipeline.artifact import digest, file_sha256, path_digest
+from pipeline.assets import ROOT
 from pipeline.errors import UserError
 from pipeline.stage import Progress, silent
 
@@ -402,7 +403,7 @@ def _open_clip_folder() -> Path:
 
 def _folder(model: str) -> Path | None:
     """The local folder that `model` names, if it names one."""
-    for candidate in (Path(model).expanduser(), Path(__file__).parents[1] / model):
+    for candidate in (Path(model).expanduser(), ROOT / model):
         if (candidate / CONFIG).is_file():
             return candidate
     return None

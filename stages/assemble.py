@@ -18,6 +18,7 @@ from pydantic import Field
 
 from pipeline import tables
 from pipeline.artifact import SCRATCH, Artifact, listing_digest, path_digest
+from pipeline.assets import DATA
 from pipeline.config import Config as BaseConfig
 from pipeline.config import placement
 from pipeline.errors import UserError
@@ -27,7 +28,7 @@ from stages import dataset_card
 from stages.duplicates import count_copies, group_pictures
 from stages.tokens import Tokeniser
 
-CHECKS = Path(__file__).resolve().parent.parent / "data" / "checks.sql"
+CHECKS = DATA / "checks.sql"
 
 
 class Config(BaseConfig):

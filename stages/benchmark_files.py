@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from pipeline.assets import DATA
 from pipeline.errors import UserError
 from stages import annotations
 from stages.questions import Part, Picture, Row, Subset
@@ -20,7 +21,7 @@ from stages.questions import Part, Picture, Row, Subset
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-REGISTRY = Path(__file__).parents[1] / "data" / "benchmarks.yaml"
+REGISTRY = DATA / "benchmarks.yaml"
 ORDER_OPTIONS = 5
 
 

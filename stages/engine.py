@@ -19,6 +19,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
+from pipeline.assets import IMPORT_ROOT
 from pipeline.child_log import ChildLog
 from pipeline.errors import TransientError, UserError
 from stages.language_model import LINE, Ask, Reply, Ticker
@@ -184,9 +185,8 @@ def cause(log: Path) -> str | None:
 
 
 def _environment(*, offline: bool) -> dict[str, str]:
-    root = str(Path(__file__).parents[1])
     ours = {
-        "PYTHONPATH": os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH")))),
+        "PYTHONPATH": os.pathsep.join(filter(None, (str(IMPORT_ROOT), os.environ.get("PYTHONPATH")))),
         "VLLM_NO_USAGE_STATS": "1",
         "DO_NOT_TRACK": "1",
         "TOKENIZERS_PARALLELISM": "false",

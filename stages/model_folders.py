@@ -4,9 +4,8 @@ import hashlib
 from pathlib import Path
 
 from pipeline import artifact
+from pipeline.assets import ROOT
 from pipeline.errors import UserError
-
-ROOT = Path(__file__).parents[1]
 
 PAPERS = (".gitattributes", "acceptance.json")
 """Files of a model folder that change nothing it says."""

@@ -9,10 +9,10 @@ from typing import Any
 
 import yaml
 
-from stages.benchmarks import REGISTRY
+from pipeline.assets import DATA
 
-TEMPLATES = REGISTRY.parent / "report"
-CARDS = REGISTRY.parent / "card"
+TEMPLATES = DATA / "report"
+CARDS = DATA / "card"
 
 
 def render(name: str, facts: dict[str, Any], templates: Path = TEMPLATES, **more: Any) -> str:

@@ -22,10 +22,11 @@ from typing import Literal
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError
 
 from pipeline.artifact import digest
+from pipeline.assets import DATA
 from pipeline.config import from_yaml
 from pipeline.errors import UserError
 
-PROMPTS = Path(__file__).parents[1] / "data" / "prompts"
+PROMPTS = DATA / "prompts"
 NOT_APPLICABLE = "not applicable"
 
 NegativeType = Literal["reshuffle_order", "swap_nouns", "swap_adjectives", "replace_nouns", "replace_adjectives"]

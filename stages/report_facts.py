@@ -11,17 +11,18 @@ from pydantic import BaseModel, ValidationError
 
 from pipeline import tables
 from pipeline.artifact import Artifact
+from pipeline.assets import DATA
 from pipeline.errors import UserError
 from pipeline.schema import NEGATIVE_TYPES, STEPS, TABLES
 from pipeline.stage import Inputs
-from stages.benchmarks import REGISTRY, registry
+from stages.benchmarks import registry
 from stages.checklist import checklist
 from stages.pages import signed
 
 if TYPE_CHECKING:
     from stages.report import Config
 
-PUBLISHED = REGISTRY.parent / "published_scores.json"
+PUBLISHED = DATA / "published_scores.json"
 ORDER = ("pairs", "negatives", "dataset", "model", "scores")
 CARDS = ("dataset", "negatives")
 LOSSES = tuple(name for name in STEPS.names if name.endswith("loss"))

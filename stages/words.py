@@ -8,12 +8,13 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache, lru_cache
-from pathlib import Path
 from typing import Any
 
 import yaml
 
-LEXICON = Path(__file__).parents[1] / "data" / "lexicon" / "english.yaml"
+from pipeline.assets import DATA
+
+LEXICON = DATA / "lexicon" / "english.yaml"
 
 TOKEN = re.compile(r"\d+(?:[.,:]\d+)*|[^\W\d_]+(?:['’-][^\W\d_]+)*|[^\w\s]|_")
 

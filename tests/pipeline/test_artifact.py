@@ -171,3 +171,10 @@ def test_no_damaged_manifest_is_an_error(whole: tuple[Artifact, bytes], content:
 def test_an_error_steers_no_terminal_and_tells_no_password() -> None:
     error = UserError("store", "\x1b[2J s3://KEY:se/cret@bucket \u202e", "a\x9b31m", "x")
     assert str(error).isprintable() and "cret" not in str(error) and "s3://***@bucket" in str(error)
+
+
+def test_a_missing_path_has_no_digest(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError):
+        path_digest(tmp_path / "missing")
+    (tmp_path / "empty").mkdir()
+    assert path_digest(tmp_path / "empty") == path_digest(tmp_path)
