@@ -28,7 +28,7 @@ from pipeline.artifact import Artifact, Manifest
 from pipeline.clip import tokenizer
 from pipeline.schema import NEGATIVE_TYPES, NEGATIVES, PAIRS
 from pipeline.stage import silent
-from stages import assemble
+from stages.assemble import stage as assemble
 
 CHUNK = 100_000
 SAMPLE = 5_000

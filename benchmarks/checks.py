@@ -19,8 +19,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from pipeline.schema import NEGATIVE_TYPES
-from stages.checks import Verdict, judge
-from stages.words import parse
+from stages.generate.checks import Verdict, judge
+from stages.text.words import parse
 
 SUGARCREPE = {
     "replace_obj": "replace_nouns",

@@ -18,10 +18,10 @@ import numpy as np
 
 from pipeline import clip
 from pipeline.clip import Clip
-from stages import benchmarks
-from stages.benchmarks import Subset
-from stages.encoder import Encoder
-from stages.scoring import score
+from stages.benchmarks import loaders as benchmarks
+from stages.benchmarks.loaders import Subset
+from stages.evaluate.encoder import Encoder
+from stages.evaluate.scoring import score
 
 
 def one_row_at_a_time(model: Clip, subsets: Sequence[Subset]) -> list[list[float]]:
@@ -91,7 +91,7 @@ def main() -> None:
         if options.sugarcrepe:
             sugarcrepe(options.sugarcrepe, root, options.rows)
         else:
-            from stages.scene_sets import write_benchmarks
+            from stages.world.datasets import write_benchmarks
 
             write_benchmarks(root, n=max(25, options.rows // 15))
         names = [name for name in benchmarks.available(root) if name != "zeroshot"]

@@ -28,9 +28,11 @@ from pipeline import tables
 from pipeline.artifact import Store, now
 from pipeline.schema import NEGATIVE_TYPES, PAIRS
 from pipeline.stage import silent
-from stages import generate, generator, prompts
-from stages.candidates import Work
-from stages.replies import caption_key
+from stages.generate import backends as generator
+from stages.generate import prompts
+from stages.generate import stage as generate
+from stages.generate.candidates import Work
+from stages.generate.replies import caption_key
 
 THINGS = ("dog", "cat", "boy", "girl", "horse", "bird", "chair", "car", "house", "tree", "ball", "boat", "cup", "hat")
 COLOURS = ("red", "blue", "green", "white", "black", "brown", "yellow", "pink")
@@ -109,7 +111,7 @@ def bare_engine(orders: Any, model: str) -> None:
     """vLLM's own generate, in a process of its own: gets captions, gives seconds, reply tokens and prompt tokens."""
     from vllm import SamplingParams, TokensPrompt
 
-    from stages.engine import _Loaded
+    from stages.language_models.vllm import _Loaded
 
     class Mute:
         def send(self, message: object) -> None: ...

@@ -29,7 +29,7 @@ from PIL import Image
 from flows import recipe, road
 from pipeline.artifact import Store
 from pipeline.stage import silent
-from stages import ingest
+from stages.ingest import stage as ingest
 
 ARCH = {
     "embed_dim": 16,

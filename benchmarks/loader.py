@@ -17,7 +17,7 @@ import torch
 from PIL import Image
 
 from pipeline import clip
-from stages.batches import Pictures, Rows
+from stages.train.batches import Pictures, Rows
 
 
 def main() -> None:

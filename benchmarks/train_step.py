@@ -25,11 +25,11 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
 from pipeline import clip
-from stages.batches import Batch
-from stages.losses import Embeddings, base_loss, distill_loss, igc_loss, tgc_loss
-from stages.objective import Objective
-from stages.train import Config, Loss
-from stages.training import Training
+from stages.train.batches import Batch
+from stages.train.loop import Training
+from stages.train.losses import Embeddings, base_loss, distill_loss, igc_loss, tgc_loss
+from stages.train.objective import Objective
+from stages.train.stage import Config, Loss
 
 K = 4
 

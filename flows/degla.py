@@ -28,7 +28,7 @@ from prefect.task_runners import ThreadPoolTaskRunner
 from prefect.tasks import Task
 
 from flows import progress, road, serve
-from flows.terminal import with_interval
+from flows.cli.terminal import with_interval
 from pipeline.artifact import Store
 from pipeline.errors import TransientError, UserError
 from pipeline.stage import Progress

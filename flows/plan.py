@@ -189,7 +189,7 @@ def facts(store: Store, plan: Plan, found: Sequence[Cell]) -> dict[str, Any]:
 
 def write(store: Store, name: str, plan: Plan, found: Sequence[Cell]) -> Path:
     """Write comparison.md, comparison.json and figures of what is done so far; returns their folder."""
-    from stages import comparison
+    from stages.report import comparison
 
     compared = comparison.compare(facts(store, plan, found))
     folder = store.run(name) / "comparison"

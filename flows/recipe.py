@@ -11,12 +11,12 @@ from pydantic import Field, ValidationError
 from pipeline.assets import DATA
 from pipeline.config import Config, from_yaml
 from pipeline.errors import UserError
-from stages.assemble import Config as Assemble
-from stages.evaluate import Config as Evaluate
-from stages.generate import Config as Generate
-from stages.ingest import Config as Ingest
-from stages.report import Config as Report
-from stages.train import Config as Train
+from stages.assemble.stage import Config as Assemble
+from stages.evaluate.stage import Config as Evaluate
+from stages.generate.stage import Config as Generate
+from stages.ingest.stage import Config as Ingest
+from stages.report.stage import Config as Report
+from stages.train.stage import Config as Train
 
 RECIPES = DATA / "recipes"
 

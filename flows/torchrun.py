@@ -9,7 +9,7 @@ from flows import progress, road
 from pipeline.artifact import Store, digest
 from pipeline.errors import UserError
 from pipeline.stage import silent
-from stages import processes
+from stages.train import processes
 
 
 def train(run: str) -> None:

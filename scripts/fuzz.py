@@ -31,7 +31,12 @@ with atheris.instrument_imports(
     from flows import plan, recipe
     from pipeline import artifact, clip
     from pipeline.errors import UserError
-    from stages import benchmarks, checks, fetch, language_model, pictures, prompts, sources, surface
+    from stages import images as pictures
+    from stages.benchmarks import fetch
+    from stages.benchmarks import loaders as benchmarks
+    from stages.generate import checks, prompts, surface
+    from stages.ingest import sources
+    from stages.language_models import base as language_model
 
 CAPTION = "A red cup stands on a small blue table."
 

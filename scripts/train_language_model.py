@@ -20,11 +20,11 @@ import torch
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from stages.engine import Engine
-from stages.language_model import Ask
-from stages.prompts import NOT_APPLICABLE, Prompt, load
-from stages.scene_language import CATEGORY, REWRITES, content_words, describe, holds, parse, rewrites, write
-from stages.scenes import WIDE, Scene, make_scene
+from stages.generate.prompts import NOT_APPLICABLE, Prompt, load
+from stages.language_models.base import Ask
+from stages.language_models.vllm import Engine
+from stages.world.language import CATEGORY, REWRITES, content_words, describe, holds, parse, rewrites, write
+from stages.world.scenes import WIDE, Scene, make_scene
 
 ROOT = Path(__file__).parents[1]
 END = "<|end|>"

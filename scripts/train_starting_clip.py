@@ -17,7 +17,8 @@ from flows import progress, recipe, road
 from pipeline import clip
 from pipeline.artifact import Store
 from pipeline.clip import CARD, CONFIG, WEIGHTS
-from stages import evaluate, scene_sets
+from stages.evaluate import stage as evaluate
+from stages.world import datasets as scene_sets
 
 ROOT = Path(__file__).resolve().parent.parent
 RUN = "starting_clip"

@@ -1,1 +1,1 @@
-"""flows.cli."""
+"""The `degla` command line."""

@@ -9,8 +9,8 @@ import typer
 from rich.table import Table
 
 from flows import progress
-from flows.evaluation import ROOT
-from flows.terminal import out
+from flows.cli.evaluate import ROOT
+from flows.cli.terminal import out
 
 app = typer.Typer(help="The benchmarks: what there is, whether it is whole, and getting it.", no_args_is_help=True)
 
@@ -25,8 +25,8 @@ def show(
     root: Annotated[Path | None, typer.Option(envvar=ROOT, help="to say what is there")] = None,
 ) -> None:
     """Every benchmark: licence, what it measures, what is there; of those named also where each part is from."""
-    from stages import fetch, inventory
-    from stages.benchmarks import registry
+    from stages.benchmarks import fetch, inventory
+    from stages.benchmarks.loaders import registry
 
     there = ("files", "rows", "pictures") if root else ()
     table = Table("benchmark", "licence", *there, "measures")
@@ -46,7 +46,7 @@ def show(
 
 def _there(name: str, root: Path) -> tuple[str, str, str]:
     """Files, rows and pictures of a benchmark below a root."""
-    from stages import fetch, inventory
+    from stages.benchmarks import fetch, inventory
 
     known = [file for file in fetch.files(name, root) if not file.pictures]
     files = f"{sum(file.is_there for file in known)} of {len(known)}" if known else "-"
@@ -59,7 +59,7 @@ def _there(name: str, root: Path) -> tuple[str, str, str]:
 @app.command()
 def check(root: Root, names: Names = None, official: Official = True) -> None:
     """Verify files, counts, checksums and pictures; exit status 2 when something is not as it should be."""
-    from stages import inventory
+    from stages.benchmarks import inventory
 
     with progress.shown("data") as bar:
         found = [
@@ -89,9 +89,9 @@ def fetch(
     yes: Annotated[bool, typer.Option("--yes", help="do not ask")] = False,
 ) -> None:
     """Download what can be downloaded, after saying what and under which licence; goes on where it was stopped."""
-    from stages import fetch as downloads
-    from stages import inventory
-    from stages.benchmarks import registry
+    from stages.benchmarks import fetch as downloads
+    from stages.benchmarks import inventory
+    from stages.benchmarks.loaders import registry
 
     wanted = []
     for name in inventory.chosen(names):
@@ -125,8 +125,8 @@ def foils(
 ) -> None:
     """Make ARO's word-order foils of a test split's captions, frozen to a file, with a record of what made them."""
     from pipeline.artifact import file_sha256
-    from stages.order_foils import freeze
-    from stages.retrieval import karpathy_test
+    from stages.benchmarks.order_foils import freeze
+    from stages.benchmarks.retrieval import karpathy_test
 
     captions = [(row.image_key, row.caption) for row in karpathy_test(source, target.parent / "images")]
     with progress.shown("data") as bar:

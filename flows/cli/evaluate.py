@@ -10,7 +10,7 @@ import typer
 from rich.table import Table
 
 from flows import progress
-from flows.terminal import out, with_interval
+from flows.cli.terminal import out, with_interval
 from pipeline.artifact import digest
 from pipeline.errors import UserError
 
@@ -69,7 +69,8 @@ def measure(
     """Score any CLIP model on the benchmarks of a folder; needs no run."""
     from pipeline import tables
     from pipeline.schema import SCORES
-    from stages import evaluate, scorecard
+    from stages.evaluate import stage as evaluate
+    from stages.report import scorecard
 
     config = evaluate.Config(
         root=_root(root),

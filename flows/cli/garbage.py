@@ -15,7 +15,7 @@ from pydantic import ValidationError
 from flows import road
 from pipeline.artifact import MANIFEST, Artifact, Manifest, Store, digest
 from pipeline.errors import UserError
-from stages.generator import prompts_of, source
+from stages.generate.backends import prompts_of, source
 
 
 class Garbage(NamedTuple):

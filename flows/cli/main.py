@@ -11,10 +11,13 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from flows import data_cli, evaluation, inspection, plan, progress, road
+from flows import plan, progress, road
 from flows import recipe as recipes
 from flows import serve as local
-from flows.terminal import out, with_interval
+from flows.cli import data as data_cli
+from flows.cli import evaluate as evaluation
+from flows.cli import inspect as inspection
+from flows.cli.terminal import out, with_interval
 from pipeline.artifact import MANIFEST, Store
 from pipeline.errors import TransientError, UserError, printable
 
@@ -147,7 +150,7 @@ def gc(
     replies: Annotated[bool, typer.Option("--replies", help="also a language model's replies no run can use")] = False,
 ) -> None:
     """What may be deleted: what no run links to, was made from, or would go on from, and no process is writing."""
-    from flows import garbage
+    from flows.cli import garbage
 
     store = Store.default()
     found = garbage.find(store, replies=replies)
@@ -168,7 +171,8 @@ def export(
     alpha: Annotated[float, typer.Option(help="of the model: 1 = trained, 0 = start (WiSE-FT)", min=0, max=1)] = 1.0,
 ) -> None:
     """Write a run's model for another library, or its dataset in another project's format."""
-    from stages import exports, model_exports
+    from stages.export import datasets as exports
+    from stages.export import models as model_exports
 
     store = Store.default()
     if kind in get_args(model_exports.ModelFormat):
@@ -197,7 +201,7 @@ app.command(name="eval")(evaluation.measure)
 @app.command()
 def doctor() -> None:
     """What this machine can run: cores, memory, GPU, vLLM, disk, model access."""
-    from flows.doctor import findings
+    from flows.cli.doctor import findings
 
     worst = 0
     for finding in findings(Store.default()):
@@ -214,7 +218,7 @@ def prompt(
     recipe: Annotated[str, typer.Option(help="recipe whose prompts are used")] = "paper",
 ) -> None:
     """Print the exact prompt a caption would get; loads no model."""
-    from stages import generate
+    from stages.generate import stage as generate
 
     print(generate.render_prompt(recipes.load(recipe).generate, type, caption))
 

@@ -1,1 +1,1 @@
-"""stages.assemble."""
+"""assemble: pairs and negatives to the training set."""

@@ -21,10 +21,10 @@ from numpy.typing import NDArray
 
 from pipeline.errors import UserError
 from pipeline.schema import NEGATIVE_TYPES
-from stages import benchmarks
-from stages.duplicates import MACROS as WORDS_AND_LOOKS
-from stages.duplicates import NEAR
-from stages.pictures import examine
+from stages.assemble.duplicates import MACROS as WORDS_AND_LOOKS
+from stages.assemble.duplicates import NEAR
+from stages.benchmarks import loaders as benchmarks
+from stages.images import examine
 
 NGRAM = 8
 

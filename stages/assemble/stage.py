@@ -24,9 +24,9 @@ from pipeline.config import placement
 from pipeline.errors import UserError
 from pipeline.schema import DATASET, LEAKS, NEGATIVE_TYPES, PARAPHRASE
 from pipeline.stage import Inputs, Progress, Stage
-from stages import dataset_card
-from stages.duplicates import count_copies, group_pictures
-from stages.tokens import Tokeniser
+from stages.assemble import card as dataset_card
+from stages.assemble.duplicates import count_copies, group_pictures
+from stages.assemble.tokens import Tokeniser
 
 CHECKS = DATA / "checks.sql"
 
@@ -208,7 +208,7 @@ def _assemble(sql: duckdb.DuckDBPyConnection, min_negatives: int, duplicates: st
 
 def _leaks(sql: duckdb.DuckDBPyConnection, config: Config, pairs: Artifact) -> dict[str, dict[str, int]]:
     """Fill the tables `leaks` and `flagged` (pair_id, names), or drop the pairs; pairs per benchmark and rule."""
-    from stages import decontaminate
+    from stages.assemble import decontaminate
 
     built_in = pairs.path / "benchmarks"
     root = config.leaks_from or (built_in if built_in.is_dir() else None)

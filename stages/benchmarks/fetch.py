@@ -21,7 +21,7 @@ import httpx
 from pipeline import tables
 from pipeline.errors import UserError
 from pipeline.stage import Progress, silent
-from stages.benchmarks import registry
+from stages.benchmarks.loaders import registry
 
 CHUNK = 1 << 20
 TIMEOUT_SECONDS = 60

@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 
 from pipeline.artifact import file_sha256
 from pipeline.errors import UserError
-from stages.questions import Picture
+from stages.benchmarks.rows import Picture
 
 FIX = "download the file again"
 LONGEST_NAME = 255

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from pipeline.errors import UserError
 from pipeline.stage import Progress, silent
-from stages import fetch
-from stages.benchmarks import LOADERS, Subset, assert_official, read, registry
+from stages.benchmarks import fetch
+from stages.benchmarks.loaders import LOADERS, Subset, assert_official, read, registry
 
 
 @dataclass(frozen=True)

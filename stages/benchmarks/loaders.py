@@ -1,7 +1,7 @@
 """The benchmarks there are, by name: loading one, and holding it against what is known of its official files.
 
-Readers of files: stages/benchmark_files.py (pairs), stages/zeroshot.py (classes), stages/retrieval.py (captioned
-pictures). What a root holds, and where each set comes from: data/benchmarks.yaml.
+Readers of files: readers.py (pairs), zeroshot.py (classes), retrieval.py (captioned images). What a root
+holds, and where each set comes from: data/benchmarks.yaml.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -10,10 +10,12 @@ from typing import Any
 
 from pipeline.artifact import Artifact
 from pipeline.errors import UserError
-from stages import annotations, benchmark_files, zeroshot
-from stages.benchmark_files import REGISTRY, registry
-from stages.questions import Picture, Row, Rule, Subset, Tie
-from stages.retrieval import heldout, karpathy, retrieval
+from stages.benchmarks import fields as annotations
+from stages.benchmarks import readers as benchmark_files
+from stages.benchmarks import zeroshot
+from stages.benchmarks.readers import REGISTRY, registry
+from stages.benchmarks.retrieval import heldout, karpathy, retrieval
+from stages.benchmarks.rows import Picture, Row, Rule, Subset, Tie
 
 __all__ = ["FROM_DATASET", "LOADERS", "REGISTRY", "Picture", "Row", "Rule", "Subset", "Tie", "registry"]
 

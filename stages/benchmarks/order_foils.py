@@ -42,8 +42,8 @@ class Tagger(NamedTuple):
 
 
 def textblob_tagger() -> Tagger:
-    """TextBlob's PatternTagger with the project's lexicon (stages/words.py); its word lists ship with the package."""
-    from stages import words
+    """TextBlob's PatternTagger with the project's lexicon (text/words.py); its word lists ship with it."""
+    from stages.text import words
 
     read = [*sorted(Path(str(files("textblob") / "en")).glob("*.txt")), words.LEXICON, Path(words.__file__)]
 

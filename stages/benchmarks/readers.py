@@ -15,8 +15,8 @@ import yaml
 
 from pipeline.assets import DATA
 from pipeline.errors import UserError
-from stages import annotations
-from stages.questions import Part, Picture, Row, Subset
+from stages.benchmarks import fields as annotations
+from stages.benchmarks.rows import Part, Picture, Row, Subset
 
 if TYPE_CHECKING:
     from PIL.Image import Image

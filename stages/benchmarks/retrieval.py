@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 from pipeline import tables
 from pipeline.artifact import Artifact
 from pipeline.schema import NEGATIVE_TYPES
-from stages import annotations
-from stages.questions import Picture, Row, Subset
+from stages.benchmarks import fields as annotations
+from stages.benchmarks.rows import Picture, Row, Subset
 
 
 class Captioned(NamedTuple):

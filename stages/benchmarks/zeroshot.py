@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.artifact import digest
 from pipeline.errors import UserError
-from stages import annotations
-from stages.benchmark_files import registry
-from stages.questions import Part, Picture, Row, Subset
+from stages.benchmarks import fields as annotations
+from stages.benchmarks.readers import registry
+from stages.benchmarks.rows import Part, Picture, Row, Subset
 
 if TYPE_CHECKING:
     from PIL.Image import Image

@@ -1,1 +1,1 @@
-"""stages.evaluate."""
+"""evaluate: a CLIP to scores, before and after."""

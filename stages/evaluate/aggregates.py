@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from stages import statistics
-from stages.benchmarks import registry
-from stages.scoring import BLIND
+from stages.benchmarks.loaders import registry
+from stages.evaluate import statistics
+from stages.evaluate.scoring import BLIND
 
 Selector = tuple[str, str, str | None]
 """benchmark, subset, group; group None = all rows of the subset."""
@@ -269,7 +269,7 @@ def _vl_checklist(benchmark: str, names: list[str], present: Present) -> list[Ag
 
 
 def _robust(benchmark: str, names: list[str], present: Present) -> list[Aggregate]:
-    """Attacked rows of other benchmarks, and the same rows untouched; see stages/robustness.py."""
+    """Attacked rows of other benchmarks, and the same rows untouched; see stages/evaluate/robustness.py."""
     made = []
     for question, asks in (("zeroshot", True), ("pairs", False)):
         sets = [name.removesuffix(".attacked") for name in names if name.endswith(".attacked")]

@@ -13,10 +13,10 @@ from pathlib import Path
 
 from pipeline.errors import UserError
 from pipeline.stage import Progress
-from stages import encoder
-from stages.benchmarks import Subset
-from stages.ngrams import FEWEST
-from stages.ngrams import Judge as NgramJudge
+from stages.benchmarks.loaders import Subset
+from stages.evaluate import encoder
+from stages.text.ngrams import FEWEST
+from stages.text.ngrams import Judge as NgramJudge
 
 Judge = Callable[[Subset], Sequence[list[float] | None]]
 """A subset -> scores of each row's options, the preferred one highest; None where it abstains."""
@@ -59,8 +59,8 @@ def likelihood(model: str, subsets: Sequence[Subset], work: Path, progress: Prog
 
     Raises UserError when vLLM or the model is not there.
     """
-    from stages.engine import Engine
-    from stages.model_folders import local_model
+    from stages.language_models.folders import local_model
+    from stages.language_models.vllm import Engine
 
     rows = [row for subset in subsets if subset.rule == "choice" for row in subset.rows]
     texts = list(dict.fromkeys(text for row in rows for text in row.texts))

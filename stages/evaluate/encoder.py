@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from pipeline import tables
 from pipeline.stage import Progress, silent
-from stages.benchmarks import Picture
+from stages.benchmarks.loaders import Picture
 
 if TYPE_CHECKING:
     from pipeline.clip import Clip

@@ -25,9 +25,9 @@ from pipeline import tables
 from pipeline.artifact import digest
 from pipeline.config import Config
 from pipeline.schema import SCORES
-from stages.benchmarks import Row, Subset
-from stages.encoder import Encoder
-from stages.scoring import WRONG_KEPT, Leaked, prompted, table_row
+from stages.benchmarks.loaders import Row, Subset
+from stages.evaluate.encoder import Encoder
+from stages.evaluate.scoring import WRONG_KEPT, Leaked, prompted, table_row
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.stage import Progress
-from stages.benchmarks import Picture, Row, Rule, Subset
-from stages.blind import Judge
+from stages.benchmarks.loaders import Picture, Row, Rule, Subset
+from stages.evaluate.blind import Judge
 
 Floats = NDArray[np.float32]
 Leaked = set[tuple[str, str, str]]

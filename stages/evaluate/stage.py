@@ -1,7 +1,7 @@
 """evaluate: score the starting model and the fine-tuned one on every benchmark, row by row.
 
 Writes scores (SCORES), one part per model or judge; the manifest's meta holds every aggregate with its interval. Each
-distinct picture and each distinct text is encoded once per model (stages/encoder.py), and everything made is kept in
+distinct picture and each distinct text is encoded once per model (encoder.py), and everything made is kept in
 pieces below `.work/` until the end, so a killed run repeats at most one piece.
 """
 
@@ -21,15 +21,15 @@ from pipeline.config import placement
 from pipeline.errors import UserError
 from pipeline.schema import SCORES
 from pipeline.stage import Inputs, Progress, Stage, silent
-from stages import benchmarks
-from stages.benchmarks import Subset
-from stages.robustness import Robustness
+from stages.benchmarks import loaders as benchmarks
+from stages.benchmarks.loaders import Subset
+from stages.evaluate.robustness import Robustness
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from stages.blind import Judge
-    from stages.encoder import Encoder, Load
+    from stages.evaluate.blind import Judge
+    from stages.evaluate.encoder import Encoder, Load
 
 Alpha = Annotated[float, Field(gt=0, lt=1)]
 
@@ -45,7 +45,7 @@ class Config(BaseConfig):
         None, description="hold files against the registry's counts and digests; null = yes for a root of yours"
     )
     pictures: int = Field(5000, ge=1, description="most held-out pictures used for retrieval and heldout")
-    blind: bool = Field(True, description="also ask judges that see no picture, see stages/blind.py")
+    blind: bool = Field(True, description="also ask judges that see no picture, see stages/evaluate/blind.py")
     likelihood: str | None = Field(
         None, description="language model (folder or hub name, by vLLM) whose log-probability is a third blind judge"
     )
@@ -76,7 +76,7 @@ def outside(config: Config) -> dict[str, str]:
             if (config.root / name).is_dir():
                 digests[name] = listing_digest(config.root / name)
     if config.likelihood:
-        from stages.model_folders import folder_digest, local_model
+        from stages.language_models.folders import folder_digest, local_model
 
         folder = local_model(config.likelihood)
         digests["likelihood"] = folder_digest(folder) if folder else config.likelihood
@@ -85,7 +85,7 @@ def outside(config: Config) -> dict[str, str]:
 
 def run(config: Config, inputs: Inputs, out: Path, progress: Progress) -> dict[str, Any]:
     """Make the `scores` artifact. Raises UserError for broken or absent benchmarks and for models that do not load."""
-    from stages.aggregates import aggregate
+    from stages.evaluate.aggregates import aggregate
 
     subsets, notes = _subsets(config, inputs)
     leaked = _leaked(inputs)
@@ -101,7 +101,7 @@ def run(config: Config, inputs: Inputs, out: Path, progress: Progress) -> dict[s
         descriptions[name] = json.loads(card.read_text())
     for index, (name, judge) in enumerate(_judges(config, subsets, work, progress).items(), start=len(models)):
         if not (path := tables.part(out, index)).exists():
-            from stages.scoring import blind
+            from stages.evaluate.scoring import blind
 
             tables.write(path, blind(name, judge(), subsets, leaked, progress), SCORES)
     scores = tables.read(out)
@@ -162,8 +162,8 @@ def _measure(
 ) -> Measured:
     import pyarrow as pa
 
-    from stages.aggregates import aggregate
-    from stages.scoring import blind
+    from stages.evaluate.aggregates import aggregate
+    from stages.evaluate.scoring import blind
 
     assert config.root
     _check_names(config.benchmarks)
@@ -195,7 +195,7 @@ def _measure(
 def _models(model: Artifact, curve: Sequence[float]) -> dict[str, "Load"]:
     """Name -> what loads it: the start, the trained model, and the mixtures between."""
     from pipeline import clip
-    from stages.model_exports import mixture
+    from stages.export.models import mixture
 
     start = model.meta["start"]
     found: dict[str, Load] = {
@@ -210,7 +210,7 @@ def _mixture(alpha: float) -> str:
 
 
 def _encoder(load: "Load", config: Config, work: Path, progress: Progress) -> "Encoder":
-    from stages.encoder import Encoder
+    from stages.evaluate.encoder import Encoder
 
     return Encoder(load, work, progress, device=config.device, batch=config.batch, workers=config.workers)
 
@@ -218,8 +218,8 @@ def _encoder(load: "Load", config: Config, work: Path, progress: Progress) -> "E
 def _scored(
     encoder: "Encoder", subsets: Sequence[Subset], name: str, leaked: set[tuple[str, str, str]], config: Config
 ) -> list[dict[str, Any]]:
-    from stages import robustness
-    from stages.scoring import score
+    from stages.evaluate import robustness
+    from stages.evaluate.scoring import score
 
     rows = score(encoder, subsets, name, leaked)
     if config.robustness.rows and not name.startswith("mix:"):
@@ -231,7 +231,7 @@ def _judges(
     config: Config, subsets: Sequence[Subset], work: Path, progress: Progress
 ) -> dict[str, Callable[[], "Judge"]]:
     """Name -> what makes the judge, called only when it is asked."""
-    from stages import blind
+    from stages.evaluate import blind
 
     found: dict[str, Callable[[], Judge]] = {}
     if config.blind:
@@ -246,7 +246,7 @@ def _values(scores: "pa.Table", model: str) -> dict[str, float | None]:
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    from stages.aggregates import aggregate
+    from stages.evaluate.aggregates import aggregate
 
     found = aggregate(scores.filter(pc.equal(scores["model"].cast(pa.string()), model)), resamples=1)
     return {name: one[model]["value"] for name, one in found.items()}

@@ -1,1 +1,1 @@
-"""stages.export."""
+"""A run's dataset and model in the formats of other projects."""

@@ -15,7 +15,7 @@ from pipeline import tables
 from pipeline.artifact import Artifact
 from pipeline.errors import UserError
 from pipeline.schema import NEGATIVE_TYPES
-from stages.sources import PICTURES
+from stages.ingest.sources import PICTURES
 
 Format = Literal["negclip_tsv", "degla_json", "webdataset"]
 SHARD = 1000

@@ -81,7 +81,8 @@ def export_model(
 
 def mixture(model: Artifact, alpha: float) -> "Clip":
     """(1 - alpha) * start + alpha * trained, the model of WiSE-FT (arXiv 2109.01903)."""
-    from pipeline import clip, tuning
+    from pipeline import clip
+    from pipeline.clip import tuning
 
     tuned = clip.load(str(model.path / "student"))
     if alpha != 1:
@@ -112,7 +113,7 @@ def _open_clip(model: "Clip", target: Path, name: str) -> Embed:
     from pipeline import clip
 
     clip.save(model, target)
-    network = clip.alone(target)
+    network = clip.load_with_open_clip(target)
     return lambda pictures, tokens: (
         network.encode_image(pictures, normalize=True),  # type: ignore[operator]
         network.encode_text(tokens, normalize=True),  # type: ignore[operator]

@@ -1,1 +1,1 @@
-"""stages.generate."""
+"""generate: captions to hard negatives."""

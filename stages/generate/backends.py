@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING, Any
 from pipeline import artifact
 from pipeline.errors import UserError
 from pipeline.stage import Inputs
-from stages import prompts
-from stages.language_model import LINE, LanguageModel, Replay, Server
-from stages.model_folders import folder_digest, local_model
-from stages.prompts import Prompt
-from stages.shards import Shards
-from stages.words import LEXICON
+from stages.generate import prompts
+from stages.generate.prompts import Prompt
+from stages.generate.shards import Shards
+from stages.language_models.base import LINE, LanguageModel, Replay, Server
+from stages.language_models.folders import folder_digest, local_model
+from stages.text.words import LEXICON
 
 if TYPE_CHECKING:
-    from stages.generate import Config
+    from stages.generate.stage import Config
 
 NO_PROMPT = "none"
 UNTOLD = ("rules", "replay", "given")
@@ -27,7 +27,7 @@ def open_model(config: "Config", plan: Shards, log: Path) -> LanguageModel:
     if config.backend == "replay":
         return Replay(Path(config.model))
     if config.backend == "rules":
-        from stages.rules import SAMPLE, Rules, Vocabulary
+        from stages.generate.rules import SAMPLE, Rules, Vocabulary
 
         return Rules(Vocabulary.of(plan.sample(SAMPLE)))
     if config.backend == "openai":
@@ -40,7 +40,7 @@ def open_model(config: "Config", plan: Shards, log: Path) -> LanguageModel:
             timeout=config.timeout,
             structured=config.structured,
         )
-    from stages.engine import Engine
+    from stages.language_models.vllm import Engine
 
     return Engine(
         str(local_model(config.model) or config.model),
@@ -100,7 +100,7 @@ def model_digest(config: "Config") -> str:
     if config.backend == "given":
         return "given"
     if config.backend == "rules":
-        from stages.rules import VERSION
+        from stages.generate.rules import VERSION
 
         return f"rules {VERSION}"
     if config.backend == "openai":

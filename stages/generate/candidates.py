@@ -15,15 +15,16 @@ from pipeline import tables
 from pipeline.artifact import SCRATCH
 from pipeline.schema import NEGATIVES
 from pipeline.stage import Inputs, Progress
-from stages import giveaways, shards
-from stages.checks import judge, likely_types
-from stages.generator import ask_seed, model_name, open_model, prompt_digest, prompts_of, source
-from stages.language_model import Ask, LanguageModel
-from stages.replies import Kept, Replies
-from stages.shards import Entry, Pair, Shards
+from stages.generate import refine as giveaways
+from stages.generate import shards
+from stages.generate.backends import ask_seed, model_name, open_model, prompt_digest, prompts_of, source
+from stages.generate.checks import judge, likely_types
+from stages.generate.replies import Kept, Replies
+from stages.generate.shards import Entry, Pair, Shards
+from stages.language_models.base import Ask, LanguageModel
 
 if TYPE_CHECKING:
-    from stages.generate import Config
+    from stages.generate.stage import Config
 
 
 class Work:
@@ -172,7 +173,7 @@ class Work:
 
     def _likelihoods(self, entries: Sequence[Entry], rows: list[dict[str, Any]]) -> None:
         """Set every accepted row's `likelihood`; each distinct text is scored once."""
-        from stages.engine import Engine
+        from stages.language_models.vllm import Engine
 
         assert isinstance(self._model, Engine)  # the settings allow no other
         captions = {pair.pair_id: entry.caption for entry in entries for pair in entry.pairs}

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline import tables
-from stages.giveaways import sample
+from stages.generate.refine import sample
 
 SAMPLES = 50
 """Accepted negatives shown per type."""

@@ -17,9 +17,9 @@ from functools import cached_property
 from itertools import pairwise
 from typing import NamedTuple
 
-from stages.paraphrase import Rewrite, is_reordering
-from stages.surface import match_surface
-from stages.words import ARTICLES, PLACES, QUANTIFIERS, Word, is_known, lexicon, parse, word_set
+from stages.generate.paraphrase import Rewrite, is_reordering
+from stages.generate.surface import match_surface
+from stages.text.words import ARTICLES, PLACES, QUANTIFIERS, Word, is_known, lexicon, parse, word_set
 
 NOT_APPLICABLE = "not applicable"
 MAX_REPLACED = 4
@@ -248,7 +248,7 @@ def repeated(case: Case) -> bool:
 def same_meaning(case: Case) -> bool:
     """The parts of an "A and B", "A, B and C" or "A next to B" in another order, or a place moved to the front.
 
-    These stay true of the picture; see `stages/paraphrase.py`.
+    These stay true of the picture; see `stages/generate/paraphrase.py`.
     """
     return is_reordering(case.caption, case.text)
 

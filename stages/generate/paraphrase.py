@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
 
-from stages.words import ARTICLES, FUNCTION, PLACES, QUANTIFIERS, Word, lexicon, parse, word_set
+from stages.text.words import ARTICLES, FUNCTION, PLACES, QUANTIFIERS, Word, lexicon, parse, word_set
 
 _JOINING = word_set("and or , &")
 _BESIDE = word_set("beside near alongside")

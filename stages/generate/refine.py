@@ -1,7 +1,7 @@
 """What a negative gives away without its picture: the blind test of generated negatives, and refining them by it.
 
 Two scorers say how much likelier it is that a text is the negative of its caption than the other way round, a gap in
-[-1, 1]: `ngrams`, a classifier trained on the negatives themselves (`stages/ngrams.py`), and, where the table has it,
+[-1, 1]: `ngrams`, a classifier trained on the negatives themselves (text/ngrams.py), and, where the table has it,
 `likelihood`, by how much the generator finds the caption likelier. A gap of 0 gives nothing away. Refining:
 
     drop       reject each negative that a scorer is surer about than a margin
@@ -23,8 +23,8 @@ from numpy.typing import NDArray
 
 from pipeline import tables
 from pipeline.schema import NEGATIVE_TYPES, PARAPHRASE
-from stages import ngrams
-from stages.ngrams import Judge
+from stages.text import ngrams
+from stages.text.ngrams import Judge
 
 CELLS = 20
 """Most cells of equal width on either side of a zero gap."""

@@ -25,7 +25,7 @@ import pyarrow.parquet as pq
 
 from pipeline import tables
 from pipeline.artifact import digest
-from stages.language_model import Ask, Reply
+from stages.language_models.base import Ask, Reply
 
 _STATES = pa.dictionary(pa.int32(), pa.string())
 

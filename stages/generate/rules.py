@@ -14,10 +14,10 @@ from itertools import combinations, islice, pairwise
 from typing import Any
 
 from pipeline.schema import PARAPHRASE
-from stages.checks import NOT_APPLICABLE, judge
-from stages.language_model import Ask, Reply, Ticker
-from stages.prompts import Message
-from stages.words import PLACES, QUANTIFIERS, TOKEN, Word, lemma, lexicon, parse
+from stages.generate.checks import NOT_APPLICABLE, judge
+from stages.generate.prompts import Message
+from stages.language_models.base import Ask, Reply, Ticker
+from stages.text.words import PLACES, QUANTIFIERS, TOKEN, Word, lemma, lexicon, parse
 
 VERSION = 1
 PROPOSALS = 40

@@ -1,6 +1,6 @@
 """generate: every caption gets its hard negatives, one per type, each judged; every reply paid for is kept for good.
 
-Two layers. Replies (`stages/replies.py`) are data: asked once per caption, type and source, kept beside the store, and
+Two layers. Replies (replies.py) are data: asked once per caption, type and source, kept beside the store, and
 re-used by every later artifact. The negatives table is a pure function of pairs, replies and checks, in parts fixed by
 content. So a killed run loses at most the shard in hand, changed checks ask nothing, a changed prompt asks one type,
 and several processes can fill the replies of one run together (`assist`).
@@ -28,11 +28,12 @@ from pipeline.config import placement
 from pipeline.errors import UserError
 from pipeline.schema import NEGATIVE_TYPES, NEGATIVES, PARAPHRASE
 from pipeline.stage import Inputs, Progress, Stage
-from stages import card, giveaways, prompts
-from stages.candidates import Work
-from stages.generator import UNTOLD, model_digest, model_name, prompt_digest, prompts_of
-from stages.prompts import NegativeType
-from stages.words import LEXICON
+from stages.generate import card, prompts
+from stages.generate import refine as giveaways
+from stages.generate.backends import UNTOLD, model_digest, model_name, prompt_digest, prompts_of
+from stages.generate.candidates import Work
+from stages.generate.prompts import NegativeType
+from stages.text.words import LEXICON
 
 
 class Config(BaseConfig):
@@ -60,7 +61,7 @@ class Config(BaseConfig):
     )
     refine: giveaways.Refine = Field(
         "off",
-        description="negatives that text alone gives away: off, drop, reweight or rebalance (stages/giveaways.py)",
+        description="negatives that text alone gives away: off, drop, reweight or rebalance (refine.py)",
     )
     refine_margin: float = Field(0.5, gt=0, lt=1, description="drop: gap of a scorer from which a negative goes")
     likelihood: bool = Field(False, description="vllm: the model's log-probability of both texts as a second scorer")

@@ -3,7 +3,7 @@
 import re
 from itertools import pairwise
 
-from stages.words import Word, is_known, parse
+from stages.text.words import Word, is_known, parse
 
 _CONSONANT_VOWEL = ("uni", "use", "usu", "euro", "one", "once", "ufo", "utensil", "unicorn")
 _SILENT_H = ("hour", "honest", "honor", "honour", "heir")

@@ -1,1 +1,1 @@
-"""stages.ingest."""
+"""ingest: images and captions to pairs."""

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.errors import UserError
-from stages.sources import PICTURES, Format, Record, broken
+from stages.ingest.sources import PICTURES, Format, Record, broken
 
 KINDS = {b"\xff\xd8\xff": ".jpg", b"\x89PNG": ".png", b"GIF8": ".gif", b"RIFF": ".webp", b"BM": ".bmp"}
 """First bytes of a picture -> suffix, for pictures without a name."""

@@ -12,7 +12,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, ClassVar
 
 from pipeline.errors import UserError
-from stages.sources import Format, Record, coco_key
+from stages.ingest.sources import Format, Record, coco_key
 
 CE_CLIP = {
     "relation_aug_caption": "swap_nouns",

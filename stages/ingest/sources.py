@@ -230,7 +230,7 @@ def places(source: str, root: Path | None, layout: Format) -> tuple[list[Path], 
 
     Raises UserError when one of them is not there, or when it is a pickle and that was not allowed.
     """
-    from stages import packed
+    from stages.ingest import packed
 
     if root is None:
         raise UserError("ingest", "no folder given", "where captions and pictures are", "--set ingest.root=<folder>")
@@ -266,7 +266,7 @@ def read(source: str, root: Path, layout: Format, unpacked: Path, progress: Prog
 
 
 def _read(source: str, root: Path, layout: Format, unpacked: Path, progress: Progress) -> Iterator[Record]:
-    from stages import packed, pickles
+    from stages.ingest import packed, pickles
 
     paths, _ = places(source, root, layout)
     root = root.expanduser().resolve()

@@ -24,9 +24,9 @@ from pipeline.config import placement
 from pipeline.errors import UserError
 from pipeline.schema import PAIRS, PAIRS_NEGATIVES, PAIRS_REJECTED
 from pipeline.stage import Inputs, Progress, Stage
-from stages import sources
-from stages.pictures import Facts, examine
-from stages.sources import Format, Record
+from stages.images import Facts, examine
+from stages.ingest import sources
+from stages.ingest.sources import Format, Record
 
 RECORDS = pa.schema({"number": pa.int64(), "pair_id": pa.string(), "record": pa.string()})
 """What was read, on disk so that memory does not grow with the source: a row's place in it, its id (null for one with a
@@ -174,8 +174,8 @@ def _records(config: Config, out: Path, progress: Progress) -> tuple[list[Path],
 
 def _world(config: Config, out: Path, progress: Progress) -> Iterator[Record]:
     """Draw the built-in world."""
-    from stages import scene_sets
-    from stages.scenes import CONCEPTS
+    from stages.world import datasets as scene_sets
+    from stages.world.scenes import CONCEPTS
 
     world = config.world
     if world.benchmark_rows:

@@ -1,1 +1,1 @@
-"""stages.language_models."""
+"""Language models: one class per way to reach one."""

@@ -1,10 +1,10 @@
 """Language models that rewrite captions, behind one protocol: asks in, replies out, in order.
 
-    vllm     offline engine in a process of its own (`stages/engine.py`)
+    vllm     offline engine in a process of its own (`stages/language_models/vllm.py`)
     openai   any OpenAI-compatible server
     replay   canned replies from a Parquet or JSONL file
 
-The fourth, `rules`, needs no model and lives in `stages/rules.py`. A fault of one ask is an error in its own reply;
+The fourth, `rules`, needs no model and lives in generate/rules.py. A fault of one ask is an error in its own reply;
 only what makes every ask fail (no engine, no server) raises.
 """
 
@@ -21,7 +21,7 @@ import duckdb
 import pyarrow as pa
 
 from pipeline.errors import UserError
-from stages.prompts import Message
+from stages.generate.prompts import Message
 
 LINE = r"[^\x00-\x1f\x7f*_#<>{}\[\]|\\~^=`]+"
 """What a reply may look like: one line without control characters and markup. Fixed, so it is compiled once."""

@@ -22,8 +22,8 @@ from typing import Any
 from pipeline.assets import IMPORT_ROOT
 from pipeline.child_log import ChildLog
 from pipeline.errors import TransientError, UserError
-from stages.language_model import LINE, Ask, Reply, Ticker
-from stages.prompts import Message
+from stages.generate.prompts import Message
+from stages.language_models.base import LINE, Ask, Reply, Ticker
 
 MAX_MODEL_LEN = 8192
 """Tokens; the 50-example prompts take about 2,500."""
@@ -66,7 +66,7 @@ class Engine:
         watch, self._lifeline = os.pipe()
         with its, self._said.end as output:
             self._process = subprocess.Popen(
-                [sys.executable, "-c", "from stages.engine import serve; serve()", str(its.fileno()), str(watch)],
+                [sys.executable, "-c", f"from {__name__} import serve; serve()", str(its.fileno()), str(watch)],
                 pass_fds=(its.fileno(), watch),
                 stdin=subprocess.DEVNULL,
                 stdout=output.fileno(),

@@ -1,1 +1,1 @@
-"""stages.report."""
+"""report: everything to one page."""

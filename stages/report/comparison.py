@@ -9,8 +9,8 @@ from statistics import mean, stdev
 from typing import Any
 
 from pipeline.schema import NEGATIVE_TYPES
-from stages import figures
 from stages.pages import markdown as escaped
+from stages.report import figures
 
 Facts = dict[str, Any]
 

@@ -15,12 +15,12 @@ from pipeline.assets import DATA
 from pipeline.errors import UserError
 from pipeline.schema import NEGATIVE_TYPES, STEPS, TABLES
 from pipeline.stage import Inputs
-from stages.benchmarks import registry
-from stages.checklist import checklist
+from stages.benchmarks.loaders import registry
 from stages.pages import signed
+from stages.report.checklist import checklist
 
 if TYPE_CHECKING:
-    from stages.report import Config
+    from stages.report.stage import Config
 
 PUBLISHED = DATA / "published_scores.json"
 ORDER = ("pairs", "negatives", "dataset", "model", "scores")
@@ -37,7 +37,7 @@ OURS: dict[str, dict[str, str]] = {
     "robust": {
         "title": "Under attack",
         "measures": "the same rows, some of each set, when the picture is changed by at most a little, by projected "
-        "gradient descent against the model (stages/robustness.py; radius and steps in the settings below)",
+        "gradient descent against the model (stages/evaluate/robustness.py; radius and steps in the settings below)",
     },
 }
 """Titles of what the registry does not list."""
@@ -53,7 +53,7 @@ class _Row(BaseModel):
 
 
 class _Comparison(BaseModel):
-    """What is read of an ablation's comparison.json (stages/comparison.py)."""
+    """What is read of an ablation's comparison.json (stages/report/comparison.py)."""
 
     rows: list[_Row]
     before: dict[str, float | None]

@@ -145,7 +145,7 @@ def trade(facts: Mapping[str, Any]) -> str:
     Both models with their intervals, the line of mixtures between them, rivals numbered in the order given with one
     standard deviation each way, and at the right edge what papers print of composition alone.
 
-    facts: up, across (names), models, curve, rivals, levels; see stages/report_facts.py.
+    facts: up, across (names), models, curve, rivals, levels; see stages/report/facts.py.
     """
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(WIDTH, 4.2 if facts["rivals"] or facts["levels"] else 3.4))

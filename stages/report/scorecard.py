@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from pipeline import tables
-from stages.evaluate import Config, Measured
+from stages.evaluate.stage import Config, Measured
 from stages.pages import render
-from stages.report_facts import benchmarks, published
+from stages.report.facts import benchmarks, published
 
 
 def write(folder: Path, found: Measured, labels: dict[str, str], config: Config) -> None:

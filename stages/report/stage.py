@@ -15,9 +15,9 @@ from pipeline.config import Config as BaseConfig
 from pipeline.errors import UserError
 from pipeline.schema import NEGATIVE_TYPES
 from pipeline.stage import Inputs, Progress, Stage
-from stages.benchmarks import REGISTRY
+from stages.benchmarks.loaders import REGISTRY
 from stages.pages import TEMPLATES, data_uri, percent, render, thumbnail
-from stages.report_facts import PUBLISHED, WATCHED, Facts, gather
+from stages.report.facts import PUBLISHED, WATCHED, Facts, gather
 
 RETENTION = ("zeroshot", "retrieval")
 
@@ -67,7 +67,7 @@ def run(config: Config, inputs: Inputs, out: Path, progress: Progress) -> Facts:
 
 def draw(facts: Facts, inputs: Inputs) -> dict[str, Facts]:
     """Figures by name: {svg, title, alt}; only those there are numbers for."""
-    from stages import figures
+    from stages.report import figures
 
     found: dict[str, Facts] = {}
     subsets = [row for benchmark in facts["benchmarks"] for row in benchmark["rows"] if row["subset"]]

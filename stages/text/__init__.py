@@ -1,1 +1,1 @@
-"""stages.text."""
+"""English words, n-grams and word order."""

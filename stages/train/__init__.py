@@ -1,1 +1,1 @@
-"""stages.train."""
+"""train: the training set to a fine-tuned CLIP."""

@@ -1,4 +1,4 @@
-"""The loss terms of DeGLA's rivals, as plain functions of a global batch's embeddings, like those of stages/losses.py.
+"""The loss terms of the baselines, as plain functions of a global batch's embeddings, like those of losses.py.
 
 Each docstring is the formula as scalar loops; the tests are those loops. `share(x, options)` there means
 exp(x) / sum(exp(option) for option in options).
@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - the name everyone uses
 from torch import Tensor
 
-from stages.losses import Embeddings, own_logits, to_negatives
+from stages.train.losses import Embeddings, own_logits, to_negatives
 
 MOST_THRESHOLD = 10.0
 """Largest threshold of the ranking term, in units of logits."""

@@ -9,18 +9,18 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from pipeline import clip, tables, tuning
-from pipeline.clip import Clip
+from pipeline import clip, tables
+from pipeline.clip import Clip, tuning
 from pipeline.errors import UserError
 from pipeline.schema import STEPS
 from pipeline.stage import Inputs, Progress
-from stages import checkpoints, memory, mining, processes, validation
-from stages.batches import Batch, Batches, Pictures, load, read_rows
-from stages.logs import Log
-from stages.objective import Objective
+from stages.train import checkpoints, memory, mining, processes, validation
+from stages.train.batches import Batch, Batches, Pictures, load, read_rows
+from stages.train.logs import Log
+from stages.train.objective import Objective
 
 if TYPE_CHECKING:
-    from stages.train import Config
+    from stages.train.stage import Config
 
 GIVE_UP = 10
 """Steps in a row without a finite loss and gradient after which training stops."""

@@ -2,7 +2,7 @@
 
 Paper: Decoupled Global-Local Alignment (arXiv 2504.16801). Every term is a function of embeddings of the whole global
 batch, in fp32, so its value and gradient do not depend on how the batch was cut into chunks or over processes. The
-rivals' terms are in stages/rivals.py.
+rivals' terms are in stages/train/baselines.py.
 
 Shapes: B images and captions, K negatives per caption, D embedding width. All embeddings have L2 norm 1, except the
 rows of `neg_BKD` and `other_BD` for which there is nothing: those are zeros and take part in nothing.

@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from pipeline import tuning
-from stages.objective import Objective
+from pipeline.clip import tuning
+from stages.train.objective import Objective
 
 if TYPE_CHECKING:
-    from stages.batches import Batch
+    from stages.train.batches import Batch
 
 SAMPLE = 4
 """Pairs that are encoded to see what the backward pass keeps of them."""

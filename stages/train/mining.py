@@ -15,10 +15,10 @@ from torch import Tensor
 from pipeline import clip, tables
 from pipeline.clip import Clip
 from pipeline.stage import Progress
-from stages.batches import Ints, Rows
+from stages.train.batches import Ints, Rows
 
 if TYPE_CHECKING:
-    from stages.batches import Pictures
+    from stages.train.batches import Pictures
 
 PIECE = 1024
 

@@ -1,6 +1,6 @@
 """Student and teacher, the weighted loss between them, and the moving average that makes the teacher.
 
-The terms are in stages/losses.py and stages/rivals.py; here is how they get the embeddings of the whole global batch,
+The terms are in losses.py and baselines.py; here is how they get the embeddings of the whole global batch,
 however it was cut into chunks and over processes, and how their gradients get back to the parameters.
 
 Shapes: B images and captions, K negatives per caption, T types, D embedding width, M pictures.
@@ -18,12 +18,13 @@ from torch import Tensor, nn
 from pipeline import clip
 from pipeline.errors import UserError
 from pipeline.schema import NEGATIVE_TYPES
-from stages import losses, processes, rivals
-from stages.losses import Embeddings
+from stages.train import baselines as rivals
+from stages.train import losses, processes
+from stages.train.losses import Embeddings
 
 if TYPE_CHECKING:
-    from stages.batches import Batch
-    from stages.train import Loss
+    from stages.train.batches import Batch
+    from stages.train.stage import Loss
 
 RETENTION = ("contrast_distill", "clip")
 """The terms by whose gradients GIFT tells which weights matter to what the model knows."""

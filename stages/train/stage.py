@@ -164,8 +164,8 @@ def run(config: Config, inputs: Inputs, out: Path, progress: Progress) -> dict[s
     """
     import torch
 
-    from stages import processes
-    from stages.training import MemoryLackError, train
+    from stages.train import processes
+    from stages.train.loop import MemoryLackError, train
 
     device = config.device if config.device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
     if device == "cuda" and config.processes > torch.cuda.device_count():

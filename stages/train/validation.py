@@ -2,11 +2,10 @@
 
 import torch
 
-from pipeline import tuning
-from pipeline.clip import Clip
+from pipeline.clip import Clip, tuning
 from pipeline.schema import NEGATIVE_TYPES
-from stages.batches import Batches, Pictures, Rows
-from stages.objective import Objective
+from stages.train.batches import Batches, Pictures, Rows
+from stages.train.objective import Objective
 
 
 def batches(rows: Rows, model: Clip, batch: int) -> Batches:

@@ -1,1 +1,1 @@
-"""stages.world."""
+"""The built-in world: scenes, its language, its datasets."""

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.stage import Progress, silent
-from stages.order_foils import PERTURBATIONS, perturb
-from stages.scene_language import (
+from stages.benchmarks.order_foils import PERTURBATIONS, perturb
+from stages.world.language import (
     CATEGORY,
     RELATION_WORDS,
     WORDINGS,
@@ -29,7 +29,7 @@ from stages.scene_language import (
     rewrites,
     write,
 )
-from stages.scenes import NARROW, SHAPES, SIZES, WIDE, Concepts, Kind, Scene, draw, make_scene
+from stages.world.scenes import NARROW, SHAPES, SIZES, WIDE, Concepts, Kind, Scene, draw, make_scene
 
 if TYPE_CHECKING:
     from PIL.Image import Image as Picture

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import combinations, permutations, product
 
-from stages.scenes import COLOURS, INVERSE, SHAPES, SIZES, TEXTURES, Concepts, Kind, Scene
+from stages.world.scenes import COLOURS, INVERSE, SHAPES, SIZES, TEXTURES, Concepts, Kind, Scene
 
 RELATION_WORDS = {
     "to the left of": "left",

@@ -166,7 +166,7 @@ def kill_engine(lab: Lab) -> Outcome:
     words = ("--only", "generate", *(word for setting in settings for word in ("--set", f"generate.{setting}")))
     alive = lab.start(home, *words)
     alive.until(lambda: list(home.glob("replies/*/*/*.parquet")), patience=600)
-    struck = [pid for pid, said in alive.family().items() if "stages.engine" in said]
+    struck = [pid for pid, said in alive.family().items() if "stages.language_models.vllm" in said]
     for pid in struck:
         os.kill(pid, signal.SIGKILL)
     ended = alive.end(1200)

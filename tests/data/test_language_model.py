@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from stages.prompts import NOT_APPLICABLE, load
-from stages.scene_language import REWRITES, content_words, parse, rewrites
-from stages.scenes import WIDE
+from stages.generate.prompts import NOT_APPLICABLE, load
+from stages.world.language import REWRITES, content_words, parse, rewrites
+from stages.world.scenes import WIDE
 
 MODEL = Path(__file__).parents[2] / "data" / "language_model"
 CAPTION = "A red circle is above a blue star."

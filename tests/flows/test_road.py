@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from flows import inspection, recipe, road
+from flows import recipe, road
+from flows.cli import inspect as inspection
 from pipeline.artifact import Store
 from pipeline.errors import TransientError, UserError
 from pipeline.stage import Progress, silent

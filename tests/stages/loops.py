@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from stages.losses import Embeddings
+from stages.train.losses import Embeddings
 
 B, K, D = 5, 3, 6
 MASKS = ["all", "some", "none_in_a_row", "none"]

@@ -198,7 +198,7 @@ def build(home: Path, pairs: int = 24) -> SmallRoad:
 
 def scored(road: SmallRoad, **config: Any) -> SmallRoad:
     """The same road with its scores."""
-    from stages import evaluate
+    from stages.evaluate import stage as evaluate
 
     out = road.store.home / "scored"
     out.mkdir()

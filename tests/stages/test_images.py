@@ -12,7 +12,7 @@ from PIL import Image
 
 from pipeline.clip import read_picture
 from pipeline.errors import UserError
-from stages.pictures import examine
+from stages.images import examine
 
 SCENE = Image.effect_mandelbrot((48, 32), (-2, -1.5, 1, 1.5), 60)
 

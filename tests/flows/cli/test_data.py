@@ -12,9 +12,9 @@ import pytest
 import yaml
 from typer.testing import CliRunner, Result
 
-from flows import cli
+from flows.cli import main as cli
 from pipeline.errors import UserError
-from stages import benchmark_files
+from stages.benchmarks import readers as benchmark_files
 from tests.stages.small_road import picture, write_benchmarks
 
 

@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner
 
-from flows import cli
+from flows.cli import main as cli
 from pipeline import clip
 from pipeline.errors import UserError
 from tests.stages.small_road import TOWER, model_folder, write_benchmarks

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from flows import garbage, recipe, road
+from flows import recipe, road
+from flows.cli import garbage
 from pipeline.artifact import Store
 from tests.flows.test_road import finished, home, walk
 

@@ -5,7 +5,7 @@ from io import StringIO
 import pytest
 from rich.table import Table
 
-from flows.terminal import out
+from flows.cli.terminal import out
 
 
 @pytest.mark.parametrize("text", ["\x1b[31mred", "[/foo]", "[link=http://x]y[/link]", ":smile:", "\x9b31m", "a\u202eb"])

@@ -240,8 +240,8 @@ def test_an_unknown_tag_lists_the_known_ones() -> None:
     with pytest.raises(UserError, match=r"no weights 'nonsense'; expected one of: openai"):
         clip.load("ViT-B-32", "nonsense")
     with pytest.raises(UserError, match="computes QuickGELU"):
-        clip._tag_quick_gelu("ViT-B-32", {"quick_gelu": True}, "laion2b_e16")
-    assert clip._tag_quick_gelu("ViT-B-32", {}, "openai")
+        clip.tag_uses_quick_gelu("ViT-B-32", {"quick_gelu": True}, "laion2b_e16")
+    assert clip.tag_uses_quick_gelu("ViT-B-32", {}, "openai")
 
 
 def test_broken_weights_are_refused(tmp_path: Path, arch: dict) -> None:
@@ -259,15 +259,15 @@ def test_without_a_network_the_hub_is_refused_at_once(monkeypatch: pytest.Monkey
         raise OSError("no route")
 
     monkeypatch.setattr(socket, "create_connection", unreachable)
-    monkeypatch.setattr(clip, "getproxies", dict)
+    monkeypatch.setattr("pipeline.clip.names.getproxies", dict)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
-    clip._online.cache_clear()
+    clip.hub_answers.cache_clear()
     started = time.monotonic()
     with pytest.raises(UserError, match="cannot be reached from here"):
         clip.load("ViT-B-32", "openai")
     assert time.monotonic() - started < 5
-    clip._online.cache_clear()
+    clip.hub_answers.cache_clear()
 
 
 def test_a_model_folder_runs_no_code_of_its_own(tmp_path: Path) -> None:

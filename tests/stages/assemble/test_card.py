@@ -7,8 +7,8 @@ import pytest
 from PIL import Image
 
 from pipeline import tables
-from stages import dataset_card
-from tests.stages.test_assemble import PAIRS_ROWS, inputs, negative, pair, run
+from stages.assemble import card as dataset_card
+from tests.stages.assemble.test_stage import PAIRS_ROWS, inputs, negative, pair, run
 
 HOSTILE = "A <script>alert(1)</script> | **bold** [link](x)."
 

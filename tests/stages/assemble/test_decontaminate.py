@@ -12,10 +12,10 @@ from PIL import Image
 from pipeline import tables
 from pipeline.errors import UserError
 from pipeline.schema import NEGATIVE_TYPES
-from stages import decontaminate
-from stages.pictures import examine
-from stages.sources import coco_key
-from tests.stages.test_assemble import NEGATIVE_ROWS, PAIRS_ROWS, inputs, negative, pair, run
+from stages.assemble import decontaminate
+from stages.images import examine
+from stages.ingest.sources import coco_key
+from tests.stages.assemble.test_stage import NEGATIVE_ROWS, PAIRS_ROWS, inputs, negative, pair, run
 
 FOIL = "A tall man in a green hat walks past two parked cars."
 
@@ -87,7 +87,7 @@ def test_visual_genome_pictures_count_through_the_map(root: Path, tmp_path: Path
         decontaminate.read_vg_map(tmp_path / "vg.json")
 
 
-SHARED = Path(__file__).parents[3] / "shared" / "benchmarks"
+SHARED = Path(__file__).parents[4] / "shared" / "benchmarks"
 REAL = pytest.mark.skipif(not SHARED.is_dir(), reason="the real benchmark files are not at hand")
 
 # Rows and pictures per subset as published; on COCO by file name alone are those of train2014, val2014 and val2017.

@@ -13,7 +13,7 @@ from pipeline.artifact import Artifact, Manifest, Store, now
 from pipeline.errors import UserError
 from pipeline.schema import DATASET, NEGATIVE_TYPES, NEGATIVES, PAIRS
 from pipeline.stage import Inputs, silent
-from stages import assemble
+from stages.assemble import stage as assemble
 
 
 def pair(number: int, caption: str, picture: int, split: str = "train") -> dict[str, Any]:

@@ -4,7 +4,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from pipeline.clip import tokenizer
-from stages.tokens import Tokeniser
+from stages.assemble.tokens import Tokeniser
 
 TEXT = st.one_of(
     st.none(),
@@ -45,7 +45,7 @@ def test_a_padding_tokenizer_is_called_as_it_is() -> None:
 
 
 def test_forgetting_words_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("stages.tokens.WORDS", 2)
+    monkeypatch.setattr("stages.assemble.tokens.WORDS", 2)
     few, tokenize = Tokeniser(tokenizer("ViT-B-32")), tokenizer("ViT-B-32")
     for texts in (["a b c d"], ["a b e"], ["e d c b a", "f"]):
         assert few.column(pa.array(texts)).to_pylist() == tokenize(texts)

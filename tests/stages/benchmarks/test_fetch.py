@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 
 from pipeline.errors import UserError
-from stages.fetch import File, fetch, files
+from stages.benchmarks.fetch import File, fetch, files
 
 CONTENT = os.urandom(300_000)
 
@@ -119,7 +119,7 @@ def test_a_killed_process_loses_nothing_that_came(server: Server, file: File) ->
     server.stops_after = 100_000
     server.hold.clear()
     script = (
-        "from pathlib import Path; from stages.fetch import File, fetch; "
+        "from pathlib import Path; from stages.benchmarks.fetch import File, fetch; "
         f"fetch(File(Path({str(file.path)!r}), {file.url!r}, {file.checksum!r}))"
     )
     process = subprocess.Popen([sys.executable, "-c", script])

@@ -4,10 +4,10 @@ from pathlib import Path
 import pytest
 
 from pipeline.errors import UserError
-from stages import benchmarks
+from stages.benchmarks import loaders as benchmarks
 from tests.stages.small_road import write_benchmarks
 
-REAL = Path(__file__).parents[3] / "shared" / "benchmarks"
+REAL = Path(__file__).parents[4] / "shared" / "benchmarks"
 needs_real = pytest.mark.skipif(not REAL.is_dir(), reason="the benchmarks' own files are not beside the repository")
 
 

@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.artifact import file_sha256
-from stages import benchmarks
-from stages.order_foils import PERTURBATIONS, Tagger, freeze, perturb, textblob_tagger
+from stages.benchmarks import loaders as benchmarks
+from stages.benchmarks.order_foils import PERTURBATIONS, Tagger, freeze, perturb, textblob_tagger
 from tests.stages.small_road import picture
 
 CAPTIONS = [

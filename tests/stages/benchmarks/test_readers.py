@@ -14,12 +14,12 @@ from hypothesis import strategies as st
 from pipeline import clip
 from pipeline.errors import UserError
 from pipeline.schema import SCORES
-from stages import benchmarks
-from stages.aggregates import aggregate
-from stages.decontaminate import benchmark_rows
-from stages.evaluate import Config, measure
-from stages.questions import Picture
-from stages.scoring import margin
+from stages.assemble.decontaminate import benchmark_rows
+from stages.benchmarks import loaders as benchmarks
+from stages.benchmarks.rows import Picture
+from stages.evaluate.aggregates import aggregate
+from stages.evaluate.scoring import margin
+from stages.evaluate.stage import Config, measure
 from tests.stages.small_road import caption, model_folder, picture, write_benchmarks
 
 

@@ -9,10 +9,10 @@ import pytest
 
 from pipeline import clip
 from pipeline.errors import UserError
-from stages import benchmarks
-from stages.aggregates import definitions
-from stages.evaluate import Config, measure
-from stages.retrieval import karpathy_test
+from stages.benchmarks import loaders as benchmarks
+from stages.benchmarks.retrieval import karpathy_test
+from stages.evaluate.aggregates import definitions
+from stages.evaluate.stage import Config, measure
 from tests.stages.small_road import SmallRoad, build, picture
 
 COLOURS = [("red", "blue"), ("green", "white"), ("black", "yellow")]

@@ -15,8 +15,9 @@ from torchvision import datasets
 
 from pipeline.clip import imagenet_prompts
 from pipeline.errors import UserError
-from stages import benchmarks, zeroshot
-from stages.aggregates import definitions
+from stages.benchmarks import loaders as benchmarks
+from stages.benchmarks import zeroshot
+from stages.evaluate.aggregates import definitions
 from tests.stages.small_road import picture
 
 SETS = benchmarks.registry()["zeroshot"]["subsets"]

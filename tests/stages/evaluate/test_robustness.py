@@ -9,11 +9,12 @@ import pytest
 
 from pipeline import clip
 from pipeline.schema import SCORES
-from stages import benchmarks, robustness
-from stages.aggregates import aggregate
-from stages.benchmarks import Subset
-from stages.encoder import Encoder
-from stages.robustness import Robustness, attack, chosen
+from stages.benchmarks import loaders as benchmarks
+from stages.benchmarks.loaders import Subset
+from stages.evaluate import robustness
+from stages.evaluate.aggregates import aggregate
+from stages.evaluate.encoder import Encoder
+from stages.evaluate.robustness import Robustness, attack, chosen
 from tests.stages.small_road import model_folder, write_benchmarks
 
 

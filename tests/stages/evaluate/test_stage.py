@@ -15,12 +15,14 @@ from pipeline import clip, tables
 from pipeline.errors import UserError
 from pipeline.schema import SCORES
 from pipeline.stage import silent
-from stages import benchmarks, blind, evaluate
-from stages.aggregates import PHENOMENA, aggregate, definitions
-from stages.benchmarks import Picture, Row, Subset
-from stages.encoder import Encoder
-from stages.evaluate import Config, measure
-from stages.scoring import margin, score
+from stages.benchmarks import loaders as benchmarks
+from stages.benchmarks.loaders import Picture, Row, Subset
+from stages.evaluate import blind
+from stages.evaluate import stage as evaluate
+from stages.evaluate.aggregates import PHENOMENA, aggregate, definitions
+from stages.evaluate.encoder import Encoder
+from stages.evaluate.scoring import margin, score
+from stages.evaluate.stage import Config, measure
 from tests.stages.small_road import SmallRoad, build, model_folder, write_benchmarks
 
 
@@ -373,13 +375,15 @@ class Longest:
 
 
 def test_a_language_model_judges_each_text_once(tmp_path: Path, monkeypatch: Any) -> None:
-    monkeypatch.setattr("stages.engine.Engine", Longest)
+    monkeypatch.setattr("stages.language_models.vllm.Engine", Longest)
     asked = [foils(30, "a cup number {} that is longer"), foils(30, "a cup")]
     judge = blind.likelihood("some/model", asked, tmp_path, silent)
     assert right(judge(asked[0])) == 0 and right(judge(asked[1])) == 1
     texts = {text for subset in asked for row in subset.rows for text in row.texts}
     assert sorted(Longest.read) == sorted(texts) and Longest.open == 0
-    monkeypatch.setattr("stages.engine.Engine", None)  # what was read is kept: no engine is needed any more
+    monkeypatch.setattr(
+        "stages.language_models.vllm.Engine", None
+    )  # what was read is kept: no engine is needed any more
     assert blind.likelihood("some/model", asked, tmp_path, silent)(asked[0]) == judge(asked[0])
 
 
@@ -391,7 +395,7 @@ def test_a_language_model_that_is_not_there_is_one_line(tmp_path: Path, monkeypa
         blind.likelihood("data/language_model", [foils(2, "x {}")], tmp_path, silent)
 
 
-REAL = Path(__file__).parents[3] / "shared" / "benchmarks" / "sugarcrepe"
+REAL = Path(__file__).parents[4] / "shared" / "benchmarks" / "sugarcrepe"
 
 
 @pytest.mark.skipif(not REAL.is_dir(), reason="SugarCrepe's own files are not beside the repository")

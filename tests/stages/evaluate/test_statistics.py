@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import beta, binom
 
-from stages import statistics
+from stages.evaluate import statistics
 
 
 def one_cell(n: int) -> tuple[np.ndarray, np.ndarray]:

@@ -9,7 +9,8 @@ from pipeline import tables
 from pipeline.artifact import Artifact, Manifest
 from pipeline.errors import UserError
 from pipeline.schema import DATASET, NEGATIVE_TYPES
-from stages import exports, sources
+from stages.export import datasets as exports
+from stages.ingest import sources
 
 # A caption is what ingest lets through; negatives, and file names, may hold anything but lone surrogates.
 CAPTION = (

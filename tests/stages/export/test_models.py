@@ -7,12 +7,14 @@ from typing import Any
 import pytest
 import torch
 
-from pipeline import clip, tuning
+from pipeline import clip
 from pipeline.artifact import Artifact, Store, now
+from pipeline.clip import tuning
 from pipeline.errors import UserError
-from stages import model_exports, train
-from stages.model_exports import card, export_model
-from tests.stages.test_train import config
+from stages.export import models as model_exports
+from stages.export.models import card, export_model
+from stages.train import stage as train
+from tests.stages.train.test_stage import config
 from tests.stages.training import small_inputs
 
 

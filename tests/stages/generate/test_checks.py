@@ -6,10 +6,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.schema import NEGATIVE_TYPES
-from stages.checks import judge
-from stages.surface import match_surface
+from stages.generate.checks import judge
+from stages.generate.surface import match_surface
 
-SUGARCREPE = Path(__file__).parents[3] / "shared" / "benchmarks" / "sugarcrepe"
+SUGARCREPE = Path(__file__).parents[4] / "shared" / "benchmarks" / "sugarcrepe"
 CAPTION = "A brown dog chases a black cat near two red cars and a tree."
 
 

@@ -8,10 +8,10 @@ import yaml
 
 from pipeline.errors import UserError
 from pipeline.schema import NEGATIVE_TYPES, PARAPHRASE
-from stages import prompts
-from stages.checks import judge
+from stages.generate import prompts
+from stages.generate.checks import judge
 
-SHARED = Path(__file__).parents[3] / "shared"
+SHARED = Path(__file__).parents[4] / "shared"
 GOOD = {"type": "swap_nouns", "rule": "Swap.", "examples": [{"caption": "a b", "negative": "b a"},
                                                            {"caption": "a", "negative": None}]}  # fmt: skip
 

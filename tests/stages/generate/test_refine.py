@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stages import giveaways
-from stages.giveaways import Row
+from stages.generate import refine as giveaways
+from stages.generate.refine import Row
 
 NOUNS = ("dog", "cat", "boy", "girl", "horse", "bird", "chair", "car", "house", "tree", "ball", "boat")
 

@@ -1,10 +1,10 @@
 import pytest
 
 from pipeline.schema import NEGATIVE_TYPES
-from stages.checks import judge
-from stages.language_model import Ask
-from stages.rules import Rules, Vocabulary
-from stages.words import lexicon, parse
+from stages.generate.checks import judge
+from stages.generate.rules import Rules, Vocabulary
+from stages.language_models.base import Ask
+from stages.text.words import lexicon, parse
 
 CAPTIONS = [
     "A brown dog chases a black cat near a small house .",

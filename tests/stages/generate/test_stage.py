@@ -19,13 +19,15 @@ from pipeline.artifact import Artifact, Manifest
 from pipeline.errors import UserError
 from pipeline.schema import NEGATIVE_TYPES, NEGATIVES, PAIRS, PAIRS_NEGATIVES
 from pipeline.stage import silent
-from stages import card, generate, generator
-from stages.candidates import Work
-from stages.engine import cause
-from stages.replies import caption_key
+from stages.generate import backends as generator
+from stages.generate import card
+from stages.generate import stage as generate
+from stages.generate.candidates import Work
+from stages.generate.replies import caption_key
+from stages.language_models.vllm import cause
 from tests.listening import LOOPBACK, listening
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 THINGS = ("dog", "cat", "boy", "girl", "horse", "bird", "chair", "car", "house", "tree", "ball", "boat")
 COLOURS = ("red", "blue", "green", "white", "black", "brown", "yellow")
 
@@ -301,7 +303,7 @@ def test_one_changed_byte_in_a_prompt_is_another_source_for_that_type_alone(tmp_
     config = generate.Config(backend="openai", model="m", prompts=str(folder))
 
     def sources() -> dict[str, str]:
-        from stages.prompts import load
+        from stages.generate.prompts import load
 
         prompts = load(str(folder), NEGATIVE_TYPES)
         return {kind: repr(generator.source(config, prompts[kind], {})) for kind in NEGATIVE_TYPES}
@@ -322,10 +324,12 @@ from pathlib import Path
 
 sys.path.insert(0, {root!r})
 from pipeline.stage import silent
-from stages import card, generate, generator
-from stages.language_model import Replay
-from stages.replies import Replies
-from tests.stages.test_generate import captions, pairs
+from stages.generate import card
+from stages.generate import stage as generate
+from stages.generate import backends as generator
+from stages.language_models.base import Replay
+from stages.generate.replies import Replies
+from tests.stages.generate.test_stage import captions, pairs
 
 reply, add = Replay.reply, Replies.add
 

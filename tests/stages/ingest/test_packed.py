@@ -10,9 +10,9 @@ import pytest
 
 from pipeline import tables
 from pipeline.errors import UserError
-from stages import sources
-from stages.sources import Record
-from tests.stages.test_ingest import run
+from stages.ingest import sources
+from stages.ingest.sources import Record
+from tests.stages.ingest.test_stage import run
 
 JPEG, PNG = b"\xff\xd8\xff jpeg", b"\x89PNG png"
 

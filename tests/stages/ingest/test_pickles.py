@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.errors import UserError
-from stages import sources
-from stages.sources import Format, Record
+from stages.ingest import sources
+from stages.ingest.sources import Format, Record
 
 
 def read(kind: str, root: Path, **layout: Any) -> list[Record]:

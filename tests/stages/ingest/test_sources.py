@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.errors import UserError
-from stages import sources
+from stages.ingest import sources
 
 TEXT = st.text(st.characters(exclude_categories=("Cs", "Cc")), min_size=1, max_size=40).map(str.strip).filter(bool)
 
@@ -111,7 +111,7 @@ def test_negclip_tsv_reads_list_literals_and_never_runs_them(tmp_path: Path) -> 
 
 
 def test_the_real_negclip_file_reads_whole() -> None:
-    path = Path(__file__).parents[3] / "shared" / "formats" / "neg_clip_valid.tsv"
+    path = Path(__file__).parents[4] / "shared" / "formats" / "neg_clip_valid.tsv"
     if not path.exists():
         pytest.skip("the real NegCLIP file is not at hand")
     counts: dict[int, int] = {}

@@ -9,7 +9,7 @@ from PIL import Image
 from pipeline import tables
 from pipeline.errors import UserError
 from pipeline.stage import silent
-from stages import ingest
+from stages.ingest import stage as ingest
 
 
 @pytest.fixture

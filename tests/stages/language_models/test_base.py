@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from pipeline.errors import UserError
-from stages.language_model import Ask, Replay, Server
+from stages.language_models.base import Ask, Replay, Server
 
 PREFIX = [{"role": "system", "content": "Swap."}]
 Answer = tuple[int, dict[str, str], bytes]

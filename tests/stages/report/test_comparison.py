@@ -2,7 +2,7 @@
 
 import pytest
 
-from stages import comparison
+from stages.report import comparison
 
 
 def row(name: str, runs: list[tuple[float, float]], without: str | None = None, group: str = "rivals") -> dict:

@@ -5,9 +5,9 @@ from collections import defaultdict
 
 import pytest
 
-from stages.aggregates import PHENOMENA, definitions
-from stages.benchmarks import registry
-from stages.report_facts import PUBLISHED
+from stages.benchmarks.loaders import registry
+from stages.evaluate.aggregates import PHENOMENA, definitions
+from stages.report.facts import PUBLISHED
 
 SCORES: dict[str, dict[str, float]] = defaultdict(dict)
 for _one in json.loads(PUBLISHED.read_text()):

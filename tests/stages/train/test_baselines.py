@@ -4,8 +4,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from stages import losses, rivals
-from stages.losses import Embeddings
+from stages.train import baselines as rivals
+from stages.train import losses
+from stages.train.losses import Embeddings
 from tests.stages.loops import MASKS, B, D, K, assert_same, embeddings
 
 THRESHOLDS = torch.tensor([0.5, 0.0, 3.0, 20.0, 1.0], dtype=torch.float64)

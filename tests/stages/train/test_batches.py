@@ -15,7 +15,7 @@ from PIL import Image
 from pipeline import clip
 from pipeline.errors import UserError
 from pipeline.schema import NEGATIVE_TYPES
-from stages.batches import Batches, Pictures, _leave_at_once, epoch_negatives, epoch_order, load, read_rows
+from stages.train.batches import Batches, Pictures, _leave_at_once, epoch_negatives, epoch_order, load, read_rows
 from tests.stages.training import small_clip, small_inputs
 
 

@@ -12,14 +12,15 @@ from PIL import Image
 from pydantic import ValidationError
 from safetensors.torch import load_file
 
-from pipeline import clip, tables, tuning
+from pipeline import clip, tables
+from pipeline.clip import tuning
 from pipeline.errors import UserError
 from pipeline.schema import DATASET, NEGATIVE_TYPES
-from stages import checkpoints, memory, mining
-from stages.batches import Batches, Pictures, read_rows
-from stages.objective import Objective
-from stages.train import Config, Loss
-from tests.stages.test_train import STEPS, made
+from stages.train import checkpoints, memory, mining
+from stages.train.batches import Batches, Pictures, read_rows
+from stages.train.objective import Objective
+from stages.train.stage import Config, Loss
+from tests.stages.train.test_stage import STEPS, made
 from tests.stages.training import small_clip, small_inputs
 
 RIVALS = {

@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from stages import losses
-from stages.losses import Embeddings
+from stages.train import losses
+from stages.train.losses import Embeddings
 from tests.stages.loops import MASKS, B, D, K, assert_same, embeddings, minus_log_share, unit
 
 

@@ -17,13 +17,13 @@ import torch
 from pipeline import clip
 from pipeline.errors import TransientError, UserError
 from pipeline.stage import silent
-from stages import processes
-from stages.batches import Batch
-from stages.objective import Objective
-from stages.train import Loss
+from stages.train import processes
+from stages.train.batches import Batch
+from stages.train.objective import Objective
+from stages.train.stage import Loss
 from tests.listening import LOOPBACK, listening
-from tests.stages.test_objective import LOSSES, batch, gradients
-from tests.stages.test_train import ROOT, config, made
+from tests.stages.train.test_objective import LOSSES, batch, gradients
+from tests.stages.train.test_stage import ROOT, config, made
 from tests.stages.training import small_clip, small_inputs
 
 B = 6
@@ -146,8 +146,8 @@ def test_two_processes_train_the_model_of_one(
 STARTED = """
 import sys
 from pathlib import Path
-from stages import train
-from tests.stages.test_train import config
+from stages.train import stage as train
+from tests.stages.train.test_stage import config
 from tests.stages.training import small_inputs
 if __name__ == "__main__":
     folder, out = Path(sys.argv[1]), Path(sys.argv[2])

@@ -16,13 +16,13 @@ from safetensors.torch import load_file
 from pipeline import clip, tables
 from pipeline.errors import UserError
 from pipeline.stage import silent
-from stages import train
-from stages.objective import Objective
-from stages.train import Config, Loss
-from stages.training import GIVE_UP, Training, _data, learning_rate
+from stages.train import stage as train
+from stages.train.loop import GIVE_UP, Training, _data, learning_rate
+from stages.train.objective import Objective
+from stages.train.stage import Config, Loss
 from tests.stages.training import small_clip, small_inputs
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 STEPS = 12  # 12 pictures with 2 captions in batches of 6, 3 epochs
 TIMINGS = ("samples_per_s", "data_wait")
 
@@ -74,8 +74,8 @@ def test_every_step_on_a_cpu_uses_kernels_that_repeat_themselves(world: dict[str
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from stages import train
-from tests.stages.test_train import config
+from stages.train import stage as train
+from tests.stages.train.test_stage import config
 from tests.stages.training import small_inputs
 folder, out, last = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
 world = {"model": str(folder / "model")}

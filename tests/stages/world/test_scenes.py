@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from stages.scene_language import (
+from stages.world.datasets import write_benchmarks, write_pairs
+from stages.world.language import (
     REWRITES,
     WORDINGS,
     Facts,
@@ -24,12 +25,11 @@ from stages.scene_language import (
     rewrites,
     write,
 )
-from stages.scene_sets import write_benchmarks, write_pairs
-from stages.scenes import COLOURS, INVERSE, NARROW, SHAPES, TEXTURES, WIDE, Kind, Scene, draw, make_scene
+from stages.world.scenes import COLOURS, INVERSE, NARROW, SHAPES, TEXTURES, WIDE, Kind, Scene, draw, make_scene
 
 quick = settings(max_examples=60, deadline=None)
 keys = st.integers(0, 10**9).map(str)
-REAL = Path(__file__).parents[3] / "shared" / "benchmarks"
+REAL = Path(__file__).parents[4] / "shared" / "benchmarks"
 
 
 @quick

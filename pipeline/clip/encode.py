@@ -1,0 +1,194 @@
+"""Images and texts to embeddings of L2 norm 1.
+
+Shapes: B images or texts, L tokens, C channels, H and W pixels, D embedding width, N all items of a call.
+"""
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pipeline.clip.tokens import Tokenize, pad
+from pipeline.errors import UserError
+from pipeline.stage import Progress, silent
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+    from torch import Tensor, nn
+
+
+PICTURES = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF", "JPEG2000")
+"""Kinds of picture files that are opened, by content; of others Pillow hands some (EPS) to a program outside."""
+
+
+@dataclass(frozen=True)
+class Clip:
+    """A model with all that is needed to feed it.
+
+    Attributes:
+        model: open_clip's CLIP or CustomTextCLIP, fp32, in evaluation mode.
+        preprocess: evaluation transform, PIL picture -> tensor CHW.
+        tokenize: texts -> token ids, see `tokenizer`.
+        description: arch, activation, preprocess (size, mean, std, interpolation, resize_mode), tokenizer,
+            context_length; plain JSON data, written to `degla.json`.
+    """
+
+    model: "nn.Module"
+    preprocess: Callable[["Image"], "Tensor"]
+    tokenize: Tokenize
+    description: dict[str, Any]
+
+
+def encode_image(model: "nn.Module", image_BCHW: "Tensor") -> "Tensor":
+    """Pictures -> `image_BD`, each row of L2 norm 1."""
+    import torch
+
+    return _unit(model.encode_image(image_BCHW.to(memory_format=torch.channels_last)))  # type: ignore[operator]
+
+
+def encode_text(model: "nn.Module", tokens_BL: "Tensor") -> "Tensor":
+    """Token ids, padded at the end to any common length up to the context length -> `text_BD`, each row of L2 norm 1.
+
+    Exact for every L that holds the longest text: the tower is causal and pooled at the end token, so the positions
+    behind it change nothing, and texts share what their common beginnings give (prefix_tree.py). Towers of another
+    kind need their full context length, which `tokenizer` gives them.
+    """
+    import torch
+    from open_clip.transformer import text_global_pool
+
+    from pipeline.clip import prefix_tree
+
+    tower: Any = getattr(model, "text", model)
+    length = tokens_BL.shape[1]
+    if not hasattr(tower, "token_embedding") or tower.attn_mask is None or getattr(tower, "cls_emb", None) is not None:
+        return _unit(model.encode_text(tokens_BL))  # type: ignore[operator]
+    dtype = tower.transformer.get_cast_dtype()
+    pool = getattr(tower, "text_pool_type", None) or tower.pool_type
+    end_id = getattr(tower, "text_eos_id", None) or getattr(tower, "eos_id", None)
+    if prefix_tree.fits(tower.transformer):
+        place_BL1 = torch.arange(length, device=tokens_BL.device).expand(len(tokens_BL), length)[..., None]
+        end_B = text_global_pool(place_BL1, tokens_BL, pool, eos_token_id=end_id)[:, 0]
+        tree = prefix_tree.grow(tokens_BL, end_B)
+        placed_SW = tower.positional_embedding.index_select(0, tree.place_S)  # [] adds gradients up in any order
+        x_SW = tower.token_embedding(tree.token_S).to(dtype) + placed_SW.to(dtype)
+        x_BW = prefix_tree.run(tower.transformer, x_SW, tree)
+    else:
+        x_BLW = tower.token_embedding(tokens_BL).to(dtype) + tower.positional_embedding[:length].to(dtype)
+        x_BLW = tower.transformer(x_BLW, attn_mask=tower.attn_mask[:length, :length])
+        x_BW = text_global_pool(x_BLW, tokens_BL, pool, eos_token_id=end_id)
+    x_BW = tower.ln_final(x_BW)
+    if tower.text_projection is not None:
+        projection = tower.text_projection
+        x_BW = projection(x_BW) if callable(projection) else x_BW @ projection
+    return _unit(x_BW)
+
+
+def _unit(x_BD: "Tensor") -> "Tensor":
+    """Rows of L2 norm 1, in fp32 (or better) whatever the encoder's precision."""
+    import torch
+
+    return torch.nn.functional.normalize(x_BD.to(torch.promote_types(x_BD.dtype, torch.float32)), dim=-1)
+
+
+def embed_texts(
+    clip: Clip, texts: Sequence[str], batch: int = 256, device: str = "cpu", progress: Progress = silent
+) -> "Tensor":
+    """Texts -> `text_ND`, fp32 on the CPU, L2 norm 1, in the order given.
+
+    Texts that begin alike are encoded together, because they share that work; where a tower cannot share, texts of one
+    length, so that padding stays small.
+    """
+    import torch
+
+    from pipeline.clip import prefix_tree
+
+    tokens = clip.tokenize(list(texts))
+    tower: Any = getattr(clip.model, "text", clip.model)
+    shares = hasattr(tower, "token_embedding") and prefix_tree.fits(tower.transformer)
+    order = sorted(range(len(tokens)), key=lambda index: tokens[index] if shares else [len(tokens[index])])
+    found: list[Tensor] = []
+    with torch.inference_mode():
+        for start in range(0, len(order), batch):
+            rows = [tokens[index] for index in order[start : start + batch]]
+            found.append(encode_text(clip.model, pad(rows, device)).float().cpu())
+            progress("texts", start + len(rows), len(order))
+    if not found:
+        return torch.empty(0, 0)
+    text_ND = torch.cat(found)
+    return text_ND[torch.tensor(order).argsort()]
+
+
+def embed_images(
+    clip: Clip,
+    images: Sequence["Path | Callable[[], Image]"],
+    batch: int = 64,
+    workers: int = 2,
+    device: str = "cpu",
+    progress: Progress = silent,
+) -> "Tensor":
+    """Picture files, or functions that give a picture -> `image_ND`, fp32 on the CPU, L2 norm 1, in the order given.
+
+    Args:
+        clip: the model, already on `device`.
+        images: paths, or callables without arguments.
+        batch: pictures per forward pass.
+        workers: threads that decode the next batch while this one is encoded; at least one.
+        device: where the model is.
+        progress: called with "pictures" after each batch.
+
+    Raises:
+        UserError: a file is missing or cannot be decoded.
+    """
+    import torch
+
+    def tensor(image: "Path | Callable[[], Image]") -> "Tensor":
+        return clip.preprocess(read_picture(image) if isinstance(image, Path) else image())
+
+    found: list[Tensor] = []
+    with ThreadPoolExecutor(max(workers, 1)) as pool, torch.inference_mode():
+        ahead = [pool.submit(tensor, image) for image in images[:batch]]
+        for end in range(batch, len(images) + batch, batch):
+            image_BCHW = torch.stack([future.result() for future in ahead])
+            ahead = [pool.submit(tensor, image) for image in images[end : end + batch]]
+            found.append(encode_image(clip.model, image_BCHW.to(device)).float().cpu())
+            progress("pictures", min(end, len(images)), len(images))
+    return torch.cat(found) if found else torch.empty(0, 0)
+
+
+def read_picture(path: Path, size: int | None = None) -> "Image":
+    """A picture file as RGB, turned upright by its EXIF tag.
+
+    With `size`, a JPEG is decoded at the smallest of its built-in scales whose both sides stay >= `size` pixels,
+    several times faster than decoding all of it. Raises UserError when the file is missing or broken.
+    """
+    from PIL import Image, ImageOps
+
+    try:
+        with Image.open(path, formats=PICTURES) as picture:
+            if size:
+                picture.draft("RGB", (size, size))
+            return ImageOps.exif_transpose(picture).convert("RGB")
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise UserError(
+            "pictures", f"cannot read {path}: {error}", "a whole picture file", "repair it, or run ingest again"
+        ) from error
+
+
+def crop(clip: Clip) -> Callable[["Image"], "Tensor"]:
+    """The first half of `clip.preprocess`: resize and crop -> uint8 CHW; `normalise` is the other half."""
+    from torchvision.transforms import Compose
+    from torchvision.transforms.functional import pil_to_tensor
+
+    transforms: Any = clip.preprocess
+    geometry: Any = Compose(transforms.transforms[:-2])  # the last two are ToTensor and Normalize
+    return lambda picture: pil_to_tensor(geometry(picture))
+
+
+def normalise(clip: Clip, image_BCHW: "Tensor") -> "Tensor":
+    """uint8 pictures -> what the model reads, on their device; after `crop`, bit for bit what `preprocess` gives."""
+    from torchvision.transforms.functional import normalize
+
+    settings = clip.description["preprocess"]
+    normalised: Tensor = normalize(image_BCHW.float().div(255), settings["mean"], settings["std"])
+    return normalised

@@ -1,0 +1,217 @@
+"""What a model name means to open_clip: its architecture, weights file, and the activation they were trained with."""
+
+import json
+import logging
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+from urllib.request import getproxies
+
+from pipeline.assets import ROOT
+from pipeline.errors import UserError
+
+if TYPE_CHECKING:
+    pass
+
+
+CONFIG = "open_clip_config.json"
+WEIGHTS = "open_clip_model.safetensors"
+CARD = "degla.json"
+FOLDER = "folder"
+"""The `pretrained` of a local folder that must bring its own weights."""
+
+
+@cache
+def package_folder() -> Path:
+    """Folder of the installed open_clip, found without importing it."""
+    spec = find_spec("open_clip")
+    assert spec and spec.origin
+    return Path(spec.origin).parent
+
+
+def local_folder(model: str) -> Path | None:
+    """The local folder that `model` names, if it names one."""
+    for candidate in (Path(model).expanduser(), ROOT / model):
+        if (candidate / CONFIG).is_file():
+            return candidate
+    return None
+
+
+def architecture(model: str) -> dict[str, Any]:
+    """open_clip's `model_cfg` of a model, a fresh copy; no import of open_clip except for hub names."""
+    if folder := local_folder(model):
+        try:
+            return _without_code(model, json.loads((folder / CONFIG).read_text())["model_cfg"])
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
+            raise UserError(
+                "clip", f"{folder / CONFIG} holds no model: {error!r}", "open_clip's format", "mend it"
+            ) from (error)
+    if model.startswith("hf-hub:"):
+        with import_open_clip() as open_clip:
+            try:
+                return _without_code(model, open_clip.get_model_config(model))
+            except UserError:
+                raise
+            except Exception as error:
+                raise load_error(model, None, error) from error
+    builtin = package_folder() / "model_configs" / f"{model.replace('/', '-')}.json"
+    if Path(model).is_absolute() or not builtin.is_file():
+        raise UserError(
+            "clip",
+            f"there is no model {model!r}",
+            f"an open_clip architecture such as ViT-B-32, hf-hub:owner/name, or a folder with {CONFIG}",
+            "set model to one of them",
+        )
+    return dict(json.loads(builtin.read_text()))
+
+
+def _without_code(model: str, arch: Any) -> dict[str, Any]:
+    """The architecture. Raises UserError when it asks to run code that its tokenizer's repository brings."""
+    if "trust_remote_code" in json.dumps(arch):
+        raise UserError(
+            "clip", f"{model} asks for trust_remote_code", "a model that brings no code", f"take it out of its {CONFIG}"
+        )
+    return dict(arch)
+
+
+def weights_file(model: str, pretrained: str | None) -> Path | None:
+    """The local file the weights come from; None for a tag, the hub, or random weights."""
+    folder = local_folder(model)
+    if pretrained and pretrained != FOLDER and Path(pretrained).expanduser().is_file():
+        return Path(pretrained).expanduser()
+    if folder:
+        inside = [path for pattern in ("*.safetensors", "*.bin", "*.pt", "*.pth") for path in folder.glob(pattern)]
+        chosen = min(
+            inside, key=lambda path: (path.name != WEIGHTS, path.suffix != ".safetensors", path.name), default=None
+        )
+        if pretrained and (pretrained != FOLDER or not chosen):
+            raise UserError(
+                "clip",
+                f"pretrained is {pretrained!r} but {folder} {'is a local folder' if chosen else 'holds no weights'}",
+                f"a weights file, or {WEIGHTS} in the folder",
+                "set pretrained to a weights file, or leave it out",
+            )
+        return chosen
+    if pretrained and (pretrained == FOLDER or "/" in pretrained or Path(pretrained).suffix):
+        raise UserError(
+            "clip",
+            f"pretrained is {pretrained!r}, which is no file",
+            "a weights file, a tag of open_clip, or nothing",
+            "set pretrained to an existing file or a tag",
+        )
+    return None
+
+
+def open_clip_name(model: str) -> str:
+    """The name by which open_clip loads the model."""
+    folder = local_folder(model)
+    return f"local-dir:{folder}" if folder else model
+
+
+def activation_of(arch: dict[str, Any]) -> str:
+    """Activation of an architecture, gelu or quick_gelu."""
+    return "quick_gelu" if arch.get("quick_gelu") else "gelu"
+
+
+def tag_uses_quick_gelu(model: str, arch: dict[str, Any], tag: str) -> bool:
+    """Whether the weights of an open_clip tag were trained with QuickGELU. Raises UserError when they cannot fit."""
+    import open_clip
+
+    name = model.replace("/", "-")
+    if not open_clip.pretrained.is_pretrained_cfg(name, tag):
+        tags = ", ".join(open_clip.list_pretrained_tags_by_model(name)) or "none"
+        raise UserError("clip", f"{model} has no weights {tag!r}", f"one of: {tags}", "set pretrained to one of them")
+    quick = bool(open_clip.get_pretrained_cfg(name, tag).get("quick_gelu", False))
+    if arch.get("quick_gelu") and not quick:
+        raise UserError(
+            "clip",
+            f"{model} computes QuickGELU but the weights {tag!r} were trained with GELU",
+            "the activation the weights were trained with",
+            f"set model to {model.removesuffix('-quickgelu')}",
+        )
+    return quick
+
+
+def trained_with(model: str, pretrained: str | None = None) -> str | None:
+    """The activation a model's weights were trained with, gelu or quick_gelu; None where nothing says it.
+
+    Nothing does for a weights file without `degla.json` under an architecture that open_clip has in both kinds.
+    """
+    arch, weights = architecture(model), weights_file(model, pretrained)
+    if weights is None and pretrained and not model.startswith("hf-hub:"):
+        with import_open_clip():
+            return "quick_gelu" if tag_uses_quick_gelu(model, arch, pretrained) else "gelu"
+    if weights and not local_folder(model):
+        if (weights.parent / CARD).is_file():
+            return model_card(weights).get("activation")
+        if (package_folder() / "model_configs" / f"{model.replace('/', '-')}-quickgelu.json").is_file():
+            return None
+    return activation_of(arch)
+
+
+def model_card(weights: Path) -> dict[str, Any]:
+    """`degla.json` beside a weights file. Raises UserError when it is no JSON."""
+    card = weights.parent / CARD
+    try:
+        return dict(json.loads(card.read_text()))
+    except ValueError as error:
+        raise UserError("clip", f"{card} is no JSON: {error}", "the file degla wrote", "restore it") from error
+
+
+def load_error(model: str, pretrained: str | None, error: Exception) -> UserError:
+    """What a user is told when open_clip cannot load a model."""
+    what = f"cannot load {model!r}" + (f" with weights {pretrained!r}" if pretrained else "")
+    reason = f"{type(error).__name__} {error}"[:300] if hub_answers() else "the model hub cannot be reached from here"
+    return UserError(
+        "clip",
+        f"{what}: {reason}",
+        "a model this machine has or can download",
+        "set model to a local folder and pretrained to a local weights file, or connect to the hub",
+    )
+
+
+@cache
+def hub_answers() -> bool:
+    """Whether the model hub answers: one short connection, because its client retries for most of a minute."""
+    from huggingface_hub import constants
+
+    if constants.HF_HUB_OFFLINE:
+        return False
+    if getproxies():
+        return True
+    try:
+        host = urlsplit(constants.ENDPOINT)
+        socket.create_connection((host.hostname or "", host.port or 443), timeout=5).close()
+    except OSError:
+        return False
+    return True
+
+
+@contextmanager
+def import_open_clip() -> Iterator[Any]:
+    """open_clip, without its log lines (it warns of random weights that were asked for, and logs what we raise).
+
+    Inside the block the hub's client does not try to reach a hub that does not answer.
+    """
+    import huggingface_hub.constants as hub
+    import open_clip
+
+    root, quiet, offline = logging.getLogger(), logging.NullHandler(), hub.HF_HUB_OFFLINE
+    root.addHandler(quiet)
+    root.addFilter(_nothing)  # open_clip logs on the root logger; what other loggers say passes
+    hub.HF_HUB_OFFLINE = not hub_answers()
+    try:
+        yield open_clip
+    finally:
+        hub.HF_HUB_OFFLINE = offline
+        root.removeFilter(_nothing)
+        root.removeHandler(quiet)
+
+
+def _nothing(record: logging.LogRecord) -> bool:
+    return False
