@@ -224,7 +224,7 @@ class Store:
             _fsync(partial / name)
         unfinished = partial / f".{MANIFEST}.tmp"
         unfinished.write_text(complete.model_dump_json(indent=1))
-        tables.finish(unfinished, partial / MANIFEST)
+        tables.commit_file(unfinished, partial / MANIFEST)
         if target.exists():
             shutil.rmtree(target)
         partial.replace(target)

@@ -159,7 +159,7 @@ class Bucket(Store):
                 here.parent.mkdir(parents=True, exist_ok=True)
                 unfinished = here.with_name(f".{here.name}.{uuid4().hex}.tmp")
                 self._copy_in(path, unfinished)
-                tables.finish(unfinished, here)
+                tables.commit_file(unfinished, here)
             found.add(here)
         return found & set(folder.glob(paid.pattern))
 

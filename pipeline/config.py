@@ -1,9 +1,13 @@
 """The base of every configuration, and which of its fields make the identity of a result."""
 
+from collections.abc import Iterable
 from typing import Any
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler, GetJsonSchemaHandler, ValidationError
+from pydantic_core import CoreSchema, core_schema
+
+from pipeline.errors import UserError
 
 
 class Config(BaseModel):
@@ -77,3 +81,36 @@ def placement(default: Any, **kwargs: Any) -> Any:
 def is_placement(extra: object) -> bool:
     """True for a field made by `placement`."""
     return isinstance(extra, dict) and extra.get("placement") is True
+
+
+class OneOf:
+    """Annotation of a text that names an entry of a table: `Annotated[str, OneOf(BACKENDS)]`.
+
+    The table is looked at when a value is validated, so what is added to it later counts.
+    """
+
+    def __init__(self, table: Iterable[str]) -> None:
+        self._table = table
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.no_info_after_validator_function(self._known, handler(source))
+
+    def __get_pydantic_json_schema__(self, core: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        return {**handler(core), "enum": list(self._table)}
+
+    def _known(self, name: str) -> str:
+        if name not in self._table:
+            raise ValueError(f"one of {', '.join(self._table)}")
+        return name
+
+
+def first_fault(error: ValidationError) -> tuple[str, str]:
+    """The first wrong field of a validation, dotted ("" for the whole), and what pydantic says of it."""
+    first = error.errors()[0]
+    return ".".join(str(part) for part in first["loc"]), first["msg"].removeprefix("Value error, ")
+
+
+def validation_error(stage: str, what: str, error: ValidationError, expected: str, fix: str) -> UserError:
+    """A failed validation as a user's error: `what` was read, the first wrong field, what is wrong with it."""
+    field, message = first_fault(error)
+    return UserError(stage, f"{what}: {field or 'the file'}: {message}", expected, fix)

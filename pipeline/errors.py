@@ -2,11 +2,12 @@
 
 import errno
 import re
+from importlib.util import find_spec
 
 TRANSIENT_ERRNOS = frozenset(
     {errno.EIO, errno.EAGAIN, errno.EINTR, errno.EBUSY, errno.ETIMEDOUT, errno.ESTALE, errno.ECONNRESET}
 )
-"""What a disk or a network says that may say otherwise in a moment."""
+"""errno values worth a retry."""
 
 _LOGIN = re.compile(r"(?<=://)[^\s'\"]+(?=@)")
 
@@ -39,6 +40,12 @@ class UserError(Exception):
 
 class BusyError(UserError):
     """Another live process is making the same artifact."""
+
+
+def need_package(stage: str, package: str, extra: str) -> None:
+    """Raise UserError when an optional package is not installed; `extra` is degla's extra that brings it."""
+    if find_spec(package) is None:
+        raise UserError(stage, f"{package} is not installed", "the package", f"pip install 'degla[{extra}]'")
 
 
 class TransientError(Exception):

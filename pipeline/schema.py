@@ -1,14 +1,15 @@
 """Every table degla writes, as an explicit Arrow schema with a description per column."""
 
+from typing import Literal, get_args
+
 import pyarrow as pa
 
-NEGATIVE_TYPES = ("reshuffle_order", "swap_nouns", "swap_adjectives", "replace_nouns", "replace_adjectives")
-"""The five negative types of the paper, in the order used everywhere."""
+NegativeType = Literal["reshuffle_order", "swap_nouns", "swap_adjectives", "replace_nouns", "replace_adjectives"]
+NEGATIVE_TYPES: tuple[str, ...] = get_args(NegativeType)
+"""The five negative types of the paper, in the order used everywhere; the only place that lists them."""
 
 PARAPHRASE = "paraphrase"
 """The kind of a rewrite that keeps the meaning; it stands beside the negative types in `negatives`."""
-
-SPLITS = ("train", "val", "test")
 
 _ENUM = pa.dictionary(pa.int32(), pa.string())
 _TEXTS = pa.list_(pa.string())

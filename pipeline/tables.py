@@ -1,7 +1,8 @@
 """Parquet tables: writing one part atomically, reading, counting, and asking SQL of them."""
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -27,20 +28,29 @@ def write(path: Path, content: pa.Table | list[dict[str, Any]], schema: pa.Schem
     not fit the schema.
     """
     table = content.cast(schema) if isinstance(content, pa.Table) else pa.Table.from_pylist(content, schema=schema)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.name}.tmp")
-    pq.write_table(table, unfinished, compression="zstd", row_group_size=ROW_GROUP)
-    finish(unfinished, path)
+    with replacing(path) as unfinished:
+        pq.write_table(table, unfinished, compression="zstd", row_group_size=ROW_GROUP)
 
 
 def write_text(path: Path, text: str) -> None:
     """Write a UTF-8 file so that it is either absent or whole, whenever the process dies."""
+    with replacing(path) as unfinished:
+        unfinished.write_text(text, encoding="utf-8")
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A file beside `path` to write to; when the block ends it is flushed to the disk and gets its final name.
+
+    So `path` is either as it was or whole, whenever the process dies. An exception leaves `path` untouched.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(f".{path.name}.tmp")
-    unfinished.write_text(text, encoding="utf-8")
-    finish(unfinished, path)
+    yield unfinished
+    commit_file(unfinished, path)
 
 
-def finish(unfinished: Path, path: Path) -> None:
+def commit_file(unfinished: Path, path: Path) -> None:
     """Flush a finished file to the disk and give it its final name in one step."""
     with unfinished.open("rb") as handle:
         os.fsync(handle.fileno())

@@ -156,6 +156,15 @@ def embed_images(
     return torch.cat(found) if found else torch.empty(0, 0)
 
 
+def device(name: str) -> str:
+    """The torch device of a setting: `auto` is cuda where there is one, else cpu."""
+    if name != "auto":
+        return name
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
 def read_picture(path: Path, size: int | None = None) -> "Image":
     """A picture file as RGB, turned upright by its EXIF tag.
 

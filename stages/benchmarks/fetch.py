@@ -124,7 +124,7 @@ def fetch(file: File, progress: Progress = silent) -> None:
             raise UserError(
                 "data", f"{file.url} {error.what.removeprefix(str(file.part))}", error.expected, "the same command"
             ) from None
-        tables.finish(file.part, file.download)
+        tables.commit_file(file.part, file.download)
     if file.into:
         _unpack(file, progress)
 

@@ -163,4 +163,4 @@ def _write(path: Path, array: Floats) -> None:
     unfinished = path.with_name(f".{path.name}.tmp")
     with unfinished.open("wb") as handle:
         np.save(handle, array)
-    tables.finish(unfinished, path)
+    tables.commit_file(unfinished, path)

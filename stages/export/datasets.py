@@ -49,7 +49,7 @@ def export(dataset: Artifact, image_root: Path, kind: Format, target: Path, spli
     target.parent.mkdir(parents=True, exist_ok=True)
     unfinished = target.with_name(f".{target.name}.tmp")
     written = (_negclip_tsv if kind == "negclip_tsv" else _degla_json)(rows, unfinished)
-    tables.finish(unfinished, target)
+    tables.commit_file(unfinished, target)
     return written
 
 

@@ -25,11 +25,11 @@ from pipeline.artifact import digest
 from pipeline.assets import DATA
 from pipeline.config import from_yaml
 from pipeline.errors import UserError
+from pipeline.schema import NegativeType
 
 PROMPTS = DATA / "prompts"
 NOT_APPLICABLE = "not applicable"
 
-NegativeType = Literal["reshuffle_order", "swap_nouns", "swap_adjectives", "replace_nouns", "replace_adjectives"]
 Kind = NegativeType | Literal["paraphrase"]
 Message = dict[str, str]
 """One turn of a chat: {"role": "system" | "user" | "assistant", "content": text}."""

@@ -79,7 +79,7 @@ class Replies:
             found.folder.mkdir(parents=True, exist_ok=True)
             unfinished = about.with_name(f".about.{uuid4().hex}.tmp")
             unfinished.write_text(json.dumps(source, indent=1, ensure_ascii=False))
-            tables.finish(unfinished, about)
+            tables.commit_file(unfinished, about)
         return found
 
     def find(self, first: str, last: str) -> dict[tuple[str, int], Kept]:

@@ -129,7 +129,7 @@ def make(pairs: Artifact, plan: Path, size: int, *, given: bool = False, memory:
             """  # noqa: S608
         )
         counted = sql.execute(f"select count(distinct caption_key) from read_parquet('{target}')").fetchone()  # noqa: S608
-    tables.finish(unfinished, plan)
+    tables.commit_file(unfinished, plan)
     captions = int(counted[0]) if counted else 0
     count = 1
     while captions > size * count:

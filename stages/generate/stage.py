@@ -26,13 +26,12 @@ from pipeline.artifact import SCRATCH
 from pipeline.config import Config as BaseConfig
 from pipeline.config import placement
 from pipeline.errors import UserError
-from pipeline.schema import NEGATIVE_TYPES, NEGATIVES, PARAPHRASE
+from pipeline.schema import NEGATIVE_TYPES, NEGATIVES, PARAPHRASE, NegativeType
 from pipeline.stage import Inputs, Progress, Stage
 from stages.generate import card, prompts
 from stages.generate import refine as giveaways
 from stages.generate.backends import UNTOLD, model_digest, model_name, prompt_digest, prompts_of
 from stages.generate.candidates import Work
-from stages.generate.prompts import NegativeType
 from stages.text.words import LEXICON
 
 

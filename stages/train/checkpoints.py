@@ -21,7 +21,7 @@ def save(state: dict[str, Any], folder: Path, name: str, step: int, keep: int) -
     with unfinished.open("wb") as handle:  # given a path, torch tells a full disk as a RuntimeError of its zip format
         torch.save(state, handle)
     path = folder / f"{name}-{step:08d}-{file_sha256(unfinished)[:DIGITS]}.pt"
-    tables.finish(unfinished, path)
+    tables.commit_file(unfinished, path)
     for old in listed(folder, name)[keep:]:
         old.unlink()
 

@@ -65,7 +65,7 @@ def embed_pictures(model: Clip, pictures: "Pictures | Tensor", device: str, work
     unfinished = kept.with_suffix(f".{os.getpid()}.tmp")
     with unfinished.open("wb") as handle:
         torch.save(image_PD, handle)
-    tables.finish(unfinished, kept)
+    tables.commit_file(unfinished, kept)
     return image_PD
 
 
