@@ -1,34 +1,35 @@
 import re
 import shutil
+import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from collections import Counter
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
 
-from flows import recipe, road
 from flows.cli import inspect as inspection
-from pipeline.artifact import Store
-from pipeline.errors import TransientError, UserError
-from pipeline.stage import Progress, silent
+from pipeline.artifact import file_sha256
+from pipeline.config import to_yaml
+from pipeline.errors import BusyError, TransientError, UserError
+from stages import road
+from stages.road import Run
 
 ALL = list(road.STAGES)
 
 
-@contextmanager
-def quiet() -> Iterator[Progress]:
-    yield silent
+def opened(home: Path, source: Path, *overrides: str) -> Run:
+    return Run.open("tiny", overrides, recipe=str(source), home=home)
 
 
 def walk(home: Path, source: Path, *overrides: str, stages: list[str] = ALL) -> list[str]:
     """Run stages of the run `tiny`; gives the names of those that really ran."""
-    store = Store(home)
-    resolved = recipe.load(str(source), overrides)
-    road.keep_recipe(store, "tiny", resolved)
-    return [name for name in stages if not road.run_stage(store, "tiny", resolved, name, quiet).reused]
+    run = opened(home, source, *overrides)
+    with run.at_work(stages):
+        return [name for name in stages if not run.make(name).reused]
 
 
 @pytest.fixture(scope="session")
@@ -46,8 +47,7 @@ def home(finished: Path, tmp_path: Path) -> Path:
 
 
 def states(home: Path, source: Path, *overrides: str) -> dict[str, str]:
-    store = Store(home)
-    return {s.stage: s.state for s in road.standing(store, "tiny", recipe.load(str(source), overrides))}
+    return {one.stage: one.state for one in opened(home, source, *overrides).status()}
 
 
 def test_a_second_walk_runs_nothing_even_after_a_move(home: Path, tiny_recipe: Path) -> None:
@@ -107,8 +107,7 @@ def test_a_file_that_changes_while_it_is_read_is_an_error_and_nothing_of_it_stay
     tiny_recipe: Path, tmp_path: Path
 ) -> None:
     shutil.copytree(tiny_recipe.parent, tmp_path / "data")
-    store = Store(tmp_path / "home")
-    resolved = recipe.load(str(tiny_recipe), [f"ingest.root={tmp_path / 'data'}", "ingest.shard=4"])
+    run = opened(tmp_path / "home", tiny_recipe, f"ingest.root={tmp_path / 'data'}", "ingest.shard=4")
 
     def someone_writes(what: str, done: int, total: int) -> None:
         if what == "captions" and done < total:
@@ -116,8 +115,8 @@ def test_a_file_that_changes_while_it_is_read_is_an_error_and_nothing_of_it_stay
                 handle.write("red-box.png,Somebody adds a row.\n")
 
     with pytest.raises(UserError, match=r"ingest: captions captions\.csv changed while it was read; expected"):
-        road.run_stage(store, "tiny", resolved, "ingest", lambda: nullcontext(someone_writes))
-    assert not list(store.home.rglob("*.parquet"))
+        run.make("ingest", lambda: nullcontext(someone_writes))
+    assert not list(run.store.home.rglob("*.parquet"))
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="needs a file that cannot be read")
@@ -133,8 +132,7 @@ def test_a_stage_without_its_inputs_says_how_to_make_them(tiny_recipe: Path, tmp
 
 
 def test_why_names_the_setting_that_changed(home: Path, tiny_recipe: Path) -> None:
-    changed = recipe.load(str(tiny_recipe), ["train.lr=0.5"])
-    reasons = dict(inspection.why(Store(home), "tiny", changed))
+    reasons = dict(opened(home, tiny_recipe, "train.lr=0.5").why())
     assert reasons["assemble"] == "reused"
     assert reasons["train"] == "config.lr: 1e-06 -> 0.5"
     assert reasons["report"].startswith("model will be made again") or "model" in reasons["report"]
@@ -143,32 +141,30 @@ def test_why_names_the_setting_that_changed(home: Path, tiny_recipe: Path) -> No
 def test_why_names_changed_files_harmed_outputs_and_changed_code(
     home: Path, tiny_recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    store, same = Store(home), recipe.load(str(tiny_recipe))
-    assert set(dict(inspection.why(store, "tiny", same)).values()) == {"reused"}
+    assert set(dict(opened(home, tiny_recipe).why()).values()) == {"reused"}
     shutil.copytree(tiny_recipe.parent, tmp_path / "data")
     (tmp_path / "data" / "captions.csv").write_text("image,caption\nred-circle.png,A red circle.\n")
-    moved = recipe.load(str(tiny_recipe), [f"ingest.root={tmp_path / 'data'}"])
-    reasons = dict(inspection.why(store, "tiny", moved))
+    reasons = dict(opened(home, tiny_recipe, f"ingest.root={tmp_path / 'data'}").why())
     assert "config.root: " in reasons["ingest"] and "outside." in reasons["ingest"]
     assert reasons["generate"] == "pairs will be made again"
     (home / "tiny" / "dataset" / "part-00000.parquet").unlink()
-    reasons = dict(inspection.why(store, "tiny", same))
+    reasons = dict(opened(home, tiny_recipe).why())
     assert (reasons["assemble"], reasons["train"]) == ("no intact dataset on disk", "dataset will be made again")
     monkeypatch.setitem(road.STAGES, "generate", replace(road.STAGES["generate"], version=99))
-    assert re.fullmatch(r"stage_version: \d+ -> 99", dict(inspection.why(store, "tiny", same))["generate"])
+    assert re.fullmatch(r"stage_version: \d+ -> 99", dict(opened(home, tiny_recipe).why())["generate"])
 
 
 def test_show_diff_and_sql(home: Path, tiny_recipe: Path) -> None:
-    store = Store(home)
-    (row,) = inspection.show(store, "tiny", "pairs", "image_uri = 'red-circle.png'", 1)
+    run = opened(home, tiny_recipe)
+    (row,) = inspection.show(run, "pairs", "image_uri = 'red-circle.png'", 1)
     assert row["caption"].endswith("house.") or "red circle" in row["caption"]
-    assert inspection.diff(store, "tiny", "tiny") == {"rows only in tiny": 0}
-    answer = inspection.ask(store, "tiny", "select type, status, count(*) from negatives group by all")
+    assert inspection.diff(run, run) == {"rows only in tiny": 0}
+    answer = run.sql("select type, status, count(*) from negatives group by all")
     assert answer is not None and len(answer.fetchall()) >= 3
     with pytest.raises(UserError, match="sql: .*nowhere"):
-        inspection.ask(store, "tiny", "select * from nowhere")
+        run.sql("select * from nowhere")
     with pytest.raises(UserError, match="has no table 'nothing'"):
-        list(inspection.show(store, "tiny", "nothing", "", 1))
+        list(inspection.show(run, "nothing", "", 1))
 
 
 QUERIES = re.findall(
@@ -177,16 +173,16 @@ QUERIES = re.findall(
 
 
 @pytest.mark.parametrize("query", QUERIES, ids=range(len(QUERIES)))
-def test_every_query_of_the_documentation_runs(finished: Path, query: str) -> None:
-    assert inspection.ask(Store(finished), "tiny", query) is not None
+def test_every_query_of_the_documentation_runs(finished: Path, tiny_recipe: Path, query: str) -> None:
+    assert opened(finished, tiny_recipe).sql(query) is not None
 
 
 def test_diff_names_what_changed_with_an_example(home: Path, tiny_recipe: Path) -> None:
-    store = Store(home)
-    changed = recipe.load(str(tiny_recipe), ["ingest.max_words=8", "generate.types=[swap_nouns]"])
+    settings = ["ingest.max_words=8", "generate.types=[swap_nouns]"]
+    fewer = Run.open("fewer", settings, recipe=str(tiny_recipe), home=home)
     for stage in ("ingest", "generate", "assemble"):
-        road.run_stage(store, "fewer", changed, stage, quiet)
-    lost, none, *rest = inspection.diff(store, "tiny", "fewer").items()
+        fewer.make(stage)
+    lost, none, *rest = inspection.diff(opened(home, tiny_recipe), fewer).items()
     assert re.fullmatch(r"rows only in tiny, e\.g\. [0-9a-f]{16} \w.*", lost[0]) and lost[1] > 0
     assert none == ("rows only in fewer", 0)
     assert any(re.fullmatch(r"replace_nouns differs, e\.g\. [0-9a-f]{16}: A .* -> none", what) for what, _ in rest)
@@ -196,3 +192,124 @@ def test_unknown_stages_are_refused() -> None:
     with pytest.raises(UserError, match=r"no stage 'trian'; expected one of ingest, generate"):
         road.chosen(["trian"])
     assert road.chosen(["train", "ingest"]) == ["ingest", "train"]
+
+
+# -- the recipe travels by value ---
+
+
+def test_a_recipe_file_rewritten_meanwhile_changes_nothing_of_a_run_at_work(tiny_recipe: Path, tmp_path: Path) -> None:
+    run, other = opened(tmp_path, tiny_recipe), opened(tmp_path, tiny_recipe, "train.lr=0.5")
+
+    def someone_rewrites(what: str, done: int, total: int) -> None:
+        run.store.keep_recipe("tiny", to_yaml(other.recipe))
+
+    with run.at_work(ALL[:4]):
+        run.make("ingest", lambda: nullcontext(someone_rewrites))
+        for name in ALL[1:4]:
+            run.make(name)
+    assert run["model"].manifest.config["lr"] == run.recipe.train.lr != 0.5
+
+
+def test_a_second_command_with_other_settings_is_refused_and_says_which(tiny_recipe: Path, tmp_path: Path) -> None:
+    first = opened(tmp_path, tiny_recipe)
+    with first.at_work(["ingest"]):
+        told = r"run: another command is at work on run 'tiny' with other settings \(train\.lr: 1e-06 -> 0\.5\);"
+        with pytest.raises(BusyError, match=told + r" .*; fix: wait for it, or name yours: --name NAME"):
+            opened(tmp_path, tiny_recipe, "train.lr=0.5").make("ingest")
+        assert "lr: 1.0e-06" in first.store.recipe("tiny").read_text(), "the first one's recipe stays"
+        opened(tmp_path, tiny_recipe, "ingest.workers=1").make("ingest")  # decides nothing, so it may join
+    opened(tmp_path, tiny_recipe, "train.lr=0.5").make("ingest")
+
+
+def test_the_settings_of_a_killed_command_bind_nobody(tiny_recipe: Path, tmp_path: Path) -> None:
+    script = (
+        "import os, sys; from stages.road import Run; run = Run.open('tiny', recipe=sys.argv[1], home=sys.argv[2])\n"
+        "with run.at_work(['ingest']): os.kill(os.getpid(), 9)"
+    )
+    dead = subprocess.run([sys.executable, "-c", script, str(tiny_recipe), str(tmp_path)], timeout=100)
+    assert dead.returncode == -9
+    assert not opened(tmp_path, tiny_recipe, "train.lr=0.5").make("ingest").reused
+
+
+# -- what is read is read once ---
+
+
+@pytest.fixture
+def hashed(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
+    """How often the content of each file was hashed."""
+    counts: Counter[str] = Counter()
+
+    def counting(path: Path) -> str:
+        counts[str(path)] += 1
+        return file_sha256(path)
+
+    monkeypatch.setattr("pipeline.artifact.file_sha256", counting)
+    monkeypatch.setattr("pipeline.store.file_sha256", counting)
+    return counts
+
+
+def in_store(counts: Counter[str]) -> Counter[str]:
+    return Counter({path: count for path, count in counts.items() if "/store/" in path})
+
+
+def test_nothing_to_do_hashes_every_file_once(home: Path, tiny_recipe: Path, hashed: Counter[str]) -> None:
+    run = opened(home, tiny_recipe)
+    with run.at_work(ALL):
+        assert {one.state for one in run.status()} == {"current"}
+        assert [name for name in ALL if not run.make(name).reused] == []
+    files = {str(path) for path in (home / "store").rglob("*") if path.is_file() and path.suffix != ".lock"}
+    assert set(in_store(hashed)) == {path for path in files if not path.endswith("manifest.json")}
+    assert set(in_store(hashed).values()) == {1}
+
+
+def test_a_changed_stage_hashes_what_is_there_once_and_what_it_makes_once(
+    home: Path, tiny_recipe: Path, hashed: Counter[str]
+) -> None:
+    run = opened(home, tiny_recipe, "train.lr=0.5")
+    with run.at_work(ALL):
+        assert "stale" in {one.state for one in run.status()}
+        assert [name for name in ALL if not run.make(name).reused] == ["train", "evaluate", "report"]
+    assert set(in_store(hashed).values()) == {1}
+
+
+def test_what_lies_outside_is_looked_at_once_and_once_more_when_the_stage_ends(
+    home: Path, tiny_recipe: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks: Counter[str] = Counter()
+
+    def watching(stage: Any) -> Any:
+        def outside(config: Any) -> dict[str, str]:
+            looks[stage.name] += 1
+            return stage.outside(config)
+
+        return replace(stage, outside=outside)
+
+    monkeypatch.setattr(road, "STAGES", {name: watching(stage) for name, stage in road.STAGES.items()})
+    run = opened(home, tiny_recipe, "evaluate.benchmarks=[heldout]")
+    with run.at_work(ALL):
+        run.status()
+        for name in ALL:
+            run.make(name)
+    assert looks == {"ingest": 1, "generate": 1, "assemble": 1, "train": 1, "evaluate": 2, "report": 2}
+
+
+def test_a_file_changed_since_it_was_hashed_is_hashed_again(home: Path, tiny_recipe: Path) -> None:
+    run = opened(home, tiny_recipe)
+    assert run.get("pairs") is not None
+    part = next((home / "tiny" / "pairs").resolve().glob("*.parquet"))
+    part.write_bytes(part.read_bytes()[:-1] + b"?")
+    assert run.get("pairs") is None
+
+
+def test_a_run_is_a_door_from_python(home: Path, tiny_recipe: Path) -> None:
+    run = opened(home, tiny_recipe)
+    assert list(run.stages) == ALL
+    assert str(run.make("train")).startswith("train     reused")
+    assert run["scores"].table("scores").num_rows == run["scores"].manifest.rows["scores"]
+    assert run["pairs"].table(columns=["pair_id"]).column_names == ["pair_id"]
+    assert run.report.read_text(encoding="utf-8").startswith("<!")
+    assert run.model().description["arch"]
+    with pytest.raises(UserError, match=r"run: there is no artifact 'modell'; expected one of pairs, .*model"):
+        run["modell"]
+    with pytest.raises(UserError, match=r"run: no stage 'trian'"):
+        run.make("trian")
