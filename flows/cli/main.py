@@ -264,9 +264,7 @@ def _walk(run: Run, stages: list[str], force: bool) -> dict[str, bool]:
             if name not in run.outcomes:
                 run.make(name, partial(progress.shown, name), force=force)
         return {name: run.outcomes[name].reused for name in stages}
-    if not state.is_completed():
-        state.result()
-    return cast(dict[str, bool], state.data)
+    return cast(dict[str, bool], state.result())
 
 
 def _compare(store: Store, name: str, rows: list[str], jobs: int, overrides: list[str]) -> None:
