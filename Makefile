@@ -1,5 +1,6 @@
 # make demo   set up and run the whole road on the built-in world      make serve  Prefect server, worker, deployments
 # make test   everything CI runs                                       make models train the two small models again
+# make test-fast the tests without slow ones, vLLM and root
 # make chaos  every fault at every stage, hours; goes on where it was stopped
 # make fuzz   every parser against mutated files, FUZZ_SECONDS=120 each (needs the extra fuzz)
 VENV   ?= .venv
@@ -10,13 +11,16 @@ BUILD  ?= $(shell nvidia-smi -L >/dev/null 2>&1 && echo gpu || echo cpu)
 PIP     = $(BIN)/pip install -q --disable-pip-version-check
 TORCH   = $(shell sed -n 's/^torch==//p' constraints.txt)
 
-.PHONY: demo test check chaos fuzz serve models env clean
+.PHONY: demo test test-fast check chaos fuzz serve models env clean
 
 demo: env
 	@$(BIN)/degla run demo
 
 test: check
 	$(BIN)/python -m pytest
+
+test-fast: env
+	$(BIN)/python -m pytest -m "not slow and not vllm and not root"
 
 check: env
 	$(BIN)/ruff format --check .

@@ -14,6 +14,7 @@ from flows.cli import inspect as inspection
 from pipeline.artifact import Store
 from pipeline.errors import TransientError, UserError
 from pipeline.stage import Progress, silent
+from tests.paths import ROOT
 
 ALL = list(road.STAGES)
 
@@ -171,9 +172,7 @@ def test_show_diff_and_sql(home: Path, tiny_recipe: Path) -> None:
         list(inspection.show(store, "tiny", "nothing", "", 1))
 
 
-QUERIES = re.findall(
-    r"```sql\n(.+?)```", (Path(__file__).parents[2] / "docs" / "queries.md").read_text(encoding="utf-8"), re.DOTALL
-)
+QUERIES = re.findall(r"```sql\n(.+?)```", (ROOT / "docs" / "queries.md").read_text(encoding="utf-8"), re.DOTALL)
 
 
 @pytest.mark.parametrize("query", QUERIES, ids=range(len(QUERIES)))
