@@ -1,6 +1,6 @@
 # make demo   set up and run the whole road on the built-in world      make serve  Prefect server, worker, deployments
 # make test   everything CI runs                                       make models train the two small models again
-# make test-fast the tests without slow ones, vLLM and root
+# make test-fast  without slow tests, vLLM and root                    make docs   pages and API from docstrings, in site/
 # make chaos  every fault at every stage, hours; goes on where it was stopped
 # make fuzz   every parser against mutated files, FUZZ_SECONDS=120 each (needs the extra fuzz)
 VENV   ?= .venv
@@ -11,7 +11,7 @@ BUILD  ?= $(shell nvidia-smi -L >/dev/null 2>&1 && echo gpu || echo cpu)
 PIP     = $(BIN)/pip install -q --disable-pip-version-check
 TORCH   = $(shell sed -n 's/^torch==//p' constraints.txt)
 
-.PHONY: demo test test-fast check chaos fuzz serve models env clean
+.PHONY: demo test test-fast check docs chaos fuzz serve models env clean
 
 demo: env
 	@$(BIN)/degla run demo
@@ -27,6 +27,10 @@ check: env
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/mkdocs build --strict
+
+docs: env
+	$(BIN)/mkdocs build --strict
 
 chaos: env
 	$(BIN)/python -m tests.chaos runs/chaos
@@ -64,4 +68,4 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 	@touch $@
 
 clean:
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache site
