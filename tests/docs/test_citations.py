@@ -9,9 +9,9 @@ import pytest
 from tests.paths import ROOT
 
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), *(ROOT / ".github").rglob("*.md")])
-FOLDERS = "pipeline|stages|flows|tests|scripts|benchmarks|data|docs"
 SPAN = re.compile(r"`([^`\n]+)`")
-FILE = re.compile(rf"(?:{FOLDERS})/[\w./-]+")
+LINK = re.compile(r"\]\(([^)\s#]*)(?:#([^)\s]*))?\)")
+FILE = re.compile(r"(?:pipeline|stages|flows|tests|scripts|data|docs)/[\w./-]+|benchmarks/\w+\.py")
 
 
 def functions_of(path: Path) -> set[str]:
@@ -25,6 +25,8 @@ def missing(text: str) -> list[str]:
     for line in text.splitlines():
         file = None
         for span in SPAN.findall(line):
+            if "<" in span or "*" in span:
+                continue  # a pattern of names
             path, colons, name = span.partition("::")
             if path.endswith(".py") and (colons or path.startswith("tests/")):
                 file = ROOT / path
@@ -32,7 +34,7 @@ def missing(text: str) -> list[str]:
                     found.append(path)
             elif match := FILE.match(span):
                 path = match[0].rstrip(".")
-                if not (ROOT / path).exists() and "<" not in span and "*" not in span:
+                if not (ROOT / path).exists():
                     found.append(path)
             if re.fullmatch(r"test_\w+", name) and (
                 file is None or not file.is_file() or name not in functions_of(file)
@@ -41,9 +43,29 @@ def missing(text: str) -> list[str]:
     return found
 
 
+def anchors(page: Path) -> set[str]:
+    """The names that a link may give after #, as forges make them of headings."""
+    headings = re.findall(r"^#+ (.+)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_every_cited_file_and_test_is_there(page: Path) -> None:
     assert missing(page.read_text(encoding="utf-8")) == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_every_link_within_the_repository_leads_somewhere(page: Path) -> None:
+    for target, anchor in LINK.findall(page.read_text(encoding="utf-8")):
+        if "://" not in target:
+            path = page.parent / target if target else page
+            assert path.exists(), target
+            assert not anchor or anchor in anchors(path), f"{target}#{anchor}"
+
+
+def test_every_page_is_in_the_index() -> None:
+    index = (ROOT / "docs" / "README.md").read_text(encoding="utf-8")
+    assert [page.name for page in (ROOT / "docs").glob("*.md") if page.name not in index] == []
 
 
 def test_what_is_not_there_is_found() -> None:
