@@ -18,10 +18,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
-from pipeline.artifact import Store
 from pipeline.assets import IMPORT_ROOT
 from pipeline.child_log import ChildLog
 from pipeline.errors import UserError
+from pipeline.store import Store
 
 START_SECONDS = 180
 _CHILD = """

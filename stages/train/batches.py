@@ -130,7 +130,9 @@ def read_rows(
         UserError: there is no such row, or `shown` cannot be read.
     """
     columns = ["caption_tokens", *(f"{kind}_tokens" for kind in types)]
-    table = tables.read(dataset.table("dataset"), ["pair_id", "image_group", "image_uri", "split", "chances", *columns])
+    table = tables.read(
+        dataset.table_folder("dataset"), ["pair_id", "image_group", "image_uri", "split", "chances", *columns]
+    )
     table = table.filter(np.asarray(table["split"].to_numpy() == split)).combine_chunks()
     if not len(table):
         raise UserError("train", f"the dataset has no row in split {split}", "at least one", "see degla sql, or ingest")

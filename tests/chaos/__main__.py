@@ -18,7 +18,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
 
-from flows import road
+from stages import road
 from tests.chaos import faults, served
 from tests.chaos.faults import FAULTS, Outcome
 from tests.chaos.lab import STAGES, WITHOUT_PREFECT, Lab

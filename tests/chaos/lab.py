@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import NamedTuple
 from uuid import uuid4
 
-from flows import road
 from pipeline import tables
 from pipeline.artifact import MANIFEST, file_sha256, verified
+from stages import road
 from tests.paths import ROOT
 
 MARK = "DEGLA_CHAOS"

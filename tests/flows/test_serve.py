@@ -14,7 +14,7 @@ SCRIPT = """
 import json, os, sys, urllib.error, urllib.request
 from pathlib import Path
 from flows import serve
-from pipeline.artifact import Store
+from pipeline.store import Store
 
 serve.find_server(Store(Path(sys.argv[1])))
 url = os.environ["PREFECT_API_URL"]

@@ -7,8 +7,9 @@ import numpy as np
 from PIL import Image
 
 from pipeline import clip, tables
-from pipeline.artifact import Artifact, Store, now
+from pipeline.artifact import Artifact, now
 from pipeline.schema import DATASET, NEGATIVE_TYPES, PAIRS
+from pipeline.store import Store
 
 COLOURS = ("red", "green", "blue", "yellow", "black", "white", "pink", "brown", "grey", "orange")
 
