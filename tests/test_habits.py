@@ -17,3 +17,8 @@ def test_workflows_may_only_read_and_run_what_the_makefile_has() -> None:
         text = path.read_text()
         assert yaml.safe_load(text)["permissions"] == {"contents": "read"}
         assert set(re.findall(r"\bmake ([a-z-]+)", text.partition("jobs:")[2])) <= targets, path.name
+
+
+def test_only_one_file_of_the_tests_says_where_the_checkout_is() -> None:
+    counting = [path for path in (ROOT / "tests").rglob("*.py") if ".parents" + "[" in path.read_text()]
+    assert counting == [ROOT / "tests" / "paths.py"]
