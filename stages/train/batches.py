@@ -120,7 +120,8 @@ def read_rows(
     """The rows of one split, only the columns training needs.
 
     Args:
-        dataset, pairs: the artifacts.
+        dataset: the artifact with the texts.
+        pairs: the artifact with the pictures.
         types: negative types to read.
         split: train, val or test.
         shown: a table that names pictures of negatives, see `_shown`.

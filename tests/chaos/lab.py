@@ -19,8 +19,8 @@ from uuid import uuid4
 from pipeline import tables
 from pipeline.artifact import MANIFEST, file_sha256, verified
 from stages import road
+from tests.paths import ROOT
 
-ROOT = Path(__file__).resolve().parents[2]
 MARK = "DEGLA_CHAOS"
 WITHOUT_PREFECT = (sys.executable, "-m", "tests.chaos.walk")
 STAGES = list(road.STAGES)

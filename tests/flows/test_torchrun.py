@@ -13,9 +13,11 @@ from typing import NamedTuple
 import pytest
 
 from stages.road import Run
+from tests.paths import ROOT
 from tests.stages.training import small_clip
 
-ROOT = Path(__file__).parents[2]
+pytestmark = pytest.mark.slow
+
 BEFORE = ("ingest", "generate", "assemble")
 FRESH = "TORCH_DISABLE_SHARE_RDZV_TCP_STORE"  # without it torchrun does not let a new host take a lost one's place
 LONG = ("train.epochs=12", "train.checkpoint_steps=5", "train.batch=4")
@@ -118,6 +120,7 @@ def test_a_process_killed_in_the_middle_changes_no_bit(assembled: Path, tmp_path
     assert finished(home, killed) == undisturbed
 
 
+@pytest.mark.root
 def test_a_host_lost_in_the_middle_and_replaced_changes_no_bit(
     assembled: Path, hosts: list[Host], tmp_path: Path
 ) -> None:

@@ -17,6 +17,7 @@ from pipeline.config import to_yaml
 from pipeline.errors import BusyError, TransientError, UserError
 from stages import road
 from stages.road import Run
+from tests.paths import ROOT
 
 ALL = list(road.STAGES)
 
@@ -167,9 +168,7 @@ def test_show_diff_and_sql(home: Path, tiny_recipe: Path) -> None:
         list(inspection.show(run, "nothing", "", 1))
 
 
-QUERIES = re.findall(
-    r"```sql\n(.+?)```", (Path(__file__).parents[2] / "docs" / "queries.md").read_text(encoding="utf-8"), re.DOTALL
-)
+QUERIES = re.findall(r"```sql\n(.+?)```", (ROOT / "docs" / "queries.md").read_text(encoding="utf-8"), re.DOTALL)
 
 
 @pytest.mark.parametrize("query", QUERIES, ids=range(len(QUERIES)))

@@ -22,8 +22,9 @@ from stages.train.batches import Batch
 from stages.train.objective import Objective
 from stages.train.stage import Loss
 from tests.listening import LOOPBACK, listening
+from tests.paths import ROOT
 from tests.stages.train.test_objective import LOSSES, batch, gradients
-from tests.stages.train.test_stage import ROOT, config, made
+from tests.stages.train.test_stage import config, made
 from tests.stages.training import small_clip, small_inputs
 
 B = 6
@@ -188,6 +189,7 @@ def all_gone(pids: list[int]) -> bool:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
+@pytest.mark.slow
 @pytest.mark.parametrize("victim", ["parent", "last"])
 def test_kill_9_of_any_process_leaves_none_behind(world: dict[str, Any], tmp_path: Path, victim: str) -> None:
     script = tmp_path / "start.py"

@@ -20,9 +20,9 @@ from stages.train import stage as train
 from stages.train.loop import GIVE_UP, Training, _data, learning_rate
 from stages.train.objective import Objective
 from stages.train.stage import Config, Loss
+from tests.paths import ROOT
 from tests.stages.training import small_clip, small_inputs
 
-ROOT = Path(__file__).parents[3]
 STEPS = 12  # 12 pictures with 2 captions in batches of 6, 3 epochs
 TIMINGS = ("samples_per_s", "data_wait")
 
@@ -86,6 +86,7 @@ train.run(config(world, cache_mb=0), small_inputs(out.parent / "again", pictures
 """
 
 
+@pytest.mark.slow
 def test_killed_and_resumed_is_the_same_to_the_last_bit(
     world: dict[str, Any], undisturbed: dict[str, Any], tmp_path: Path
 ) -> None:
