@@ -10,7 +10,7 @@ from typing import Any
 
 from pipeline.schema import NEGATIVE_TYPES
 from stages.pages import markdown as escaped
-from stages.report import figures
+from stages.report import charts as figures
 
 Facts = dict[str, Any]
 

@@ -8,7 +8,8 @@ from typing import Any
 from pipeline import tables
 from stages.evaluate.stage import Config, Measured
 from stages.pages import render
-from stages.report.facts import benchmarks, published
+from stages.report.facts import benchmarks
+from stages.report.published import published
 
 
 def write(folder: Path, found: Measured, labels: dict[str, str], config: Config) -> None:

@@ -7,7 +7,7 @@ import pytest
 
 from stages.benchmarks.loaders import registry
 from stages.evaluate.aggregates import PHENOMENA, definitions
-from stages.report.facts import PUBLISHED
+from stages.report.published import PUBLISHED
 
 SCORES: dict[str, dict[str, float]] = defaultdict(dict)
 for _one in json.loads(PUBLISHED.read_text()):

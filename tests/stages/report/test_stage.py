@@ -17,7 +17,7 @@ from pipeline.stage import silent
 from stages.report import stage as report
 from stages.report.checklist import checklist
 from stages.report.facts import headline
-from stages.report.stage import Config
+from stages.report import Config
 from tests.stages.small_road import SmallRoad, build, scored
 
 NASTY = '<script>alert(1)</script> | **bold** & "quoted" [link](x) `code`'
