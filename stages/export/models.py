@@ -8,15 +8,14 @@ Shapes: B pictures or texts, C channels, H and W pixels, L tokens.
 
 import json
 from collections.abc import Callable
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from pipeline import tables
 from pipeline.artifact import Artifact
-from pipeline.errors import UserError
+from pipeline.errors import UserError, need_package
 from pipeline.schema import STEPS
-from stages.pages import markdown
+from stages.pages import markdown, percent
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -121,7 +120,7 @@ def _open_clip(model: "Clip", target: Path, name: str) -> Embed:
 
 
 def _transformers(model: "Clip", target: Path, name: str) -> Embed:
-    _need("transformers", "transformers")
+    need_package("export", "transformers", "transformers")
     import torch
     from transformers import CLIPConfig, CLIPImageProcessorPil, CLIPModel
 
@@ -246,8 +245,8 @@ def _renamed(weights: dict[str, "Tensor"]) -> dict[str, "Tensor"]:
 
 
 def _onnx(model: "Clip", target: Path, name: str) -> Embed:
-    _need("onnxruntime", "onnx")
-    _need("onnxscript", "onnx")
+    need_package("export", "onnxruntime", "onnx")
+    need_package("export", "onnxscript", "onnx")
     import torch
 
     pictures, tokens = _probes(model)
@@ -334,9 +333,7 @@ def card(model: Artifact, scores: Artifact | None, alpha: float = 1.0) -> str:
     if scores is not None:
         lines += ["", "## Scores", "", "| score | before | after | n |", "|---|---:|---:|---:|"]
         for name, one in scores.meta["aggregates"].items():
-            before, after = (
-                "" if one[side]["value"] is None else f"{100 * one[side]['value']:.1f}" for side in ("before", "after")
-            )
+            before, after = (percent(one[side]["value"]) for side in ("before", "after"))
             lines.append(f"| {markdown(name)} | {before} | {after} | {one['n']:,} of {one['of']:,} |")
         leaked = _leaked(scores)
         lines += [
@@ -351,8 +348,3 @@ def _leaked(scores: Artifact) -> int:
     with tables.connect({"scores": scores.table("scores")}) as sql:
         found = sql.execute("select count(*) from scores where model = 'after' and leaked").fetchone()
     return int(found[0]) if found else 0
-
-
-def _need(package: str, extra: str) -> None:
-    if find_spec(package) is None:
-        raise UserError("export", f"{package} is not installed", "the package", f"pip install 'degla[{extra}]'")

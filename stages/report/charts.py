@@ -1,4 +1,4 @@
-"""The report's figures: small SVG files that read on a phone and in print, the same bytes for the same numbers.
+"""Charts: small SVG files that read on a phone and in print, the same bytes for the same numbers.
 
 Colours are Okabe and Ito's, told apart by every common kind of colour blindness, and never the only sign: before is a
 hollow ring, after a filled dot. Every function takes plain numbers and returns the SVG as text.
@@ -18,6 +18,8 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import FuncFormatter, MaxNLocator
+
+from stages.pages import percent, signed
 
 BEFORE, AFTER, WORSE, GOOD, QUIET = "#6b7280", "#0072b2", "#d55e00", "#009e73", "#d1d5db"
 WIDTH = 5.2
@@ -235,12 +237,11 @@ def heat(values: Sequence[Sequence[float | None]], rows: Sequence[str], columns:
         points = [[math.nan if value is None else 100 * value for value in row] for row in values]
         most = max((abs(value) for row in points for value in row if not math.isnan(value)), default=1) or 1
         axes.imshow(points, cmap="PuOr", norm=Normalize(-most, most), aspect="auto")
-        for y, row in enumerate(points):
+        for y, row in enumerate(values):
             for x, value in enumerate(row):
-                if not math.isnan(value):
-                    colour = "white" if abs(value) > 0.7 * most else "#111827"
-                    said = f"{value:+.0f}".replace("-", "−")
-                    axes.text(x, y, said, ha="center", va="center", size=8, color=colour)
+                if value is not None:
+                    colour = "white" if abs(100 * value) > 0.7 * most else "#111827"
+                    axes.text(x, y, signed(value, 0), ha="center", va="center", size=8, color=colour)
         axes.set_xticks(range(len(columns)), columns, rotation=60, ha="right", size=8)
         axes.set_yticks(range(len(rows)), rows)
         axes.tick_params(length=0)
@@ -261,12 +262,12 @@ def overview(rows: Sequence[tuple[str, float | None, float | None, float | None,
         for y, (_, *values, difference) in enumerate(rows):
             for x, value in enumerate(values):
                 if value is not None:
-                    _cell(axes, x, y, scores(value), f"{100 * value:.1f}", dark=value > 0.55)
+                    _cell(axes, x, y, scores(value), percent(value), dark=value > 0.55)
             if difference["value"] is not None:
                 points = 100 * difference["value"]
                 sure = difference["low"] > 0 or difference["high"] < 0
-                said = f"{points:+.1f}".replace("-", "−")
-                _cell(axes, 3, y, shifts(0.5 + points / most / 2), said, dark=abs(points) < 0.7 * most, bold=sure)
+                colour, dark = shifts(0.5 + points / most / 2), abs(points) < 0.7 * most
+                _cell(axes, 3, y, colour, signed(difference["value"]), dark=dark, bold=sure)
         axes.set_xlim(-0.5, 3.5)
         axes.set_ylim(len(rows) - 0.5, -0.5)
         axes.set_xticks(range(4), ["blind", "before", "after", "change"])
@@ -290,7 +291,7 @@ def _lines(count: int) -> tuple[Figure, Axes]:
     axes.set_ylim(count - 0.4, -0.6)
     axes.grid(axis="x", color="#f3f4f6")
     axes.set_axisbelow(True)
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}".replace("-", "−")))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: FuncFormatter.fix_minus(f"{value:g}")))
     return figure, axes
 
 

@@ -14,10 +14,10 @@ from pipeline.artifact import Artifact
 from pipeline.errors import UserError
 from pipeline.schema import DATASET
 from pipeline.stage import silent
+from stages.report import Config
 from stages.report import stage as report
 from stages.report.checklist import checklist
 from stages.report.facts import headline
-from stages.report import Config
 from tests.stages.small_road import SmallRoad, build, scored
 
 NASTY = '<script>alert(1)</script> | **bold** & "quoted" [link](x) `code`'
