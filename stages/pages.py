@@ -1,4 +1,4 @@
-"""Pages: templates filled with facts; how numbers, foreign text and pictures are written into them."""
+"""Pages: templates filled with facts; how numbers, foreign text and images are written into them."""
 
 import base64
 import io
@@ -21,7 +21,7 @@ def render(name: str, facts: dict[str, Any], templates: Path = TEMPLATES, **more
 
 
 def thumbnail(path: Path, side: int) -> str:
-    """A picture file as a data URI, its longest side at most `side` pixels. Small pictures are kept as they are, large
+    """An image file as a data URI, its longest side at most `side` pixels. Small images are kept as they are, large
     ones become JPEG. Raises UserError when it cannot be read.
     """
     from PIL import Image

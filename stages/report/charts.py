@@ -44,7 +44,7 @@ Estimate = Mapping[str, Any]
 
 
 def before_after(rows: Sequence[tuple[str, Estimate, Estimate, float | None]]) -> str:
-    """One line per subset: before and after with their intervals, and a tick where guessing stands.
+    """One line per subset: before and after with their intervals, and a tick at chance.
 
     rows: label, before, after, chance.
     """
@@ -58,7 +58,7 @@ def before_after(rows: Sequence[tuple[str, Estimate, Estimate, float | None]]) -
                     _whisker(axes, estimate, y + shift, colour, face)
         _label(axes, [row[0] for row in rows])
         axes.set_xlim(-2, 102)
-        axes.set_xlabel("accuracy, % (dotted: guessing)")
+        axes.set_xlabel("accuracy, % (dotted: chance)")
         handles = [
             axes.plot([], [], "o", mfc=face, mec=colour, color=colour, label=label)[0]
             for label, colour, face in (("before", BEFORE, "white"), ("after", AFTER, AFTER))
@@ -144,7 +144,7 @@ def training(step: Sequence[float], curves: Sequence[tuple[str, Sequence[float]]
 def trade(facts: Mapping[str, Any]) -> str:
     """Retention across, composition up; up and to the right is better.
 
-    Both models with their intervals, the line of mixtures between them, rivals numbered in the order given with one
+    Both models with their intervals, the line of mixtures between them, baselines numbered in the order given with one
     standard deviation each way, and at the right edge what papers print of composition alone.
 
     facts: up, across (names), models, curve, rivals, levels; see stages/report/facts.py.
@@ -249,7 +249,7 @@ def heat(values: Sequence[Sequence[float | None]], rows: Sequence[str], columns:
 
 
 def overview(rows: Sequence[tuple[str, float | None, float | None, float | None, Estimate]]) -> str:
-    """One line per set, each number on its colour: the best blind judge, before, after (dark is low), and the change
+    """One line per set, each number on its colour: the best blind baseline, before, after (dark is low), and the change
     in points (purple up, orange down; bold when its interval excludes 0).
 
     rows: label, blind, before, after, difference.

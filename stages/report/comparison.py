@@ -145,7 +145,7 @@ def markdown(comparison: Comparison, command: str, figures: str = "") -> str:
     if comparison["types"]:
         lines += [
             "",
-            "## What each negative type gives",
+            "## Effect of each negative type",
             "",
             "Points lost on a subset when DeGLA trains without the type (mean over seeds).",
             "",

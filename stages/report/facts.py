@@ -27,11 +27,11 @@ WATCHED = (*LOSSES, "logit_scale", "lr")
 """Columns of `steps` that get a curve."""
 
 OURS: dict[str, dict[str, str]] = {
-    "composition": {"title": "Composition as a whole"},
+    "composition": {"title": "Composition, overall"},
     "robust": {
-        "title": "Under attack",
-        "measures": "the same rows, some of each set, when the picture is changed by at most a little, by projected "
-        "gradient descent against the model (stages/evaluate/robustness.py; radius and steps in the settings below)",
+        "title": "Adversarial robustness",
+        "measures": "some rows of each set when projected gradient descent against the model changes the image by at most a "
+        "little, and the same rows clean (stages/evaluate/robustness.py; radius and steps in the settings below)",
     },
 }
 """Titles of what the registry does not list."""
@@ -141,9 +141,9 @@ def benchmarks(aggregates: Mapping[str, JsonObject]) -> list[JsonObject]:
 
 
 def _trade(heads: list[JsonObject], scores: JsonObject, compared: JsonObject | None) -> JsonObject | None:
-    """Composition against retention: the two models, mixtures between them, rivals, and what papers printed.
+    """Composition against retention: the two models, mixtures between them, baselines, and what papers print.
 
-    Rivals are joined only when their starting model has our starting model's scores in both questions: then they were
+    Rows of an ablation are joined only when their starting model has our starting model's scores in both questions: then they were
     asked the same. Papers print no retention under our rule, so of them only the level of composition is known.
     """
     up, across = heads
@@ -173,7 +173,7 @@ def same_start(heads: list[JsonObject], compared: JsonObject) -> bool:
 
 
 def _data(inputs: Inputs) -> JsonObject:
-    """Counts of pairs, refusals, dataset rows and leaks."""
+    """Counts of pairs, rejected pairs, dataset rows and leaks."""
     pairs, dataset = inputs["pairs"], inputs["dataset"]
     facts: JsonObject = {}
     with _sql(pairs=pairs.table("pairs"), pairs_rejected=pairs.path / "pairs_rejected") as ask:
@@ -247,7 +247,7 @@ def _notes(inputs: Inputs, heads: list[JsonObject], compared: JsonObject | None)
     notes = [str(note) for note in inputs["scores"].meta["notes"]]
     for name, one in inputs["scores"].meta["aggregates"].items():
         if one["subset"] and one["n"] < one["of"]:
-            notes.append(f"{name}: {one['n']} of {one['of']} rows scored, the pictures of the others are missing")
+            notes.append(f"{name}: {one['n']} of {one['of']} rows scored, the images of the others are missing")
     activation = {name: model.get("activation") for name, model in inputs["scores"].meta["models"].items()}
     if len(set(activation.values())) > 1:
         notes.append(f"the models compute different activations: {activation}")
@@ -257,7 +257,7 @@ def _notes(inputs: Inputs, heads: list[JsonObject], compared: JsonObject | None)
 
 
 def _gallery(inputs: Inputs, examples: int) -> list[JsonObject]:
-    """Held-out pictures with all their negatives and both models' margins: as many wins as losses, the clearest first.
+    """Held-out images with all their negatives and both models' margins: as many wins as losses, the clearest first.
 
     A margin is similarity to the caption minus similarity to the negative; above 0 is right.
     """
@@ -294,14 +294,14 @@ def _gallery(inputs: Inputs, examples: int) -> list[JsonObject]:
         (c for c in cards.values() if c["lost"] > c["won"]), key=lambda c: (c["won"] - c["lost"], moved[c["pair_id"]])
     )
     half = min(len(losses), examples // 2)
-    chosen = _different_pictures(wins, examples - half) + _different_pictures(losses, half)
-    return chosen or _different_pictures(list(cards.values()), examples)
+    chosen = _different_images(wins, examples - half) + _different_images(losses, half)
+    return chosen or _different_images(list(cards.values()), examples)
 
 
-def _different_pictures(cards: list[JsonObject], most: int) -> list[JsonObject]:
-    """The first cards, no picture and no caption twice."""
-    pictures = {card["image_key"]: card for card in reversed(cards)}.values()
-    captions = {card["caption"]: card for card in pictures}.values()
+def _different_images(cards: list[JsonObject], most: int) -> list[JsonObject]:
+    """The first cards, no image and no caption twice."""
+    images = {card["image_key"]: card for card in reversed(cards)}.values()
+    captions = {card["caption"]: card for card in images}.values()
     return list(captions)[::-1][:most]
 
 

@@ -77,7 +77,7 @@ def _overview(report: Report, model: Artifact) -> Drawn | None:
     ]
     return charts.overview(
         cells
-    ), "One line per set: blind judge, before, after, and the change; the numbers are in the tables"
+    ), "One line per set: the best blind baseline, before, after, and the change; the numbers are in the tables"
 
 
 def _forgetting(report: Report, model: Artifact) -> Drawn | None:
@@ -128,13 +128,13 @@ def _training(report: Report, model: Artifact) -> Drawn | None:
 FIGURES: dict[str, tuple[str, Callable[[Report, Artifact], Drawn | None]]] = {
     "composition": ("Composition, by subset", _composition),
     "heldout": ("Held-out negatives, by type", _heldout),
-    "retention": ("What the model knew, by set", _retention),
-    "robust": ("Under attack, and the same rows untouched", _robust),
-    "overview": ("Every set at a glance", _overview),
+    "retention": ("Retention, by set", _retention),
+    "robust": ("Adversarial robustness: attacked and clean", _robust),
+    "overview": ("All sets at a glance", _overview),
     "forgetting": ("Forgetting, by set", _forgetting),
     "trade": ("Composition against retention", _trade),
-    "types": ("What each negative type gives, by subset", _types),
-    "acceptance": ("Negatives that passed the checks, by type", _acceptance),
+    "types": ("Effect of each negative type, by subset", _types),
+    "acceptance": ("Accepted negatives, by type", _acceptance),
     "training": ("Training curves", _training),
 }
 """Name -> title, and what draws it from the report's facts and the model; None = no numbers for it."""
