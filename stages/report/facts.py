@@ -30,8 +30,8 @@ OURS: dict[str, dict[str, str]] = {
     "composition": {"title": "Composition, overall"},
     "robust": {
         "title": "Adversarial robustness",
-        "measures": "some rows of each set when projected gradient descent against the model changes the image by at most a "
-        "little, and the same rows clean (stages/evaluate/robustness.py; radius and steps in the settings below)",
+        "measures": "some rows of each set when projected gradient descent against the model changes the image by at "
+        "most a little, and the same rows clean (radius and steps in the settings below)",
     },
 }
 """Titles of what the registry does not list."""
@@ -143,8 +143,9 @@ def benchmarks(aggregates: Mapping[str, JsonObject]) -> list[JsonObject]:
 def _trade(heads: list[JsonObject], scores: JsonObject, compared: JsonObject | None) -> JsonObject | None:
     """Composition against retention: the two models, mixtures between them, baselines, and what papers print.
 
-    Rows of an ablation are joined only when their starting model has our starting model's scores in both questions: then they were
-    asked the same. Papers print no retention under our rule, so of them only the level of composition is known.
+    Rows of an ablation are joined only when their starting model has our starting model's scores in both questions:
+    then they were asked the same. Papers print no retention under our rule, so of them only the level of composition
+    is known.
     """
     up, across = heads
     if up["name"] is None or across["name"] is None:

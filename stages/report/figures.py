@@ -75,9 +75,8 @@ def _overview(report: Report, model: Artifact) -> Drawn | None:
         (_short(row), _best_blind(row), row["before"]["value"], row["after"]["value"], row["difference"])
         for row in rows
     ]
-    return charts.overview(
-        cells
-    ), "One line per set: the best blind baseline, before, after, and the change; the numbers are in the tables"
+    alt = "One line per set: the best blind baseline, before, after, and the change; the numbers are in the tables"
+    return charts.overview(cells), alt
 
 
 def _forgetting(report: Report, model: Artifact) -> Drawn | None:
