@@ -188,7 +188,7 @@ def facts(store: Store, plan: Plan, found: Sequence[Cell]) -> dict[str, Any]:
 
 def write(store: Store, name: str, plan: Plan, found: Sequence[Cell]) -> Path:
     """Write comparison.md, comparison.json and figures of what is done so far; returns their folder."""
-    from stages.report import comparison
+    from stages.report import comparison  # draws, with matplotlib
 
     folder = store.run(name) / "comparison"
     comparison.write(folder, comparison.compare(facts(store, plan, found)), f"degla run {name}")

@@ -26,7 +26,7 @@ def thumbnail(path: Path, side: int) -> str:
     """
     from PIL import Image
 
-    from pipeline.clip import read_picture
+    from pipeline.clip import read_picture  # brings torch, which a page without images does without
 
     image = read_picture(path)
     small = max(image.size) <= side

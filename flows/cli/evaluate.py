@@ -93,7 +93,16 @@ def measure(
     if rows is not None:
         tables.write(rows, found.scores, SCORES)
     if target is not None:
-        scorecard.write(target, found, asked.labels, config)
+        scorecard.write(
+            target,
+            asked.labels,
+            aggregates=found.aggregates,
+            descriptions=found.descriptions,
+            protocols=found.protocols,
+            official=official,
+            settings=config.identity(),
+            resamples=resamples,
+        )
     out.print(_table(found.aggregates, asked.labels))
     if target is not None:
         out.print(f"page: {target / 'eval.html'}")

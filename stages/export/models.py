@@ -18,7 +18,6 @@ from pipeline import clip, tables
 from pipeline.artifact import Artifact
 from pipeline.clip import Clip
 from pipeline.errors import UserError, need_package
-from pipeline.schema import STEPS
 from stages.pages import markdown, percent
 
 ModelFormat = Literal["open_clip", "transformers", "onnx"]
@@ -280,7 +279,8 @@ def card(model: Artifact, scores: Artifact | None, alpha: float = 1.0) -> str:
     what = "Trained weights"
     if alpha != 1:
         what = f"Interpolated: {1 - alpha:g} of the start, {alpha:g} trained (WiSE-FT)"
-    terms = [name.removesuffix("_loss") for name in STEPS.names if name.endswith("_loss")]
+    columns = tables.read(model.table("steps")).column_names
+    terms = [name.removesuffix("_loss") for name in columns if name.endswith("_loss")]
     weights = {name: objective[name] for name in terms if objective[name]}
     lines = [
         f"# CLIP fine-tuned for composition from {markdown(start['model'])}",

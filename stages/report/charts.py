@@ -249,8 +249,8 @@ def heat(values: Sequence[Sequence[float | None]], rows: Sequence[str], columns:
 
 
 def overview(rows: Sequence[tuple[str, float | None, float | None, float | None, Estimate]]) -> str:
-    """One line per set, each number on its colour: the best blind baseline, before, after (dark is low), and the change
-    in points (purple up, orange down; bold when its interval excludes 0).
+    """One line per set, each number on its colour: the best text-only baseline, before, after (dark is low), and the
+    change in points (purple up, orange down; bold when its interval excludes 0).
 
     rows: label, blind, before, after, difference.
     """

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ValidationError
 from pipeline import tables
 from pipeline.artifact import Artifact
 from pipeline.config import validation_error
-from pipeline.schema import NEGATIVE_TYPES, STEPS, TABLES
+from pipeline.schema import NEGATIVE_TYPES, TABLES
 from pipeline.stage import Inputs
 from stages.benchmarks.loaders import registry
 from stages.pages import percent, signed
@@ -22,10 +22,6 @@ from stages.report.published import composition_levels, published
 
 ORDER = ("pairs", "negatives", "dataset", "model", "scores")
 CARDS = ("dataset", "negatives")
-LOSSES = tuple(name for name in STEPS.names if name.endswith("loss"))
-WATCHED = (*LOSSES, "logit_scale", "lr")
-"""Columns of `steps` that get a curve."""
-
 OURS: dict[str, dict[str, str]] = {
     "composition": {"title": "Composition, overall"},
     "robust": {
@@ -230,7 +226,7 @@ def _training(inputs: Inputs) -> JsonObject:
                       sum(data_wait) data_wait, max(lr) peak_lr from steps"""
         )[0]
         terms = []
-        for name in (name for name in LOSSES if name in there):
+        for name in (name for name in there if name.endswith("loss")):
             (row,) = ask(
                 f"""with numbered as (select {name}, ntile(10) over (order by step) as begin,
                                              ntile(10) over (order by step desc) as ending

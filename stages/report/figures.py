@@ -11,7 +11,6 @@ from pipeline.artifact import Artifact
 from pipeline.schema import NEGATIVE_TYPES
 from stages.pages import data_uri, percent
 from stages.report import charts
-from stages.report.facts import WATCHED
 from stages.report.families import Family, family
 
 Report = Mapping[str, Any]
@@ -75,7 +74,7 @@ def _overview(report: Report, model: Artifact) -> Drawn | None:
         (_short(row), _best_blind(row), row["before"]["value"], row["after"]["value"], row["difference"])
         for row in rows
     ]
-    alt = "One line per set: the best blind baseline, before, after, and the change; the numbers are in the tables"
+    alt = "One line per set: the best text-only baseline, before, after, and the change; the numbers are in the tables"
     return charts.overview(cells), alt
 
 
@@ -118,8 +117,7 @@ def _training(report: Report, model: Artifact) -> Drawn | None:
     if not terms:
         return None
     steps = tables.read(model.path / "steps").sort_by("step")
-    drawn = {row["term"] for row in terms} | {"logit_scale", "lr"}
-    curves = [(name, steps[name].to_pylist()) for name in WATCHED if name in drawn]
+    curves = [(name, steps[name].to_pylist()) for name in (*(row["term"] for row in terms), "logit_scale", "lr")]
     alt = "; ".join(f"{row['term']} {row['first']:.3g} to {row['last']:.3g}" for row in terms)
     return charts.training(steps["step"].to_pylist(), curves), alt
 

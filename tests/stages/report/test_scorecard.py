@@ -2,7 +2,6 @@
 
 import json
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -12,13 +11,18 @@ from tests.stages.report.reading import parsed
 from tests.stages.small_road import SmallRoad
 
 
-def written(road: SmallRoad, folder: Path, labels: dict[str, str], official: bool | None) -> tuple[Any, str, str]:
+def written(road: SmallRoad, folder: Path, labels: dict[str, str], official: bool) -> tuple[Any, str, str]:
     meta = road.artifacts["scores"].meta
-    found: Any = SimpleNamespace(
-        aggregates=meta["aggregates"], descriptions=meta["models"], protocols=meta["protocols"]
+    scorecard.write(
+        folder,
+        labels,
+        aggregates=meta["aggregates"],
+        descriptions=meta["models"],
+        protocols=meta["protocols"],
+        official=official,
+        settings={"seed": 0},
+        resamples=200,
     )
-    config: Any = SimpleNamespace(official=official, resamples=200, identity=lambda: {"seed": 0})
-    scorecard.write(folder, found, labels, config)
     facts = json.loads((folder / "eval.json").read_text())
     return facts, " ".join(parsed(folder / "eval.html").text), (folder / "eval.md").read_text()
 
@@ -42,5 +46,5 @@ def test_files_that_were_not_checked_are_said_and_not_joined_with_papers(road: S
     unchecked, text, markdown = written(road, tmp_path, labels, official=False)
     warning = "were not held against known counts and digests"
     assert warning in text and warning in markdown and unchecked["published"]["rows"] == []
-    checked, text, markdown = written(road, tmp_path, labels, official=None)
+    checked, text, markdown = written(road, tmp_path, labels, official=True)
     assert warning not in text and warning not in markdown and checked["published"]["rows"]
