@@ -1,7 +1,6 @@
 """What the command line prints of foreign text and of scores."""
 
 from collections.abc import Callable
-from io import StringIO
 from typing import Any
 
 import pytest
@@ -11,14 +10,13 @@ from flows.cli.terminal import change_with_interval, out, with_interval
 
 
 @pytest.mark.parametrize("text", ["\x1b[31mred", "[/foo]", "[link=http://x]y[/link]", ":smile:", "\x9b31m", "a\u202eb"])
-def test_foreign_text_is_printed_as_text(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    shown = StringIO()
-    monkeypatch.setattr(out, "file", shown)
-    out.print(text)
-    table = Table(text)
-    table.add_row(text)
-    out.print(table)
-    printed = shown.getvalue().replace("\n", "")
+def test_foreign_text_is_printed_as_text(text: str) -> None:
+    with out.capture() as shown:
+        out.print(text)
+        table = Table(text)
+        table.add_row(text)
+        out.print(table)
+    printed = shown.get().replace("\n", "")
     assert printed.isprintable() and printed.count(ascii(text)[1:-1] if not text.isprintable() else text) == 3
 
 
