@@ -10,7 +10,7 @@ from rich.table import Table
 
 from flows import progress
 from flows.cli.evaluate import ROOT
-from flows.cli.terminal import out
+from flows.terminal import out
 
 app = typer.Typer(help="The benchmarks: what there is, whether it is whole, and getting it.", no_args_is_help=True)
 

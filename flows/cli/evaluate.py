@@ -10,9 +10,10 @@ import typer
 from rich.table import Table
 
 from flows import progress
-from flows.cli.terminal import out, with_interval
+from flows.terminal import change_with_interval, out, with_interval
 from pipeline.artifact import digest
 from pipeline.errors import UserError
+from stages.pages import percent
 
 if TYPE_CHECKING:
     from pipeline.clip import Clip
@@ -92,7 +93,16 @@ def measure(
     if rows is not None:
         tables.write(rows, found.scores, SCORES)
     if target is not None:
-        scorecard.write(target, found, asked.labels, config)
+        scorecard.write(
+            target,
+            asked.labels,
+            aggregates=found.aggregates,
+            descriptions=found.descriptions,
+            protocols=found.protocols,
+            official=official,
+            settings=config.identity(),
+            resamples=resamples,
+        )
     out.print(_table(found.aggregates, asked.labels))
     if target is not None:
         out.print(f"page: {target / 'eval.html'}")
@@ -152,8 +162,8 @@ def _table(aggregates: dict[str, dict[str, Any]], labels: dict[str, str]) -> Tab
         if compared:
             change = one["difference"]
             p = change.get("p_holm", change["p"])
-            cells += [with_interval(change), "" if p is None else f"{p:.3f}" + (" H" if "p_holm" in change else "")]
-            cells += ["" if change["detectable"] is None else f"{100 * change['detectable']:.1f}"]
+            found = "" if p is None else f"{p:.3f}" + (" H" if "p_holm" in change else "")
+            cells += [change_with_interval(change), found, percent(change["detectable"])]
         n = f"{one['n']:,}" if one["n"] == one["of"] else f"{one['n']:,} of {one['of']:,}"
         table.add_row(name, *cells, n)
     return table

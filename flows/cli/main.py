@@ -17,7 +17,7 @@ from flows import serve as local
 from flows.cli import data as data_cli
 from flows.cli import evaluate as evaluation
 from flows.cli import inspect as inspection
-from flows.cli.terminal import out, with_interval
+from flows.terminal import change_with_interval, out, with_interval
 from pipeline import run as pipeline_run
 from pipeline.config import Config, to_yaml
 from pipeline.errors import TransientError, UserError, printable
@@ -332,7 +332,8 @@ def _headline(aggregates: dict[str, Any]) -> Table:
         one = aggregates[name]
         table.add_row(
             Text(printable(name), "bold" if one["headline"] else ""),
-            *(with_interval(one.get(side)) for side in ("before", "after", "difference")),
+            *(with_interval(one.get(side)) for side in ("before", "after")),
+            change_with_interval(one.get("difference")),
             f"{one['n']:,}" if one["n"] == one["of"] else f"{one['n']:,} of {one['of']:,}",
         )
     return table

@@ -149,7 +149,7 @@ def _suspects(sql: duckdb.DuckDBPyConnection) -> pa.Table:
     found = []
     for kind in NEGATIVE_TYPES if len(foil_G) else ():
         texts = (
-            sql.table("dataset")
+            sql.table_folder("dataset")
             .filter(f"{kind} is not null")
             .project(f"pair_id, {kind} as text, plain({kind}) as words")
         )

@@ -39,7 +39,7 @@ def test_text_from_data_stays_text(card: Path) -> None:
 
 def test_pictures_stand_in_the_page_and_a_missing_one_is_no_fault(card: Path) -> None:
     html = (card / "card.html").read_text(encoding="utf-8")
-    assert html.count("data:image/jpeg;base64,") == 1 and html.count("no picture") == 2
+    assert html.count("data:image/jpeg;base64,") == 1 and html.count("no image") == 2
     assert not re.search(r'(src|href)="(?!#|data:)', html), "one file, no network"
 
 
