@@ -12,7 +12,7 @@ from pipeline.assets import DATA
 from pipeline.config import Config, from_yaml
 from pipeline.errors import UserError
 from stages.assemble.stage import Config as Assemble
-from stages.evaluate.stage import Config as Evaluate
+from stages.evaluate import Config as Evaluate
 from stages.generate.stage import Config as Generate
 from stages.ingest.stage import Config as Ingest
 from stages.report.stage import Config as Report

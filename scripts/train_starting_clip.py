@@ -17,7 +17,8 @@ from flows import progress, recipe, road
 from pipeline import clip
 from pipeline.artifact import Store
 from pipeline.clip import CARD, CONFIG, WEIGHTS
-from stages.evaluate import stage as evaluate
+from stages.evaluate import Config as Evaluate
+from stages.evaluate.measure import measure
 from stages.world import datasets as scene_sets
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -57,7 +58,7 @@ def write(student: Path, out: Path) -> None:
     with TemporaryDirectory() as folder:
         scene_sets.write_benchmarks(Path(folder), 150, 42)
         loads = {"model": partial(clip.load, str(out))}
-        scores = evaluate.measure(loads, evaluate.Config(root=Path(folder), official=False)).aggregates
+        scores = measure(loads, Evaluate(root=Path(folder), official=False)).aggregates
     rows = []
     for name, one in scores.items():
         if one["headline"] or one["subset"]:

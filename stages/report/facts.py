@@ -15,7 +15,7 @@ from pipeline.assets import DATA
 from pipeline.errors import UserError
 from pipeline.schema import NEGATIVE_TYPES, STEPS, TABLES
 from pipeline.stage import Inputs
-from stages.benchmarks.loaders import registry
+from stages.benchmarks.registry import registry
 from stages.pages import signed
 from stages.report.checklist import checklist
 

@@ -15,7 +15,7 @@ from pipeline.config import Config as BaseConfig
 from pipeline.errors import UserError
 from pipeline.schema import NEGATIVE_TYPES
 from pipeline.stage import Inputs, Progress, Stage
-from stages.benchmarks.loaders import REGISTRY
+from stages.benchmarks.registry import REGISTRY
 from stages.pages import TEMPLATES, data_uri, percent, render, thumbnail
 from stages.report.facts import PUBLISHED, WATCHED, Facts, gather
 
