@@ -1,4 +1,4 @@
-"""What evaluate can be told."""
+"""Settings of evaluate."""
 
 from pathlib import Path
 from typing import Annotated
