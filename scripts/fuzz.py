@@ -65,7 +65,7 @@ def benchmark(name: str, file: str, good: bytes) -> Target:
 
     def read(folder: Path) -> None:
         for subset in benchmarks.read(name, folder):
-            for picture in subset.shown:
+            for picture in subset.images:
                 assert picture.path.resolve().is_relative_to((folder / name).resolve()), picture
 
     return Target(f"{name}/{file}", good, read)

@@ -53,7 +53,7 @@ def benchmark_rows(root: Path, names: list[str]) -> pa.Table:
                 )
             for subset in benchmarks.LOADERS[name](root / name):
                 for row in subset.rows:
-                    path = row.picture.path if row.picture else None
+                    path = row.image.path if row.image else None
                     numbered = path and subset.rule != "classify"  # those sets number their pictures for themselves
                     yield {
                         "benchmark": name,

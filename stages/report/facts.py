@@ -13,11 +13,12 @@ from pipeline.artifact import Artifact
 from pipeline.config import validation_error
 from pipeline.schema import NEGATIVE_TYPES, TABLES
 from pipeline.stage import Inputs
-from stages.benchmarks.loaders import registry
+from stages.benchmarks.loaders import Question
+from stages.benchmarks.registry import registry
 from stages.pages import percent, signed
 from stages.report.checklist import checklist
 from stages.report.config import Config
-from stages.report.families import ANSWERS, Question, answer
+from stages.report.families import ANSWERS, answer
 from stages.report.published import composition_levels, published
 
 ORDER = ("pairs", "negatives", "dataset", "model", "scores")

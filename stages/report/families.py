@@ -1,13 +1,8 @@
-"""Which question a benchmark asks, and which mean answers a question as a whole: the one place that decides it."""
+"""Which mean answers a question as a whole."""
 
 from collections.abc import Container
-from typing import Literal
 
-Question = Literal["composition", "retention"]
-"""Did compositional understanding go up; was what the model knew kept."""
-
-Family = Literal["composition", "heldout", "retention", "robust"]
-"""Benchmarks of composition, held-out negatives, benchmarks of retention, rows under attack."""
+from stages.benchmarks.loaders import Family, Question, about
 
 ANSWERS: dict[Question, tuple[str, ...]] = {
     "composition": ("composition", "heldout.mean"),
@@ -15,16 +10,10 @@ ANSWERS: dict[Question, tuple[str, ...]] = {
 }
 """The means that answer a question as a whole; the first that was scored counts."""
 
-_FAMILIES: dict[str, Family] = {
-    "heldout": "heldout",
-    "robust": "robust",
-    **dict.fromkeys(("zeroshot", "retrieval", "coco_retrieval", "flickr30k_retrieval"), "retention"),
-}
-
 
 def family(benchmark: str) -> Family:
     """The family of a benchmark; one that is not listed asks for composition."""
-    return _FAMILIES.get(benchmark, "composition")
+    return about(benchmark).family
 
 
 def answer(question: Question, scored: Container[str]) -> str | None:

@@ -9,9 +9,10 @@ from typing import Any, NamedTuple
 from pipeline import tables
 from pipeline.artifact import Artifact
 from pipeline.schema import NEGATIVE_TYPES
+from stages.benchmarks.loaders import Family
 from stages.pages import data_uri, percent
 from stages.report import charts
-from stages.report.families import Family, family
+from stages.report.families import family
 
 Report = Mapping[str, Any]
 """What facts.gather returns."""

@@ -10,7 +10,7 @@ from typing import Any
 from pipeline.artifact import path_digest
 from pipeline.errors import UserError
 from pipeline.stage import Inputs, Progress, Stage
-from stages.benchmarks.loaders import REGISTRY
+from stages.benchmarks.registry import REGISTRY
 from stages.pages import TEMPLATES
 from stages.report.config import Config
 from stages.report.published import PUBLISHED

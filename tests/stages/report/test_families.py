@@ -2,7 +2,7 @@
 
 import pytest
 
-from stages.benchmarks.loaders import registry
+from stages.benchmarks.registry import registry
 from stages.report.families import ANSWERS, answer, family
 
 

@@ -5,8 +5,9 @@ from collections import defaultdict
 
 import pytest
 
-from stages.benchmarks.loaders import registry
-from stages.evaluate.aggregates import PHENOMENA, definitions
+from stages.benchmarks.registry import registry
+from stages.benchmarks.valse import PHENOMENA
+from stages.evaluate.aggregates import definitions
 from stages.report import Config
 from stages.report.facts import gather
 from stages.report.published import HEADS, PUBLISHED, composition_levels, published
