@@ -14,7 +14,7 @@ from pipeline.errors import UserError
 from pipeline.schema import NEGATIVE_TYPES
 from stages.assemble import decontaminate
 from stages.images import examine
-from stages.ingest.sources import coco_key
+from stages.ingest.records import coco_key
 from tests.stages.assemble.test_stage import NEGATIVE_ROWS, PAIRS_ROWS, inputs, negative, pair, run
 
 FOIL = "A tall man in a green hat walks past two parked cars."
