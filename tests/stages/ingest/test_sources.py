@@ -1,12 +1,15 @@
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 
 from pipeline.errors import UserError
-from stages.ingest import sources
+from pipeline.stage import silent
+from stages.ingest import STAGE, Config, sources
 from stages.ingest.records import Format, Record
 
 TEXT = st.text(st.characters(exclude_categories=("Cs", "Cc")), min_size=1, max_size=40).map(str.strip).filter(bool)
@@ -142,6 +145,25 @@ def test_missing_files_and_folders_are_named(tmp_path: Path) -> None:
         sources.find("csv", tmp_path, Format())
     with pytest.raises(UserError, match=r"\*.tar is not there; .* ingest.format.captions"):
         sources.find("webdataset", tmp_path, Format(captions="*.tar"))
+
+
+def test_a_format_added_to_the_table_is_ingested(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def spaced(path: Path, layout: Format) -> Iterator[Record]:
+        for number, line in enumerate(path.read_text(layout.encoding).splitlines(), start=1):
+            image, _, caption = line.partition(" ")
+            yield Record(f"{path.name}:{number}", image, f"spaced:{image}", caption)
+
+    with pytest.raises(ValueError, match="one of scenes, csv, coco"):
+        Config(source="spaced")
+    monkeypatch.setitem(sources.SOURCES, "spaced", sources.SourceFormat(spaced))
+    (tmp_path / "images").mkdir()
+    Image.new("RGB", (8, 8)).save(tmp_path / "images" / "a.png")
+    (tmp_path / "c.txt").write_text("a.png A red cup.\nb.png Nobody.\n")
+    config = Config(source="spaced", root=tmp_path, format=Format(captions="c.txt"))
+    assert set(STAGE.outside(config)) == {"captions c.txt", "images"}
+    meta = STAGE.run(config, {}, tmp_path / "out", silent)
+    assert (meta["source"], meta["accepted"], meta["rejected"]) == ("spaced", 1, 1)
+    assert "spaced" in Config.model_json_schema()["properties"]["source"]["enum"]
 
 
 @pytest.mark.parametrize(
