@@ -90,6 +90,11 @@ def digest(value: Any) -> str:
     return hashlib.sha256(canonical.encode()).hexdigest()[:16]
 
 
+def unit_interval(text: str) -> float:
+    """A number in [0, 1) that is always the same for the same text: the first 48 bits of its sha256."""
+    return int(hashlib.sha256(text.encode()).hexdigest()[:12], 16) / 16**12
+
+
 def file_sha256(path: Path | str) -> str:
     """sha256 of a file's bytes, hex."""
     with open(path, "rb") as handle:  # noqa: PTH123 - of thousands of files, where a Path costs as much as a stat

@@ -19,7 +19,7 @@ from pipeline.clip import CARD, CONFIG, WEIGHTS
 from stages.evaluate import Config as Evaluate
 from stages.evaluate.measure import measure
 from stages.road import Run
-from stages.world import datasets as scene_sets
+from stages.world.datasets import write_benchmarks
 
 ROOT = Path(__file__).resolve().parent.parent
 RUN = "starting_clip"
@@ -54,7 +54,7 @@ def write(student: Path, out: Path) -> None:
     halves = {name: tensor.half() if tensor.is_floating_point() else tensor for name, tensor in weights.items()}
     save_file(halves, out / WEIGHTS)
     with TemporaryDirectory() as folder:
-        scene_sets.write_benchmarks(Path(folder), 150, 42)
+        write_benchmarks(Path(folder), 150, 42)
         loads = {"model": partial(clip.load, str(out))}
         scores = measure(loads, Evaluate(root=Path(folder), official=False)).aggregates
     rows = []

@@ -190,10 +190,12 @@ def export(
         raise UserError(
             "export", f"run {name!r} has no dataset", "an assembled run", f"degla run {name} --until assemble"
         )
-    if kind not in get_args(exports.Format):
-        known = (*get_args(model_exports.ModelFormat), *get_args(exports.Format))
+    if kind not in get_args(exports.DatasetFormat):
+        known = (*get_args(model_exports.ModelFormat), *get_args(exports.DatasetFormat))
         raise UserError("export", f"no format {kind!r}", f"one of {', '.join(known)}", "name one")
-    rows = exports.export(dataset, pairs.path / pairs.meta["image_root"], cast(exports.Format, kind), target, split)
+    rows = exports.export(
+        dataset, pairs.path / pairs.meta["image_root"], cast(exports.DatasetFormat, kind), target, split
+    )
     out.print(f"{rows:,} rows of {split} in {target}")
 
 
