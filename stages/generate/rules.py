@@ -17,7 +17,8 @@ from pipeline.schema import PARAPHRASE
 from stages.generate.checks import NOT_APPLICABLE, judge
 from stages.generate.prompts import Message
 from stages.language_models.base import Ask, Reply, Ticker
-from stages.text.words import PLACES, QUANTIFIERS, TOKEN, Word, lemma, lexicon, parse
+from stages.text.inflection import lemma, plural
+from stages.text.words import PLACES, QUANTIFIERS, TOKEN, Word, lexicon, parse
 
 VERSION = 1
 PROPOSALS = 40
@@ -26,11 +27,6 @@ PROPOSALS = 40
 SAMPLE = 50_000
 """Captions the vocabulary is counted from."""
 
-_PLURALS = {
-    "child": "children", "person": "people", "foot": "feet", "goose": "geese", "mouse": "mice", "wolf": "wolves",
-    "knife": "knives", "shelf": "shelves", "sheep": "sheep", "fish": "fish", "deer": "deer", "potato": "potatoes",
-    "tomato": "tomatoes",
-}  # fmt: skip
 _NOT_REPLACED = QUANTIFIERS | {"top", "front", "back", "side", "way", "next", "left", "right", "middle", "own", "same"}
 
 
@@ -78,7 +74,7 @@ class Vocabulary:
         if tag != "NNS":
             return name
         known = next((word for word in self.counts["NNS"] if lemma(word) == name), None)
-        return known or _plural(name)
+        return known or plural(name)
 
 
 class Rules:
@@ -280,7 +276,7 @@ def _paraphrases(caption: _Caption, rng: random.Random, _: frozenset[str]) -> It
     end = len(caption.words) - (not caption.words[-1].is_word)
     moved = [caption.arranged([*range(i, end), *range(i), *range(end, len(caption.words))]) for i in places[-1:]]
     renamed = [
-        caption.replaced(i, _plural(name) if word.tag == "NNS" else name)
+        caption.replaced(i, plural(name) if word.tag == "NNS" else name)
         for i, word in enumerate(caption.words)
         if word.is_noun
         for name in sorted(lexicon().synonyms.get(word.lemma, ()))
@@ -297,13 +293,3 @@ def _words_of(captions: Iterable[str], own: str) -> frozenset[str]:
 
 def _is_thing(word: Word) -> bool:
     return word.lemma in lexicon().kind_of or word.lemma in lexicon().members
-
-
-def _plural(name: str) -> str:
-    if name.endswith(("s", "x", "ch", "sh")):
-        return name + "es"
-    if name.endswith("y") and name[-2:-1] not in "aeiou":
-        return name[:-1] + "ies"
-    if name.endswith("man"):
-        return name[:-3] + "men"
-    return _PLURALS.get(name, name + "s")
