@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
 
-from stages.text.inflection import stem
+from stages.text.inflection import verb_stem
 from stages.text.words import ARTICLES, FUNCTION, PLACES, QUANTIFIERS, Word, lexicon, parse, word_set
 
 _JOINING = word_set("and or , &")
@@ -244,4 +244,4 @@ def _content(words: list[Word]) -> dict[str, Word]:
 
 
 def _stem(word: Word) -> str:
-    return _GENDER.get(word.lower) or stem(word.lower)
+    return _GENDER.get(word.lower) or verb_stem(word.lower)

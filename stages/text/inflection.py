@@ -59,7 +59,7 @@ def plural(noun: str) -> str:
     return _PLURALS.get(noun, noun + "s")
 
 
-def stem(word: str) -> str:
+def verb_stem(word: str) -> str:
     """Base form of a lower-case word without a verb's ending: chases, chased, chasing -> chas; held -> hold."""
     if known := _PARTICIPLES.get(word):
         return known.removesuffix("e") if len(known) > 3 else known

@@ -1,6 +1,6 @@
 import pytest
 
-from stages.text.inflection import lemma, plural, stem
+from stages.text.inflection import lemma, plural, verb_stem
 from stages.text.words import lexicon
 
 
@@ -56,4 +56,4 @@ def test_a_plural_of_the_lexicon_s_things_has_the_thing_as_its_base_form() -> No
     ],
 )
 def test_the_forms_of_a_verb_have_one_stem(words: tuple[str, ...], base: str) -> None:
-    assert {stem(word) for word in words} == {base}
+    assert {verb_stem(word) for word in words} == {base}
