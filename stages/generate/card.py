@@ -16,7 +16,7 @@ def write(out: Path, pairs: Path, facts: dict[str, Any], config: dict[str, Any])
     Args:
         out: folder of the negatives table.
         pairs: folder of the pairs table.
-        facts: model, captions, types (see `generate.counts`), blind, paid, and blind_refined where there is one.
+        facts: model, captions, types (see `negatives.counts`), blind, paid, and blind_refined where there is one.
         config: the stage's settings.
     """
     from stages.pages import CARDS, render
