@@ -5,6 +5,7 @@ from typing import Any
 
 from pipeline import tables
 from stages.generate.refine import sample
+from stages.pages import CARDS, render
 
 SAMPLES = 50
 """Accepted negatives shown per type."""
@@ -19,8 +20,6 @@ def write(out: Path, pairs: Path, facts: dict[str, Any], config: dict[str, Any])
         facts: model, captions, types (see `negatives.counts`), blind, paid, and blind_refined where there is one.
         config: the stage's settings.
     """
-    from stages.pages import CARDS, render
-
     seconds = sum(row["seconds"] for row in facts["paid"].values())
     shown = {
         "facts": facts,
