@@ -96,7 +96,7 @@ def examine(negatives: Path, pairs: Path, limit: int) -> dict[str, Examined]:
 
 
 def sample(negatives: Path, pairs: Path, limit: int) -> dict[str, list[tuple[str, str, str, float | None]]]:
-    """Type -> (picture, caption, negative, likelihood) of up to `limit` accepted candidates, a random sample.
+    """Type -> (image, caption, negative, likelihood) of up to `limit` accepted candidates, a random sample.
 
     They are those of the smallest pair ids, which are hashes, in that order. Memory: the sample.
     """
