@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from pipeline.schema import NEGATIVE_TYPES
-from stages.generate.checks import Verdict, judge
+from stages.generate.checks import Verdict, validate
 from stages.text.words import parse
 
 SUGARCREPE = {
@@ -140,7 +140,7 @@ def turned_words(caption: str) -> str | None:
 
 def report(name: str, cases: list[Case], show: int, *, true: bool) -> tuple[int, float]:
     start = time.perf_counter()
-    verdicts = [judge(kind, caption, text, siblings) for kind, caption, text, siblings in cases]
+    verdicts = [validate(kind, caption, text, siblings) for kind, caption, text, siblings in cases]
     seconds = time.perf_counter() - start
     passed = sum(verdict.status == "accepted" for verdict in verdicts)
     reasons = Counter(verdict.reason for verdict in verdicts if verdict.reason)
@@ -166,7 +166,7 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.data is None:
         parser.error("no data; expected --data FOLDER or $DEGLA_TEST_DATA")
-    judge("swap_nouns", "a dog and a cat", "a cat and a dog")
+    validate("swap_nouns", "a dog and a cat", "a cat and a dog")
     done, seconds = 0, 0.0
     for group, true in ((sugarcrepe, True), (negclip, True), (impostors, False)):
         for name, cases in group(arguments.data):

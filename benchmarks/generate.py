@@ -3,11 +3,11 @@
     python benchmarks/generate.py engine [--requests 4096] [--model <folder or hub name>]
     python benchmarks/generate.py memory [--captions 20000 200000]
 
-engine: one type, the 50-example English prompt, distinct captions; the stage (plan, asks, engine process, kept replies)
-against vLLM's own `generate` on the same token ids, sampling and caps, shard by shard in turn, each in an engine of its
-own whose start and first shard do not count. Without --model a random Llama of toy size is used that ends its replies
-after about a dozen tokens: its steps are as short as steps get, which is the stage's hardest case. memory: peak memory
-of a whole run with the replay backend, five types, per number of captions.
+engine: one type, the 50-example English prompt, distinct captions; the stage (plan, requests, engine process, cache of
+responses) against vLLM's own `generate` on the same token ids, sampling and caps, shard by shard in turn, each in an
+engine of its own whose start and first shard do not count. Without --model a random Llama of toy size is used that ends
+its responses after about a dozen tokens: its steps are as short as steps get, which is the stage's hardest case.
+memory: peak memory of a whole run with the replay backend, five types, per number of captions.
 """
 
 import argparse
@@ -29,11 +29,9 @@ from pipeline.artifact import now
 from pipeline.schema import NEGATIVE_TYPES, PAIRS
 from pipeline.stage import silent
 from pipeline.store import Store
-from stages.generate import backends as generator
-from stages.generate import prompts
-from stages.generate import stage as generate
-from stages.generate.candidates import Work
-from stages.generate.replies import caption_key
+from stages.generate import STAGE, Config, prompts
+from stages.generate.candidates import Work, request_seed
+from stages.generate.responses import caption_key
 
 THINGS = ("dog", "cat", "boy", "girl", "horse", "bird", "chair", "car", "house", "tree", "ball", "boat", "cup", "hat")
 COLOURS = ("red", "blue", "green", "white", "black", "brown", "yellow", "pink")
@@ -117,15 +115,15 @@ def bare_engine(orders: Any, model: str) -> None:
     class Mute:
         def send(self, message: object) -> None: ...
 
-    config = generate.Config(model=model, types=["swap_nouns"])
+    config = Config(model=model, types=["swap_nouns"])
     prompt = prompts.load("english", ["swap_nouns"], 50)["swap_nouns"]
     sampling = {"temperature": config.temperature, "top_p": config.top_p}
     loaded = _Loaded(Mute(), model=model, revision=None, sampling=sampling, seed=config.seed, settings={})  # type: ignore[arg-type]
     orders.send("ready")
     while (texts := orders.recv()) is not None:
-        ids = loaded._prompts(prompt.prefix(50), texts)
+        ids = loaded._prompts(prompt.prefix, texts)
         work = [
-            SamplingParams(max_tokens=16 + len(text) // 2, seed=generator.ask_seed(config.seed, "swap_nouns", 0, text),
+            SamplingParams(max_tokens=16 + len(text) // 2, seed=request_seed(config.seed, "swap_nouns", 0, text),
                            **loaded._sampling)
             for text in texts
         ]  # fmt: skip
@@ -141,7 +139,7 @@ def engine(requests: int, model: str | None) -> None:
     with tempfile.TemporaryDirectory() as folder:
         home = Path(folder)
         if model is None:
-            told = prompts.load("english", ["swap_nouns"])["swap_nouns"].prefix(50)
+            told = prompts.load("english", ["swap_nouns"], 50)["swap_nouns"].prefix
             toy_llama(home / "model", [message["content"] for message in told] + texts[:500])
             model = str(home / "model")
         mine, its = multiprocessing.Pipe()
@@ -151,7 +149,7 @@ def engine(requests: int, model: str | None) -> None:
         store = Store(home / "runs")
         inputs = {"pairs": publish(store, texts)}
         out = store.folder("negatives", "f.partial")
-        config = generate.Config(model=model, types=["swap_nouns"], repair_attempts=0, shard_size=requests // 8)
+        config = Config(model=model, types=["swap_nouns"], repair_attempts=0, shard_size=requests // 8)
         start = time.monotonic()
         bare = tokens = prompt_tokens = 0
         with Work(config, inputs, out, home / "scratch") as work:
@@ -194,10 +192,10 @@ def engine(requests: int, model: str | None) -> None:
 def whole_run(answer: Any, folder: Path, inputs: Any) -> None:
     """Run the stage in a process of its own; its peak memory (MiB) and seconds."""
     start = time.monotonic()
-    config = generate.Config(backend="replay", model=str(folder / "replies.parquet"), repair_attempts=0)
+    config = Config(backend="replay", model=str(folder / "replies.parquet"), repair_attempts=0)
     out = folder / "store" / "negatives" / "f.partial"
     out.mkdir(parents=True)
-    meta = generate.run(config, inputs, out, silent)
+    meta = STAGE.run(config, inputs, out, silent)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     accepted = sum(entry["pairs"]["accepted"] for entry in meta["types"].values())
     answer.send((peak, time.monotonic() - start, accepted))

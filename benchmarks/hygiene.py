@@ -94,7 +94,7 @@ def ingested(root: Path) -> float:
 def shards(home: Path, arguments: argparse.Namespace) -> dict[str, object]:
     """Memory of `generate` while shards are judged."""
     settings = [f"ingest.world.pictures={arguments.count * 2}", "generate.shard_size=4"]
-    return memory(home, "generate", settings, "shards judged")
+    return memory(home, "generate", settings, "shards checked")
 
 
 def steps(home: Path, arguments: argparse.Namespace) -> dict[str, object]:

@@ -36,7 +36,8 @@ with atheris.instrument_imports(include=["flows.plan", "pipeline", "stages", "ya
     from stages.generate import checks, prompts, surface
     from stages.ingest import sources
     from stages.ingest.records import Format
-    from stages.language_models import base as language_model
+    from stages.language_models.replay import Replay
+    from stages.language_models.server import read_completion
 
 CAPTION = "A red cup stands on a small blue table."
 
@@ -73,19 +74,19 @@ def benchmark(name: str, file: str, good: bytes) -> Target:
 
 
 def read_reply(folder: Path) -> None:
-    """A reply is text of any kind: it is judged, never an error."""
+    """A response is text of any kind: it is checked, never an error."""
     text = (folder / "reply").read_bytes().decode(errors="replace")
     for kind in checks.BY_TYPE:
-        checks.judge(kind, CAPTION, surface.match_surface(CAPTION, text))
-        checks.judge(kind, text, CAPTION)
+        checks.validate(kind, CAPTION, surface.match_surface(CAPTION, text))
+        checks.validate(kind, text, CAPTION)
 
 
 def read_server(folder: Path) -> None:
-    """What a server sends is any JSON: a reply that can be kept, or a ValueError that fails the one ask."""
+    """What a server sends is any JSON: a response that can be kept, or a ValueError that fails the one request."""
     with suppress(ValueError, RecursionError):
-        reply = language_model._read_completion(json.loads((folder / "answer").read_bytes()))
-        f"{reply.text}{reply.finish_reason}".encode()
-        pa.array([reply.prompt_tokens, reply.reply_tokens], pa.int32())
+        response = read_completion(json.loads((folder / "answer").read_bytes()))
+        f"{response.text}{response.finish_reason}".encode()
+        pa.array([response.prompt_tokens, response.reply_tokens], pa.int32())
 
 
 def read_archive(folder: Path) -> None:
@@ -192,7 +193,7 @@ TARGETS = {
     "replay": Target(
         "replies.jsonl",
         b'{"type": "swap_nouns", "caption": "a", "reply": "b", "prompt_tokens": 1}\n',
-        lambda folder: language_model.Replay(folder / "replies.jsonl").close(),
+        lambda folder: Replay(folder / "replies.jsonl").close(),
     ),
     "picture": Target("picture.png", picture(), read_picture),
     "archive": Target("archive", zipped(), read_archive),

@@ -20,8 +20,9 @@ import torch
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from stages.generate.prompts import NOT_APPLICABLE, Prompt, load
-from stages.language_models.base import Ask
+from stages.generate.checks import NOT_APPLICABLE
+from stages.generate.prompts import Prompt, load
+from stages.language_models.base import Request
 from stages.language_models.vllm import Engine
 from stages.world.language import CATEGORY, REWRITES, content_words, describe, holds, parse, rewrites, write
 from stages.world.scenes import WIDE, Scene, make_scene
@@ -139,10 +140,10 @@ class Chats:
         }
         # The prompt the generate stage sends is rendered by the chat template; training must see the very same tokens.
         for kind, prompt in prompts.items():
-            rendered = ids(tokenizer.apply_chat_template(prompt.prefix(8), tokenize=False))
+            rendered = ids(tokenizer.apply_chat_template(prompt.prefix, tokenize=False))
             turns = [
                 ids(f"<|user|>{e.caption}{END}<|assistant|>{e.negative or NOT_APPLICABLE}{END}")
-                for e in prompt.examples[:8]
+                for e in prompt.examples
             ]
             assert rendered == sum(turns, self.head[kind]), "the template and the training chats differ"
 
@@ -225,7 +226,7 @@ def judge(kind: str, caption: str, reply: str, scene: Scene) -> str:
     return "still true" if holds(facts, scene) else "usable"
 
 
-def accept(model: Path, prompts: dict[str, Prompt], count: int, shots: int, seed: int) -> dict[str, Counter[str]]:
+def accept(model: Path, prompts: dict[str, Prompt], count: int, seed: int) -> dict[str, Counter[str]]:
     """Verdicts per type on captions of unseen scenes, through vLLM as the generate stage asks it (temperature 0.7)."""
     engine = Engine(
         str(model), revision=None, temperature=0.7, top_p=1.0, seed=seed, settings={}, log=model.parent / "engine.log"
@@ -242,9 +243,9 @@ def accept(model: Path, prompts: dict[str, Prompt], count: int, shots: int, seed
                     asked.append((write(facts), scene))
                 if len(asked) == count:
                     break
-            asks = [Ask(caption, 0, i, 48) for i, (caption, _) in enumerate(asked)]
-            replies = engine.reply(kind, prompt.prefix(shots), asks, lambda _: None)
-            texts = [(reply.text or "").strip() for reply in replies]
+            requests = [Request(caption, 0, i, 48) for i, (caption, _) in enumerate(asked)]
+            responses = engine.respond(kind, prompt.prefix, requests, lambda _: None)
+            texts = [(response.text or "").strip() for response in responses]
             verdicts[kind] = Counter(
                 judge(kind, caption, text, scene) for (caption, scene), text in zip(asked, texts, strict=True)
             )
@@ -307,7 +308,8 @@ def main() -> None:
         save(
             train(chats, len(tokenizer), options.steps, options.batch, options.lr, options.seed), tokenizer, options.out
         )
-    card(options.out, accept(options.out, prompts, options.accept, options.shots, options.seed + 1), options.shots)
+    shown = load(options.prompts, REWRITES, options.shots)
+    card(options.out, accept(options.out, shown, options.accept, options.seed + 1), options.shots)
 
 
 if __name__ == "__main__":

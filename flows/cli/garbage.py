@@ -1,7 +1,7 @@
 """What of a home may be deleted: nothing that a run links to, reads, or would go on from; nothing in a writer's hands.
 
-Replies of a language model were paid for: they are offered only when asked for, and only when no run's recipe can use
-them.
+Cached responses of a language model cost something: they are offered only when asked for, and only when no run's recipe
+can use them.
 """
 
 import json
@@ -15,7 +15,9 @@ from pydantic import ValidationError
 from pipeline.artifact import MANIFEST, Artifact, Manifest, digest
 from pipeline.errors import UserError
 from pipeline.store import Store
-from stages.generate.backends import prompts_of, source
+from stages.generate.backends import is_paid
+from stages.generate.prompts import prompts_of
+from stages.generate.responses import sources
 from stages.road import STAGES, Run
 
 
@@ -32,7 +34,7 @@ def find(store: Store, *, replies: bool = False) -> list[Garbage]:
 
     Args:
         store: whose home it is.
-        replies: also paid-for replies that no run's recipe can use.
+        replies: also paid responses that no run's recipe can use.
     """
     wanted = _wanted(store)
     with store.lock(exclusive=True):
@@ -118,16 +120,16 @@ def _replies(store: Store, paid_too: bool) -> Iterator[tuple[Path, str]]:
         try:
             opened = Run.open(run, store=store)
             config, inputs = opened.recipe.generate, opened.inputs("generate")
-            usable |= {digest(source(config, prompt, inputs)) for prompt in prompts_of(config).values()}
+            usable |= {digest(source) for source in sources(config, prompts_of(config), inputs).values()}
         except UserError:
             return  # what that run could use is not known
     for folder in sorted(store.home.resolve().glob("replies/*/*")):
         about = folder / "about.json"
         if folder.name in usable or not about.exists():
             continue
-        is_paid = json.loads(about.read_text(encoding="utf-8"))["backend"] != "rules"
-        if paid_too or not is_paid:
-            yield folder, f"{'paid-for replies' if is_paid else 'replies by rules'} that no run's recipe can use"
+        backend = json.loads(about.read_text(encoding="utf-8"))["backend"]
+        if paid_too or not is_paid(backend):
+            yield folder, f"cached responses by {backend} that no run's recipe can use"
 
 
 def _size(path: Path) -> int:

@@ -222,9 +222,9 @@ def prompt(
     recipe: Annotated[str, typer.Option(help="recipe whose prompts are used")] = "paper",
 ) -> None:
     """Print the exact prompt a caption would get; loads no model."""
-    from stages.generate import stage as generate
+    from stages.generate.prompts import render_prompt
 
-    print(generate.render_prompt(road.load(recipe).generate, type, caption))
+    print(render_prompt(road.load(recipe).generate, type, caption))
 
 
 @app.command()

@@ -20,8 +20,8 @@ import yaml
 from pipeline import tables
 from pipeline.artifact import digest, file_sha256
 from pipeline.stage import Progress, silent
+from stages.text.word_order import PERTURBATIONS, perturb
 
-PERTURBATIONS = ("nouns_and_adjectives", "all_but_those", "within_trigrams", "trigrams")
 MOST_WORDS = 30
 EVERY = 1000
 
@@ -110,24 +110,3 @@ def freeze(
     tables.write_text(target.with_suffix(".yaml"), yaml.safe_dump(record, sort_keys=False))
     progress("captions", len(captions), len(captions))
     return record
-
-
-def perturb(words: list[str], content: Sequence[bool], kind: str, rng: random.Random) -> list[str]:
-    """The words in another order, or by chance in the same one.
-
-    words: of the caption. content: which are nouns or adjectives. kind: one of `PERTURBATIONS`.
-    """
-    if kind == "within_trigrams":
-        return [word for group in _trigrams(words) for word in rng.sample(group, len(group))]
-    if kind == "trigrams":
-        groups = _trigrams(words)
-        rng.shuffle(groups)
-        return [word for group in groups for word in group]
-    moved = [is_content == (kind == "nouns_and_adjectives") for is_content in content]
-    picked = [word for word, moves in zip(words, moved, strict=True) if moves]
-    rng.shuffle(picked)
-    return [picked.pop() if moves else word for word, moves in zip(words, moved, strict=True)]
-
-
-def _trigrams(words: list[str]) -> list[list[str]]:
-    return [words[start : start + 3] for start in range(0, len(words), 3)]

@@ -1,5 +1,6 @@
-"""generate: captions to hard negatives."""
+"""generate: captions to hard negatives, one per type, each of them checked."""
 
-from stages.generate.stage import STAGE, Config
+from stages.generate.config import Config
+from stages.generate.stage import STAGE
 
 __all__ = ["STAGE", "Config"]

@@ -5,6 +5,7 @@ from typing import Any
 
 from pipeline import tables
 from stages.generate.refine import sample
+from stages.pages import CARDS, render
 
 SAMPLES = 50
 """Accepted negatives shown per type."""
@@ -16,11 +17,9 @@ def write(out: Path, pairs: Path, facts: dict[str, Any], config: dict[str, Any])
     Args:
         out: folder of the negatives table.
         pairs: folder of the pairs table.
-        facts: model, captions, types (see `generate.counts`), blind, paid, and blind_refined where there is one.
+        facts: model, captions, types (see `negatives.counts`), blind, paid, and blind_refined where there is one.
         config: the stage's settings.
     """
-    from stages.pages import CARDS, render
-
     seconds = sum(row["seconds"] for row in facts["paid"].values())
     shown = {
         "facts": facts,

@@ -1,11 +1,12 @@
-"""Is a reply a usable hard negative? Named rules, each with a reason slug, and the surface made equal to the caption's.
+"""Is a response a usable hard negative? Named rules, each a reason slug; the surface is made equal to the caption's.
 
-    judge("swap_nouns", "a dog chases a cat", "A cat chases a dog.", ...) -> accepted, "a cat chases a dog"
+    validate("swap_nouns", "a dog chases a cat", "A cat chases a dog.", ...) -> accepted, "a cat chases a dog"
 
-A rule is a function `rule(case) -> bool` that is True when it refuses the candidate; its name is the reason slug.
-`EVERY` holds for all types, `BY_TYPE` adds what a type promises; a paraphrase promises the opposite of the others.
+A rule is a function `rule(case) -> bool` that is True when it rejects the candidate; its name is the reason slug.
+`EVERY` holds for all types, `BY_TYPE` adds what a type promises; a paraphrase promises the opposite of the others. A
+type that `BY_TYPE` does not name gets `NEGATIVE`, what every negative promises.
 Rules look at words only: a candidate that passes is well-formed, of its type, and (a negative) not known to be true;
-nothing here sees the picture.
+nothing here sees the image.
 """
 
 import re
@@ -17,6 +18,7 @@ from functools import cached_property
 from itertools import pairwise
 from typing import NamedTuple
 
+from pipeline.schema import NEGATIVE_TYPES, PARAPHRASE
 from stages.generate.paraphrase import Rewrite, is_reordering
 from stages.generate.surface import match_surface
 from stages.text.words import ARTICLES, PLACES, QUANTIFIERS, Word, is_known, lexicon, parse, word_set
@@ -49,11 +51,11 @@ _AGREEMENT = word_set(
 
 @dataclass(frozen=True)
 class Verdict:
-    """What became of one reply.
+    """What became of one response.
 
     Attributes:
         status: accepted, rejected or not_applicable.
-        reason: slug of the rule that refused it, else None.
+        reason: slug of the rule that rejected it, else None.
         text: the candidate with its surface made equal to the caption's; None when there is none.
     """
 
@@ -133,17 +135,17 @@ class Case:
 Rule = Callable[[Case], bool]
 
 
-def judge(
+def validate(
     kind: str, caption: str, reply: str | None, siblings: Collection[str] = (), *, finish_reason: str | None = "stop"
 ) -> Verdict:
-    """Decide about one reply for one caption.
+    """Decide about one response to one caption.
 
     Args:
         kind: the negative type.
         caption: the true caption.
-        reply: what the generator answered, None when it failed.
-        siblings: all captions of the same picture.
-        finish_reason: why the generator stopped; "length" means the reply was cut.
+        reply: what came back, None when the request failed.
+        siblings: all captions of the same image.
+        finish_reason: why the generator stopped; "length" means the text was cut.
     """
     if finish_reason == "error":
         return Verdict("rejected", "error", None)
@@ -159,7 +161,7 @@ def judge(
             return Verdict("rejected", rule.__name__, reply)
     text = match_surface(caption, reply)
     case = Case(caption, text)
-    for rule in (*EVERY, *BY_TYPE[kind]):
+    for rule in (*EVERY, *BY_TYPE.get(kind, NEGATIVE)):
         if rule(case):
             return Verdict("rejected", rule.__name__, text)
     if _gist(text) in {_gist(sibling) for sibling in siblings}:
@@ -167,26 +169,12 @@ def judge(
     return Verdict("accepted", None, text)
 
 
-def likely_types(caption: str, text: str) -> list[str]:
-    """The negative types a ready-made negative may be of, the likeliest first: replacing when it brings new words."""
-    case = Case(caption, text)
-    if case.gained:
-        types = ["replace_nouns", "replace_adjectives"]
-        told = [all(word.is_adjective or word.tag == "CD" for word in case.gained)]
-    else:
-        types = ["reshuffle_order", "swap_nouns", "swap_adjectives"]
-        moved = _moved(case)
-        told = [all(w.is_noun for w in moved), all(w.is_adjective or w.tag == "CD" for w in moved)]
-    first = next((kind for kind, fits in zip(types[1:], told, strict=True) if fits), types[0])
-    return [first, *(kind for kind in types if kind != first)]
-
-
 def normal(text: str) -> str:
     """Lower case, words only, single spaces: equal texts differ in nothing a reader would notice."""
     return " ".join(word.lower for word in parse(text) if word.is_word)
 
 
-# -- rules on the reply as it came -------------------------------------------------------------------------------------
+# -- rules on the response as it came ----------------------------------------------------------------------------------
 
 
 def multi_line(case: Case) -> bool:
@@ -248,7 +236,7 @@ def repeated(case: Case) -> bool:
 def same_meaning(case: Case) -> bool:
     """The parts of an "A and B", "A, B and C" or "A next to B" in another order, or a place moved to the front.
 
-    These stay true of the picture; see `stages/generate/paraphrase.py`.
+    These stay true of the image; see `stages/generate/paraphrase.py`.
     """
     return is_reordering(case.caption, case.text)
 
@@ -354,14 +342,58 @@ def other_roles(case: Case) -> bool:
 
 RAW: tuple[Rule, ...] = (multi_line, markup, chatter, script)
 EVERY: tuple[Rule, ...] = (identical, length, punctuation, language, repeated)
+NEGATIVE: tuple[Rule, ...] = (same_meaning,)
 BY_TYPE: dict[str, tuple[Rule, ...]] = {
-    "reshuffle_order": (same_meaning, other_words, nothing_moved),
-    "swap_nouns": (same_meaning, other_words, nothing_moved, no_noun_moved),
-    "swap_adjectives": (same_meaning, other_words, nothing_moved, no_adjective_moved),
-    "replace_nouns": (same_meaning, nothing_replaced, much_replaced, no_noun_replaced, still_true),
-    "replace_adjectives": (same_meaning, nothing_replaced, much_replaced, no_adjective_replaced, still_true),
-    "paraphrase": (less_said, more_said, other_counts, other_relations, other_roles),
+    "reshuffle_order": (*NEGATIVE, other_words, nothing_moved),
+    "swap_nouns": (*NEGATIVE, other_words, nothing_moved, no_noun_moved),
+    "swap_adjectives": (*NEGATIVE, other_words, nothing_moved, no_adjective_moved),
+    "replace_nouns": (*NEGATIVE, nothing_replaced, much_replaced, no_noun_replaced, still_true),
+    "replace_adjectives": (*NEGATIVE, nothing_replaced, much_replaced, no_adjective_replaced, still_true),
+    PARAPHRASE: (less_said, more_said, other_counts, other_relations, other_roles),
 }
+
+
+# -- the type of a ready-made negative ---------------------------------------------------------------------------------
+
+
+class Change(NamedTuple):
+    """What negatives of one type do to their caption, for telling the type of one that came without.
+
+    Attributes:
+        adds: they bring content words that the caption lacks; else they move its own.
+        words: what the words that came or moved have in common; None when they may be any.
+    """
+
+    adds: bool
+    words: Callable[[Word], bool] | None = None
+
+
+def _is_describing(word: Word) -> bool:
+    return word.is_adjective or word.tag == "CD"
+
+
+CHANGES: dict[str, Change] = {
+    "reshuffle_order": Change(adds=False),
+    "swap_nouns": Change(adds=False, words=lambda word: word.is_noun),
+    "swap_adjectives": Change(adds=False, words=_is_describing),
+    "replace_nouns": Change(adds=True),
+    "replace_adjectives": Change(adds=True, words=_is_describing),
+}
+
+
+def likely_types(caption: str, text: str) -> list[str]:
+    """The negative types a ready-made negative may be of, the likeliest first; those nothing is known of come last."""
+    case = Case(caption, text)
+    words = case.gained or _moved(case)
+    types = [kind for kind in NEGATIVE_TYPES if kind in CHANGES and CHANGES[kind].adds == bool(case.gained)]
+
+    def is_told(kind: str) -> bool:
+        condition = CHANGES[kind].words
+        return condition is not None and all(map(condition, words))
+
+    first = [kind for kind in types if is_told(kind)][:1]
+    others = [kind for kind in types if kind not in first]
+    return [*first, *others, *(kind for kind in NEGATIVE_TYPES if kind not in CHANGES)]
 
 
 # -- helpers -----------------------------------------------------------------------------------------------------------

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
 
+from stages.text.inflection import verb_stem
 from stages.text.words import ARTICLES, FUNCTION, PLACES, QUANTIFIERS, Word, lexicon, parse, word_set
 
 _JOINING = word_set("and or , &")
@@ -99,13 +100,6 @@ _LIGHT = word_set(
     having has it who which that"""
 )
 _GENDER = {"he": "he", "him": "he", "his": "he", "she": "she", "her": "she", "hers": "she"}
-_PARTICIPLES = {
-    "fed": "feed", "held": "hold", "thrown": "throw", "caught": "catch", "taken": "take", "ridden": "ride",
-    "driven": "drive", "eaten": "eat", "drawn": "draw", "led": "lead", "hung": "hang", "sat": "sit", "laid": "lie",
-    "lying": "lie", "written": "write", "bitten": "bite", "cut": "cut", "built": "build", "made": "make",
-    "swept": "sweep", "bought": "buy", "sold": "sell", "given": "give", "hidden": "hide", "broken": "break",
-    "blown": "blow", "flown": "fly", "shot": "shoot", "hit": "hit", "left": "leave", "lit": "light", "told": "tell",
-}  # fmt: skip
 _NEGATIONS = word_set("no not n't never without none nobody nothing")
 _RELATIONS = {
     word: group[0]
@@ -250,13 +244,4 @@ def _content(words: list[Word]) -> dict[str, Word]:
 
 
 def _stem(word: Word) -> str:
-    """Base form without a verb's ending: chases, chased, chasing -> chas; held -> hold."""
-    known = _GENDER.get(word.lower) or _PARTICIPLES.get(word.lower)
-    if known:
-        return known.removesuffix("e") if len(known) > 3 else known
-    for ending in ("ing", "ed", "e"):
-        if word.lemma.endswith(ending) and len(word.lemma) > len(ending) + 2:
-            stem = word.lemma.removesuffix(ending)
-            doubled = ending != "e" and stem[-1] == stem[-2] and stem[-1] not in "sl"
-            return stem[:-1] if doubled else stem[:-1] + "y" if stem[-1] == "i" else stem
-    return word.lemma
+    return _GENDER.get(word.lower) or verb_stem(word.lower)

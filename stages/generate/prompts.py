@@ -17,22 +17,26 @@ first part is the same for every caption of a type, so an engine computes it onc
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Annotated
 
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError
 
 from pipeline.artifact import digest
 from pipeline.assets import DATA
-from pipeline.config import from_yaml
+from pipeline.config import OneOf, first_fault, from_yaml
 from pipeline.errors import UserError
-from pipeline.schema import NegativeType
+from pipeline.schema import NEGATIVE_TYPES, PARAPHRASE
+from stages.generate.backends import BACKENDS
+from stages.generate.checks import NOT_APPLICABLE
+from stages.generate.config import Config
+from stages.language_models.base import Message
 
 PROMPTS = DATA / "prompts"
-NOT_APPLICABLE = "not applicable"
+NO_PROMPT = "none"
+"""In place of a digest, where the model is told nothing."""
 
-Kind = NegativeType | Literal["paraphrase"]
-Message = dict[str, str]
-"""One turn of a chat: {"role": "system" | "user" | "assistant", "content": text}."""
+KINDS = (*NEGATIVE_TYPES, PARAPHRASE)
+"""What a prompt can ask for."""
 
 
 class Example(BaseModel):
@@ -52,35 +56,60 @@ class Prompt(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", str_strip_whitespace=True)
 
-    type: Kind
+    type: Annotated[str, OneOf(KINDS)]
     rule: str = Field(min_length=1)
     examples: tuple[Example, ...]
 
-    def prefix(self, count: int) -> list[Message]:
-        """The part of the chat that all captions share: the rule and the first `count` examples."""
+    @property
+    def prefix(self) -> list[Message]:
+        """The part of the chat that all captions share: the rule and the examples."""
         messages = [{"role": "system", "content": self.rule}]
-        for example in self.examples[:count]:
+        for example in self.examples:
             messages.append({"role": "user", "content": example.caption})
             messages.append({"role": "assistant", "content": example.negative or NOT_APPLICABLE})
         return messages
 
-    def digest(self, count: int) -> str:
+    @property
+    def digest(self) -> str:
         """Identity of everything the model is told before the caption: 16 hex digits."""
-        return digest(self.prefix(count))
+        return digest(self.prefix)
 
 
-def load(name: str, types: Sequence[str], count: int = 0) -> dict[str, Prompt]:
+def prompts_of(config: Config) -> dict[str, Prompt | None]:
+    """The prompt of every wanted type; None where the backend is told nothing."""
+    if not BACKENDS[config.backend].needs_prompt:
+        return dict.fromkeys(config.kinds)
+    return dict(load(config.prompts, config.kinds, config.examples_per_prompt))
+
+
+def prompt_digest(prompt: Prompt | None) -> str:
+    """Identity of what the model is told; "none" where it is told nothing."""
+    return prompt.digest if prompt else NO_PROMPT
+
+
+def render_prompt(config: Config, kind: str, caption: str) -> str:
+    """The exact chat a caption gets, as text. Raises UserError for an unknown type, or a backend that reads none."""
+    if kind not in KINDS:
+        raise UserError("prompt", f"no type {kind!r}", f"one of {', '.join(KINDS)}", "name one of them")
+    if not BACKENDS[config.backend].needs_prompt:
+        told = " or ".join(name for name, backend in BACKENDS.items() if backend.needs_prompt)
+        raise UserError("prompt", f"backend {config.backend} reads no prompt", told, "generate.backend")
+    prompt = load(config.prompts, [kind], config.examples_per_prompt)[kind]
+    return show([*prompt.prefix, {"role": "user", "content": caption}])
+
+
+def load(name: str, types: Sequence[str], examples: int | None = None) -> dict[str, Prompt]:
     """Read the prompts of a set, by type.
 
     Args:
         name: a set below `data/prompts`, or a folder of your own.
         types: the negative types wanted.
-        count: examples per prompt wanted.
+        examples: how many of its examples each prompt has, the first of the file; None = all.
 
     Raises UserError naming file and field when a file is missing, is no valid YAML, breaks the schema, is filed under
-    another type's name, or holds fewer than `count` examples.
+    another type's name, or holds too few examples.
     """
-    return {kind: _read(folder(name) / f"{kind}.yaml", kind, count) for kind in types}
+    return {kind: _read(folder(name) / f"{kind}.yaml", kind, examples) for kind in types}
 
 
 def folder(name: str) -> Path:
@@ -97,22 +126,22 @@ def show(messages: Sequence[Message]) -> str:
     return "\n\n".join(f"[{message['role']}]\n{message['content']}" for message in messages) + "\n"
 
 
-def _read(path: Path, kind: str, count: int) -> Prompt:
-    def refuse(what: str, expected: str) -> UserError:
+def _read(path: Path, kind: str, examples: int | None) -> Prompt:
+    def unusable(what: str, expected: str) -> UserError:
         return UserError("generate", f"{path}: {what}", expected, "edit the file, or set generate.prompts")
 
     try:
         prompt = Prompt.model_validate(from_yaml(path.read_text(encoding="utf-8")))
     except FileNotFoundError:
-        raise refuse("no such file", f"a prompt for {kind}") from None
+        raise unusable("no such file", f"a prompt for {kind}") from None
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"]) or "the file"
-        raise refuse(f"field {where}: {first['msg']}", "type, rule, examples [{caption, negative}]") from None
+        field, message = first_fault(error)
+        where = f"field {field}" if field else "the file"
+        raise unusable(f"{where}: {message}", "type, rule, examples [{caption, negative}]") from None
     except ValueError as error:
-        raise refuse(f"no valid YAML ({error})", "a YAML mapping in UTF-8") from None
+        raise unusable(f"no valid YAML ({error})", "a YAML mapping in UTF-8") from None
     if prompt.type != kind:
-        raise refuse(f"field type: {prompt.type}", kind)
-    if len(prompt.examples) < count:
-        raise refuse(f"{len(prompt.examples)} examples", f"at least generate.examples_per_prompt = {count}")
-    return prompt
+        raise unusable(f"field type: {prompt.type}", kind)
+    if examples is not None and len(prompt.examples) < examples:
+        raise unusable(f"{len(prompt.examples)} examples", f"at least generate.examples_per_prompt = {examples}")
+    return prompt.model_copy(update={"examples": prompt.examples[:examples]})

@@ -1,8 +1,8 @@
-"""What a negative gives away without its picture: the blind test of generated negatives, and refining them by it.
+"""Artifacts of text: what sets a negative apart from its caption without the image, and refining the table by it.
 
 Two scorers say how much likelier it is that a text is the negative of its caption than the other way round, a gap in
 [-1, 1]: `ngrams`, a classifier trained on the negatives themselves (text/ngrams.py), and, where the table has it,
-`likelihood`, by how much the generator finds the caption likelier. A gap of 0 gives nothing away. Refining:
+`likelihood`, by how much the generator finds the caption likelier. A gap of 0 tells nothing. Refining:
 
     drop       reject each negative that a scorer is surer about than a margin
     rebalance  reject negatives at random until each gap is as common as its opposite
@@ -16,13 +16,14 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pipeline import tables
 from pipeline.schema import NEGATIVE_TYPES, PARAPHRASE
+from stages.generate.config import Refine
 from stages.text import ngrams
 from stages.text.ngrams import Judge
 
@@ -33,14 +34,13 @@ PER_CELL = 50
 """Negatives per cell on average: fewer, and chance alone unbalances a cell and its mirror image."""
 
 REASON = "blind"
-"""Why a negative that text alone gives away is rejected."""
+"""Why a negative that text alone tells from its caption is rejected."""
 
-Refine = Literal["off", "drop", "reweight", "rebalance"]
 Vector = NDArray[np.float64]
 
 
 class Row(NamedTuple):
-    """A caption, its negative, the picture they belong to, and the table's `likelihood`."""
+    """A caption, its negative, the image they belong to, and the table's `likelihood`."""
 
     image_key: str
     caption: str
@@ -53,8 +53,8 @@ class Blind(NamedTuple):
 
     Attributes:
         n: negatives tested, each against its caption.
-        accuracy: share of them told from their caption; undecided counts half, and 0.5 means no artefact.
-        low, high: its 95 % interval, clustered by picture.
+        accuracy: share of them told from their caption; undecided counts half, and 0.5 means no artifact.
+        low, high: its 95 % interval, clustered by image.
     """
 
     n: int
@@ -69,7 +69,7 @@ class Examined:
 
     Attributes:
         blind: scorer -> how well it did.
-        judge: the classifier, which scores pictures it has not read of.
+        judge: the classifier, which scores images it has not read of.
         sides: cells on either side of a zero gap.
         keep: share of negatives to keep per cell of the grid over the gaps.
     """
@@ -96,7 +96,7 @@ def examine(negatives: Path, pairs: Path, limit: int) -> dict[str, Examined]:
 
 
 def sample(negatives: Path, pairs: Path, limit: int) -> dict[str, list[tuple[str, str, str, float | None]]]:
-    """Type -> (picture, caption, negative, likelihood) of up to `limit` accepted candidates, a random sample.
+    """Type -> (image, caption, negative, likelihood) of up to `limit` accepted candidates, a random sample.
 
     They are those of the smallest pair ids, which are hashes, in that order. Memory: the sample.
     """
@@ -113,7 +113,7 @@ def sample(negatives: Path, pairs: Path, limit: int) -> dict[str, list[tuple[str
 
 
 def examine_type(rows: Sequence[Row]) -> Examined:
-    """The blind test of one type. Raises ValueError below `ngrams.FEWEST` pictures."""
+    """The blind test of one type. Raises ValueError below `ngrams.FEWEST` images."""
     pictures = [row.image_key for row in rows]
     judge = Judge.train(pictures, [row.caption for row in rows], [row.negative for row in rows])
     gaps = _gaps(rows, judge)
@@ -130,11 +130,11 @@ def refine(
     mode: Refine,
     margin: float,
 ) -> list[dict[str, Any]]:
-    """Reject or weigh down the accepted negatives that text alone gives away.
+    """Reject or weigh down the accepted negatives that text alone tells from their captions.
 
     Args:
         candidates: rows of the negatives table.
-        captions: pair id -> (picture, caption).
+        captions: pair id -> (image, caption).
         examined: type -> its blind test.
         mode: see above.
         margin: gap from which `drop` rejects.

@@ -1,36 +1,34 @@
 """The generator that needs no model: rewrites by part of speech, for real English and the built-in world alike.
 
-Each type proposes rewrites in an order drawn from the ask's seed; the first one that the checks accept is the reply,
-and "not applicable" when none is. Replacement words come from the corpus itself, drawn by their frequency, from the
-same kind where the lexicon knows it (a colour for a colour), never one that could still be true: no synonym, no wider
-or narrower word, no word of another caption of the same picture.
+Each type of `PROPOSALS` proposes rewrites in an order drawn from the request's seed; the first one that the checks
+accept is the response, and "not applicable" when none is, or when the type is not in the table. Replacement words come
+from the corpus itself, drawn by their frequency, from the same kind where the lexicon knows it (a colour for a colour),
+never one that could still be true: no synonym, no wider or narrower word, no word of another caption of the same image.
 """
 
 import random
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations, islice, pairwise
+from pathlib import Path
 from typing import Any
 
+from pipeline.artifact import path_digest
 from pipeline.schema import PARAPHRASE
-from stages.generate.checks import NOT_APPLICABLE, judge
-from stages.generate.prompts import Message
-from stages.language_models.base import Ask, Reply, Ticker
-from stages.text.words import PLACES, QUANTIFIERS, TOKEN, Word, lemma, lexicon, parse
+from pipeline.stage import Inputs
+from stages.generate.checks import NOT_APPLICABLE, validate
+from stages.language_models.base import Backend, Corpus, Message, Request, Response, Settings, Ticker
+from stages.text.inflection import lemma, plural
+from stages.text.words import LEXICON, PLACES, QUANTIFIERS, TOKEN, Word, lexicon, parse
 
 VERSION = 1
-PROPOSALS = 40
-"""Rewrites tried per ask."""
+MOST_PROPOSALS = 40
+"""Rewrites tried per request."""
 
 SAMPLE = 50_000
 """Captions the vocabulary is counted from."""
 
-_PLURALS = {
-    "child": "children", "person": "people", "foot": "feet", "goose": "geese", "mouse": "mice", "wolf": "wolves",
-    "knife": "knives", "shelf": "shelves", "sheep": "sheep", "fish": "fish", "deer": "deer", "potato": "potatoes",
-    "tomato": "tomatoes",
-}  # fmt: skip
 _NOT_REPLACED = QUANTIFIERS | {"top", "front", "back", "side", "way", "next", "left", "right", "middle", "own", "same"}
 
 
@@ -78,22 +76,43 @@ class Vocabulary:
         if tag != "NNS":
             return name
         known = next((word for word in self.counts["NNS"] if lemma(word) == name), None)
-        return known or _plural(name)
+        return known or plural(name)
+
+
+class RulesBackend(Backend):
+    """No model: `generate.model` is not looked at."""
+
+    needs_prompt = False
+    is_paid = False
+    repairs = False
+
+    def identity(self, settings: Settings) -> str:
+        """The rules' version."""
+        return f"rules {VERSION}"
+
+    def source(self, settings: Settings, prompt: str, inputs: Inputs) -> dict[str, Any]:
+        """The corpus, whose words are used, and the lexicon."""
+        facts = {"pairs": inputs["pairs"].digest, "lexicon": path_digest(LEXICON)}
+        return {**super().source(settings, prompt, inputs), **facts}
+
+    def open(self, settings: Settings, corpus: Corpus, log: Path) -> "Rules":
+        """Count the words of the corpus."""
+        return Rules(Vocabulary.of(corpus(SAMPLE)))
 
 
 class Rules:
-    """The rules generator as a language model. Deterministic: the same caption, seed and corpus give the same reply."""
+    """The rules as a language model. Deterministic: the same caption, seed and corpus give the same response."""
 
     def __init__(self, vocabulary: Vocabulary) -> None:
         self._vocabulary = vocabulary
 
-    def reply(self, kind: str, prefix: list[Message], asks: Sequence[Ask], tick: Ticker) -> list[Reply]:
-        """Replies in the order of the asks; the prompt is not looked at."""
-        replies = []
-        for ask in asks:
-            replies.append(Reply(self._rewrite(kind, ask), "stop"))
+    def respond(self, kind: str, prefix: list[Message], requests: Sequence[Request], tick: Ticker) -> list[Response]:
+        """Responses in the order of the requests; the prompt is not looked at."""
+        responses = []
+        for request in requests:
+            responses.append(Response(self._rewrite(kind, request), "stop"))
             tick(1)
-        return replies
+        return responses
 
     def facts(self) -> dict[str, Any]:
         """Sizes of the vocabulary, by part of speech."""
@@ -102,50 +121,16 @@ class Rules:
     def close(self) -> None:
         """Nothing to release."""
 
-    def _rewrite(self, kind: str, ask: Ask) -> str:
-        rng = random.Random(ask.seed)
-        caption = _Caption.of(ask.caption)
-        proposals = {
-            "reshuffle_order": _reshuffles,
-            "swap_nouns": _noun_swaps,
-            "swap_adjectives": _adjective_swaps,
-            "replace_nouns": self._noun_replacements,
-            "replace_adjectives": self._adjective_replacements,
-            PARAPHRASE: _paraphrases,
-        }[kind](caption, rng, _words_of(ask.avoid, ask.caption))
-        for text in islice(proposals, PROPOSALS):
-            verdict = judge(kind, ask.caption, text, ask.avoid)
+    def _rewrite(self, kind: str, request: Request) -> str:
+        if kind not in PROPOSALS:
+            return NOT_APPLICABLE
+        avoid = _words_of(request.avoid, request.caption)
+        task = _Task(_Caption.of(request.caption), random.Random(request.seed), avoid, self._vocabulary)
+        for text in islice(PROPOSALS[kind](task), MOST_PROPOSALS):
+            verdict = validate(kind, request.caption, text, request.avoid)
             if verdict.status == "accepted" and verdict.text:
                 return verdict.text
         return NOT_APPLICABLE
-
-    def _noun_replacements(self, caption: "_Caption", rng: random.Random, avoid: frozenset[str]) -> Iterator[str]:
-        places = [i for i in caption.nouns() if caption.words[i].lower not in _NOT_REPLACED]
-        rng.shuffle(places)
-        places.sort(key=lambda i: not lexicon().siblings(caption.words[i].lemma))
-        yield from self._replacements(caption, places, rng, avoid)
-
-    def _adjective_replacements(self, caption: "_Caption", rng: random.Random, avoid: frozenset[str]) -> Iterator[str]:
-        places = [i for i in caption.adjectives(numbers=True) if caption.words[i].lower not in _NOT_REPLACED]
-        rng.shuffle(places)
-        places.sort(key=lambda i: not lexicon().siblings(caption.words[i].lemma))
-        yield from self._replacements(caption, places, rng, avoid)
-
-    def _replacements(
-        self, caption: "_Caption", places: list[int], rng: random.Random, avoid: frozenset[str]
-    ) -> Iterator[str]:
-        known = lexicon()
-        for place in places:
-            word = caption.words[place]
-            tag = "JJ" if word.tag[:2] in ("JJ", "CD") else "NNS" if word.tag == "NNS" else "NN"
-            tried: set[str] = set()
-            for new in islice(self._vocabulary.draw(word, tag, rng), 48):
-                base = lemma(new)
-                if new in tried or (word.tag == "CD" and new == "one"):
-                    continue
-                tried.add(new)
-                if not any(known.same_or_wider(base, other) for other in avoid | {word.lemma}):
-                    yield caption.replaced(place, new)
 
 
 @dataclass(frozen=True)
@@ -228,11 +213,57 @@ class _Caption:
         return self.arranged([*everything[:a], *everything[c:d], *everything[b:c], *everything[a:b], *everything[d:]])
 
 
-def _noun_swaps(caption: _Caption, rng: random.Random, _: frozenset[str]) -> Iterator[str]:
+@dataclass(frozen=True)
+class _Task:
+    """A caption to rewrite.
+
+    Attributes:
+        caption: the caption.
+        rng: decides the order of the proposals.
+        avoid: base forms that no replacement may mean.
+        vocabulary: of the corpus.
+    """
+
+    caption: _Caption
+    rng: random.Random
+    avoid: frozenset[str]
+    vocabulary: Vocabulary
+
+
+def _noun_replacements(task: _Task) -> Iterator[str]:
+    """One noun in place of another."""
+    return _replacements(task, task.caption.nouns())
+
+
+def _adjective_replacements(task: _Task) -> Iterator[str]:
+    """One describing word in place of another."""
+    return _replacements(task, task.caption.adjectives(numbers=True))
+
+
+def _replacements(task: _Task, places: list[int]) -> Iterator[str]:
+    known, words = lexicon(), task.caption.words
+    places = [i for i in places if words[i].lower not in _NOT_REPLACED]
+    task.rng.shuffle(places)
+    places.sort(key=lambda i: not known.siblings(words[i].lemma))
+    for place in places:
+        word = words[place]
+        tag = "JJ" if word.tag[:2] in ("JJ", "CD") else "NNS" if word.tag == "NNS" else "NN"
+        tried: set[str] = set()
+        for new in islice(task.vocabulary.draw(word, tag, task.rng), 48):
+            base = lemma(new)
+            if new in tried or (word.tag == "CD" and new == "one"):
+                continue
+            tried.add(new)
+            if not any(known.same_or_wider(base, other) for other in task.avoid | {word.lemma}):
+                yield task.caption.replaced(place, new)
+
+
+def _noun_swaps(task: _Task) -> Iterator[str]:
     """Two head nouns, or two noun phrases, in each other's place; equal number first, as verbs then still agree."""
+    caption = task.caption
     nouns = [(i, i + 1) for i in caption.nouns()]
     spans = [(pair, 0) for pair in combinations(nouns, 2)] + [(pair, 1) for pair in combinations(caption.phrases(), 2)]
-    rng.shuffle(spans)
+    task.rng.shuffle(spans)
 
     def clumsiness(item: tuple[tuple[tuple[int, int], tuple[int, int]], int]) -> tuple[bool, bool]:
         (one, other), _ = item
@@ -243,24 +274,26 @@ def _noun_swaps(caption: _Caption, rng: random.Random, _: frozenset[str]) -> Ite
         yield caption.exchanged(one, other)
 
 
-def _adjective_swaps(caption: _Caption, rng: random.Random, _: frozenset[str]) -> Iterator[str]:
+def _adjective_swaps(task: _Task) -> Iterator[str]:
     """Two adjectives of different nouns in each other's place; then all adjectives of two nouns."""
+    caption = task.caption
     places = caption.adjectives()
     pairs = [(a, b) for a, b in combinations(places, 2) if caption.head(a) != caption.head(b)]
-    rng.shuffle(pairs)
+    task.rng.shuffle(pairs)
     for a, b in pairs:
         yield caption.exchanged((a, a + 1), (b, b + 1))
 
 
-def _reshuffles(caption: _Caption, rng: random.Random, _: frozenset[str]) -> Iterator[str]:
+def _reshuffles(task: _Task) -> Iterator[str]:
     """Noun phrases dealt anew among their places, or the phrases of the sentence in another order."""
+    caption = task.caption
     phrases = caption.phrases()
     starts = [i for i, w in enumerate(caption.words) if i and (w.lower in PLACES or w.tag.startswith("VB"))]
     cuts = [0, *starts, len(caption.words)]
     segments = [range(a, b) for a, b in pairwise(cuts) if b > a]
-    for _round in range(PROPOSALS):
+    for _round in range(MOST_PROPOSALS):
         if len(phrases) > 2:
-            dealt = rng.sample(phrases, len(phrases))
+            dealt = task.rng.sample(phrases, len(phrases))
             order: list[int] = []
             position = 0
             for (start, stop), (new_start, new_stop) in zip(phrases, dealt, strict=True):
@@ -270,40 +303,42 @@ def _reshuffles(caption: _Caption, rng: random.Random, _: frozenset[str]) -> Ite
         elif len(phrases) == 2:
             yield caption.exchanged(*phrases)
         if len(segments) > 2:
-            yield caption.arranged([i for segment in rng.sample(segments, len(segments)) for i in segment])
+            yield caption.arranged([i for segment in task.rng.sample(segments, len(segments)) for i in segment])
 
 
-def _paraphrases(caption: _Caption, rng: random.Random, _: frozenset[str]) -> Iterator[str]:
+def _paraphrases(task: _Task) -> Iterator[str]:
     """Phrases around "and" or "next to" in each other's place, the last place moved to the front, a synonym."""
+    caption = task.caption
     exchanged = [caption.exchanged(one, other) for one, other in pairwise(caption.phrases())]
     places = [i for i, word in enumerate(caption.words) if i and word.lower in PLACES]
     end = len(caption.words) - (not caption.words[-1].is_word)
     moved = [caption.arranged([*range(i, end), *range(i), *range(end, len(caption.words))]) for i in places[-1:]]
     renamed = [
-        caption.replaced(i, _plural(name) if word.tag == "NNS" else name)
+        caption.replaced(i, plural(name) if word.tag == "NNS" else name)
         for i, word in enumerate(caption.words)
         if word.is_noun
         for name in sorted(lexicon().synonyms.get(word.lemma, ()))
     ]
     proposals = [*exchanged, *moved, *renamed]
-    rng.shuffle(proposals)
+    task.rng.shuffle(proposals)
     yield from proposals
 
 
+PROPOSALS: dict[str, Callable[[_Task], Iterator[str]]] = {
+    "reshuffle_order": _reshuffles,
+    "swap_nouns": _noun_swaps,
+    "swap_adjectives": _adjective_swaps,
+    "replace_nouns": _noun_replacements,
+    "replace_adjectives": _adjective_replacements,
+    PARAPHRASE: _paraphrases,
+}
+"""How the rules write each type they can write."""
+
+
 def _words_of(captions: Iterable[str], own: str) -> frozenset[str]:
-    """Base forms of what the other captions of the picture name; the caption's own words may stay."""
+    """Base forms of what the other captions of the image name; the caption's own words may stay."""
     return frozenset(w.lemma for caption in captions if caption != own for w in parse(caption) if w.is_content)
 
 
 def _is_thing(word: Word) -> bool:
     return word.lemma in lexicon().kind_of or word.lemma in lexicon().members
-
-
-def _plural(name: str) -> str:
-    if name.endswith(("s", "x", "ch", "sh")):
-        return name + "es"
-    if name.endswith("y") and name[-2:-1] not in "aeiou":
-        return name[:-1] + "ies"
-    if name.endswith("man"):
-        return name[:-3] + "men"
-    return _PLURALS.get(name, name + "s")

@@ -1,7 +1,7 @@
 """The captions of a pairs table in shards fixed by content, read one at a time, so that memory does not grow with them.
 
 A caption belongs to the shard whose range of caption keys holds its own; the ranges cut the key space into equal
-parts. Each distinct caption stands once, with every pair that has it and the other captions of that pair's picture.
+parts. Each distinct caption stands once, with every pair that has it and the other captions of that pair's image.
 """
 
 from collections.abc import Iterator
@@ -10,7 +10,6 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import duckdb
 import pyarrow.parquet as pq
 
 from pipeline import tables
@@ -21,7 +20,7 @@ _KEY_BITS = 64
 
 
 class Pair(NamedTuple):
-    """A pair that has the caption: its id, its picture, all captions of that (the caption itself among them), and the
+    """A pair that has the caption: its id, its image, all captions of that (the caption itself among them), and the
     negatives its source brought, when they are asked for.
     """
 
@@ -87,6 +86,20 @@ def _pair(row: dict[str, Any]) -> Pair:
     return Pair(row["pair_id"], row["image_key"], row["siblings"], row["given"] or [])
 
 
+_PLAN = """
+with
+    images as (
+        select image_key, list(distinct caption order by caption) as siblings from pairs group by image_key
+    ),
+    brought as (
+        select pair_id, list(text order by text) as given from pairs_negatives group by pair_id
+    )
+select left(sha256(caption), 16) as caption_key, caption, pair_id, image_key, siblings, given
+from pairs join images using (image_key) left join brought using (pair_id)
+order by caption_key, pair_id
+"""
+
+
 def make(pairs: Artifact, plan: Path, size: int, *, given: bool = False, memory: str = "256MB") -> Shards:
     """Write the plan of a pairs table and cut it into shards of about `size` captions, never more than twice that.
 
@@ -97,40 +110,22 @@ def make(pairs: Artifact, plan: Path, size: int, *, given: bool = False, memory:
         given: also the negatives the source brought. Raises UserError when it brought none.
         memory: what DuckDB may use before it spills.
     """
-    plan.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = plan.with_name(f".{plan.name}.tmp")
-    with duckdb.connect() as sql:
-        sql.execute(f"set memory_limit = '{memory}'")
+    views = {"pairs": pairs.path}
+    if given:
+        views["pairs_negatives"] = pairs.path / "pairs_negatives"
+        if not tables.files(views["pairs_negatives"]):
+            raise UserError(
+                "generate", "the pairs brought no negatives", "NegCLIP, DeGLA.json, ...", "generate.backend"
+            )
+    with tables.replacing(plan) as unfinished, tables.connect(views) as sql:
+        sql.execute("set memory_limit = $memory", {"memory": memory})
         sql.execute("set temp_directory = $folder", {"folder": str(plan.parent / "spill")})
         sql.execute("set threads = 2")
-        pieces = str(pairs.path / "*.parquet").replace("'", "''")
-        brought = "(select null::varchar as pair_id, null::varchar[] as given where false)"
-        if given:
-            files = tables.files(pairs.path / "pairs_negatives")
-            if not files:
-                raise UserError(
-                    "generate", "the pairs brought no negatives", "NegCLIP, DeGLA.json, ...", "generate.backend"
-                )
-            parts = str(pairs.path / "pairs_negatives" / "*.parquet").replace("'", "''")
-            texts = "list(text order by text) as given"
-            brought = f"(select pair_id, {texts} from read_parquet('{parts}') group by pair_id)"  # noqa: S608
-        target = str(unfinished).replace("'", "''")
-        sql.execute(
-            f"""
-            copy (
-                with pictures as (
-                    select image_key, list(distinct caption order by caption) as siblings
-                    from read_parquet('{pieces}') group by image_key
-                )
-                select left(sha256(caption), 16) as caption_key, caption, pair_id, image_key, siblings, given
-                from read_parquet('{pieces}') join pictures using (image_key) left join {brought} using (pair_id)
-                order by caption_key, pair_id
-            ) to '{target}' (format parquet, compression zstd, row_group_size 8192)
-            """  # noqa: S608
-        )
-        counted = sql.execute(f"select count(distinct caption_key) from read_parquet('{target}')").fetchone()  # noqa: S608
-    tables.commit_file(unfinished, plan)
-    captions = int(counted[0]) if counted else 0
+        if not given:
+            sql.execute("create table pairs_negatives (pair_id varchar, text varchar)")
+        sql.sql(_PLAN).write_parquet(str(unfinished), compression="zstd", row_group_size=8192)
+        counted = sql.read_parquet(str(unfinished)).aggregate("count(distinct caption_key)").fetchall()
+    captions = int(counted[0][0])
     count = 1
     while captions > size * count:
         count *= 2

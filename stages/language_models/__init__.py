@@ -1,1 +1,1 @@
-"""Language models: one class per way to reach one."""
+"""Language models behind one protocol: requests in, responses out; one module per way to reach one."""

@@ -1,47 +1,93 @@
-"""Language models that rewrite captions, behind one protocol: asks in, replies out, in order.
+"""What every language model shares: requests and responses, the settings that name a model, and what a backend is.
 
-    vllm     offline engine in a process of its own (`stages/language_models/vllm.py`)
-    openai   any OpenAI-compatible server
-    replay   canned replies from a Parquet or JSONL file
+A `Backend` is one way to reach a model (vllm.py, server.py, replay.py; `rules` and `given` are of the generate stage).
+It has no state: it tells from the settings what makes a response, and opens the model. A `LanguageModel` takes requests
+and gives responses, in order. A fault of one request is an error in its own response; only what makes every request
+fail (no engine, no server) raises.
 
-The fourth, `rules`, needs no model and lives in generate/rules.py. A fault of one ask is an error in its own reply;
-only what makes every ask fail (no engine, no server) raises.
+A backend of one's own is a subclass of `Backend` in a module of its own, and a line in the table of the generate stage.
 """
 
-import os
-import random
-import time
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
-import duckdb
-import pyarrow as pa
+from pydantic import Field, field_validator
 
-from pipeline.errors import UserError
-from stages.generate.prompts import Message
+from pipeline.config import Config, placement
+from pipeline.stage import Inputs
 
 LINE = r"[^\x00-\x1f\x7f*_#<>{}\[\]|\\~^=`]+"
-"""What a reply may look like: one line without control characters and markup. Fixed, so it is compiled once."""
+"""What a response may look like: one line without control characters and markup. Fixed, so it is compiled once."""
 
-RETRIED = frozenset((408, 409, 425, 429, 500, 502, 503, 504))
+Message = dict[str, str]
+"""One turn of a chat: {"role": "system" | "user" | "assistant", "content": text}."""
 
 Ticker = Callable[[int], None]
-"""Called now and then with the number of replies that just came in."""
+"""Called now and then with the number of responses that just came in."""
+
+Corpus = Callable[[int], Iterable[str]]
+"""`corpus(limit)`: a random sample of at most `limit` of the distinct captions."""
+
+
+class Settings(Config):
+    """Which language model writes, how it samples, and where it runs; a stage's settings extend them."""
+
+    backend: str = Field("vllm", description="who writes: a name of the table of backends")
+    model: str = Field(
+        "data/language_model",
+        description="vllm: model folder or hub name; openai: the server's name of it; replay: the file; rules: unused",
+    )
+    revision: str | None = Field(None, description="revision of a hub model")
+    temperature: float = Field(0.7, ge=0, le=2, description="sampling temperature; 0 = greedy")
+    top_p: float = Field(0.9, gt=0, le=1, description="nucleus sampling")
+    seed: int = Field(42, ge=0, description="seed of all sampling")
+    structured: bool = Field(True, description="openai: send vLLM's structured_outputs; off for servers that reject it")
+    base_url: str = placement("http://127.0.0.1:8000/v1", description="openai: address of the server")
+    concurrency: int = placement(64, ge=1, description="openai: requests at once")
+    timeout: float = placement(120.0, gt=0, description="openai: seconds to wait for one response")
+    engine: dict[str, Any] = placement(
+        {}, description="vllm: further arguments of vllm.LLM (tensor_parallel_size, ...)"
+    )
+
+    @field_validator("base_url")
+    @classmethod
+    def _holds_no_secret(cls, base_url: str) -> str:
+        if "@" in base_url or "?" in base_url:
+            raise ValueError("an address alone: the key belongs into OPENAI_API_KEY, recipes and manifests are kept")
+        return base_url
+
+    @field_validator("engine")
+    @classmethod
+    def _is_data(cls, engine: dict[str, Any]) -> dict[str, Any]:
+        for name, value in _leaves(engine):
+            if name in ("trust_remote_code", "hf_token"):
+                raise ValueError(f"{name} is not taken from a recipe: it runs a stranger's code, or is a secret")
+            if isinstance(value, str) and re.fullmatch(r"[A-Za-z_]\w*([.:][A-Za-z_]\w*)+|.*\.py", value):
+                raise ValueError(f"{name} = {value} names code; a recipe is data")
+        return engine
+
+
+def _leaves(settings: dict[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Name and value of every setting, nested ones too; of a list each item."""
+    for name, value in settings.items():
+        for item in value if isinstance(value, list | tuple) else [value]:
+            yield from _leaves(item) if isinstance(item, dict) else [(name, item)]
 
 
 @dataclass(frozen=True, slots=True)
-class Ask:
+class Request:
     """One caption to rewrite.
 
     Attributes:
         caption: the caption.
         attempt: 0 = first try, 1 = repair.
         seed: of the sampling; fixed by caption, type and attempt.
-        max_tokens: the reply's cap.
-        avoid: other captions of the same pictures; only the rules generator looks at them.
+        max_tokens: the response's cap.
+        avoid: other captions of the same images; only the rules look at them.
     """
 
     caption: str
@@ -52,14 +98,14 @@ class Ask:
 
 
 @dataclass(frozen=True, slots=True)
-class Reply:
-    """What came back for one ask: a text, or an error.
+class Response:
+    """What came back for one request: a text, or an error.
 
     Attributes:
-        text: the reply as it came; None with an error.
+        text: as it came; None with an error.
         finish_reason: stop, length, or error.
         prompt_tokens: tokens of the prompt, None where nobody counts.
-        reply_tokens: tokens of the reply, likewise.
+        reply_tokens: tokens of the text, likewise.
         error: one line, None when there is a text.
     """
 
@@ -70,16 +116,16 @@ class Reply:
     error: str | None = None
 
     @classmethod
-    def failed(cls, error: str) -> "Reply":
-        """The reply of an ask that brought no text."""
+    def failed(cls, error: str) -> "Response":
+        """The response to a request that brought no text."""
         return cls(None, "error", None, None, " ".join(error.split())[:300])
 
 
 class LanguageModel(Protocol):
-    """Anything that answers asks."""
+    """Anything that responds to requests."""
 
-    def reply(self, kind: str, prefix: list[Message], asks: Sequence[Ask], tick: Ticker) -> list[Reply]:
-        """Replies in the order of the asks, all of one negative type and one prompt prefix."""
+    def respond(self, kind: str, prefix: list[Message], requests: Sequence[Request], tick: Ticker) -> list[Response]:
+        """Responses in the order of the requests, all of one negative type and one prompt prefix."""
 
     def facts(self) -> dict[str, Any]:
         """What ran: version, hardware, figures of the engine."""
@@ -88,202 +134,72 @@ class LanguageModel(Protocol):
         """Release everything: processes, memory, connections."""
 
 
-class Replay:
-    """Answers from a Parquet or JSONL file with columns type, caption, reply, and optionally attempt (0), finish_reason
-    ("stop"), prompt_tokens, reply_tokens. An ask the file does not hold fails, alone. Needs no prompts, and no memory
-    to speak of: the file is searched once per call.
+@runtime_checkable
+class Scorer(Protocol):
+    """A language model that also tells how likely a text is."""
+
+    def likelihood(self, texts: Sequence[str]) -> list[float]:
+        """Natural log of each text's probability."""
+
+
+class Backend(ABC):
+    """One way to have captions rewritten.
+
+    Attributes:
+        has_responses: False where nothing is requested, as the negatives come with the pairs.
+        needs_prompt: its model is told a rule and examples.
+        is_paid: a response costs time or money. Its seconds count, and clean-up leaves it alone unless told otherwise.
+        repairs: a rejected response is worth a second request with another seed.
+        is_scorer: its model is a `Scorer`.
     """
 
-    def __init__(self, path: Path) -> None:
-        """Raises UserError when the file cannot be read, or a row lacks its type, caption or reply."""
-        self._sql = duckdb.connect()
-        try:
-            if path.suffix == ".parquet":
-                rows = self._sql.read_parquet(str(path))
-            else:
-                rows = self._sql.read_json(str(path), columns=_REPLAY, format="newline_delimited")
-            missing = {"type", "caption", "reply"} - set(rows.columns)
-            columns = ", ".join(name if name in rows.columns else f"null as {name}" for name in _REPLAY)
-            rows.project(columns).create_view("replies")
-            lacking = missing or rows.filter("type is null or caption is null or reply is null").limit(1).fetchall()
-        except (duckdb.Error, OSError) as error:
-            raise _bad_replay(f"{path}: {str(error).splitlines()[0]}") from None
-        if lacking:
-            raise _bad_replay(f"{path}: a row without type, caption or reply")
+    has_responses: ClassVar[bool] = True
+    needs_prompt: ClassVar[bool] = True
+    is_paid: ClassVar[bool] = True
+    repairs: ClassVar[bool] = True
+    is_scorer: ClassVar[bool] = False
 
-    def reply(self, kind: str, prefix: list[Message], asks: Sequence[Ask], tick: Ticker) -> list[Reply]:
-        """Look each ask up; a repair without a line of its own finds nothing."""
-        asked = pa.table({"caption": [ask.caption for ask in asks], "attempt": [ask.attempt for ask in asks]})
-        self._sql.register("asked", asked)
-        found = self._sql.execute(
-            "select asked.caption, asked.attempt, reply, coalesce(finish_reason, 'stop'), prompt_tokens, reply_tokens "
-            "from replies join asked on replies.caption = asked.caption "
-            "and coalesce(replies.attempt, 0) = asked.attempt where type = $1",
-            [kind],
-        ).fetchall()
-        replies = {(caption, attempt): Reply(*rest) for caption, attempt, *rest in found}
-        missing = Reply.failed("the replay file has no reply to this")
-        return [replies.get((ask.caption, ask.attempt), missing) for ask in asks]
+    def name(self, settings: Settings) -> str:
+        """What the column `model` of the negatives says."""
+        return f"{settings.backend}:{settings.model}" if self.needs_prompt else settings.backend
 
-    def facts(self) -> dict[str, Any]:
-        """Nothing worth telling."""
-        return {}
+    @abstractmethod
+    def identity(self, settings: Settings) -> str:
+        """What tells the model from any other: a digest, or a name. Raises UserError when it is not there."""
 
-    def close(self) -> None:
-        """Let go of the file."""
-        self._sql.close()
+    def source(self, settings: Settings, prompt: str, inputs: Inputs) -> dict[str, Any]:
+        """Everything that decides a response beside the caption, as plain JSON data.
+
+        Args:
+            settings: the stage's.
+            prompt: digest of what the model is told before the caption.
+            inputs: of the stage: the pairs.
+        """
+        return {"backend": settings.backend, "model": self.identity(settings), "seed": settings.seed}
+
+    @abstractmethod
+    def open(self, settings: Settings, corpus: Corpus, log: Path) -> LanguageModel:
+        """Start the model. Raises UserError when it cannot be had.
+
+        Args:
+            settings: the stage's.
+            corpus: the captions to come, for a model that learns from them.
+            log: file for what a process of the model's own prints.
+        """
 
 
-_REPLAY = {
-    "type": "VARCHAR",
-    "caption": "VARCHAR",
-    "reply": "VARCHAR",
-    "attempt": "INTEGER",
-    "finish_reason": "VARCHAR",
-    "prompt_tokens": "INTEGER",
-    "reply_tokens": "INTEGER",
-}
+def sampling(settings: Settings, prompt: str, *, is_constrained: bool) -> dict[str, Any]:
+    """The part of a `source` that models who are told a prompt and who sample share.
 
-
-def _bad_replay(what: str) -> UserError:
-    return UserError("generate", what, "a Parquet or JSONL file of type, caption, reply", "generate.model")
-
-
-class Server:
-    """An OpenAI-compatible chat server.
-
-    Up to `concurrency` requests at once. 408, 409, 425, 429, 5xx, time-outs and broken connections are tried again, up
-    to `tries` times with jittered exponential waits (a `Retry-After` is honoured); then, and on any other answer that
-    is no reply (another status, garbage, half a JSON), the ask fails alone. The key is read from `OPENAI_API_KEY`.
+    Args:
+        settings: the stage's.
+        prompt: digest of what the model is told.
+        is_constrained: the model can only write what `LINE` allows.
     """
-
-    def __init__(
-        self,
-        base_url: str,
-        model: str,
-        *,
-        temperature: float,
-        top_p: float,
-        concurrency: int,
-        timeout: float,
-        tries: int = 5,
-        wait: float = 0.5,
-        structured: bool = True,
-    ) -> None:
-        """Raises UserError when the server cannot be reached, refuses the key, or does not serve the model."""
-        import httpx
-
-        self._key = os.environ.get("OPENAI_API_KEY")
-        headers = {"Authorization": f"Bearer {self._key}"} if self._key else {}
-        limits = httpx.Limits(max_connections=concurrency, max_keepalive_connections=concurrency)
-        self._client = httpx.Client(base_url=base_url.rstrip("/"), headers=headers, timeout=timeout, limits=limits)
-        self._model, self._tries, self._wait = model, tries, wait
-        self._sampling: dict[str, Any] = {"temperature": temperature, "top_p": top_p, "stop": ["\n"]}
-        if structured:
-            self._sampling["structured_outputs"] = {"regex": LINE}
-        self._pool = ThreadPoolExecutor(concurrency, thread_name_prefix="ask")
-        try:
-            self._check(base_url)
-        except BaseException:
-            self.close()
-            raise
-
-    def _check(self, base_url: str) -> None:
-        import httpx
-
-        def refuse(what: str, expected: str, fix: str) -> UserError:
-            return UserError("generate", f"{base_url}: {what}", expected, fix)
-
-        error: Exception | None = None
-        for attempt in range(self._tries):
-            try:
-                answer = self._client.get("/models")
-            except (httpx.HTTPError, httpx.InvalidURL) as broken:
-                error = broken
-            else:
-                if answer.status_code not in RETRIED:
-                    break
-                error = RuntimeError(f"status {answer.status_code}")
-            self._pause(attempt, None)
-        else:
-            raise refuse(
-                f"server does not answer ({error})", "an OpenAI-compatible server", "start it, or generate.base_url"
-            )
-        if answer.status_code in (401, 403):
-            raise refuse(f"status {answer.status_code}", "a valid key", "set OPENAI_API_KEY in the environment")
-        try:
-            served = [str(entry["id"]) for entry in answer.json()["data"]]
-        except (ValueError, KeyError, TypeError, RecursionError):
-            return
-        if answer.is_success and self._model not in served:
-            raise refuse(f"does not serve {self._model!r}", f"one of {', '.join(served[:5])}", "generate.model")
-
-    def reply(self, kind: str, prefix: list[Message], asks: Sequence[Ask], tick: Ticker) -> list[Reply]:
-        """Ask the server, many at a time; replies in the order of the asks."""
-
-        def one(ask: Ask) -> Reply:
-            found = self._ask(prefix, ask)
-            tick(1)
-            return found
-
-        return list(self._pool.map(one, asks))
-
-    def _ask(self, prefix: list[Message], ask: Ask) -> Reply:
-        import httpx
-
-        body = {
-            "model": self._model,
-            "messages": [*prefix, {"role": "user", "content": ask.caption}],
-            "max_tokens": ask.max_tokens,
-            "seed": ask.seed,
-            **self._sampling,
-        }
-        error = ""
-        for attempt in range(self._tries):
-            after = None
-            try:
-                answer = self._client.post("/chat/completions", json=body)
-                if answer.is_success:
-                    return _read_completion(answer.json())
-                error = f"status {answer.status_code}: {answer.text[:200]}"
-                error = error.replace(self._key, "***") if self._key else error
-                if answer.status_code not in RETRIED:
-                    break
-                after = answer.headers.get("retry-after")
-            except httpx.RequestError as broken:
-                error = f"{type(broken).__name__}: {broken}"
-            except (ValueError, RecursionError) as broken:
-                error = f"no valid answer: {broken}"
-                break
-            if attempt + 1 < self._tries:
-                self._pause(attempt, after)
-        return Reply.failed(error)
-
-    def _pause(self, attempt: int, after: str | None) -> None:
-        wait = min(self._wait * 2**attempt, 30) * random.uniform(0.5, 1.5)
-        time.sleep(min(float(after), 60.0) if after and after.replace(".", "", 1).isdecimal() else wait)
-
-    def facts(self) -> dict[str, Any]:
-        """Nothing is known of a server."""
-        return {}
-
-    def close(self) -> None:
-        """Close the connections; waits for requests under way."""
-        self._pool.shutdown(wait=True, cancel_futures=True)
-        self._client.close()
-
-
-def _read_completion(answer: Any) -> Reply:
-    try:
-        choice = answer["choices"][0]
-        text, reason = choice["message"]["content"], choice.get("finish_reason") or "stop"
-        usage = answer.get("usage") or {}
-        counts = [usage.get(name) for name in ("prompt_tokens", "completion_tokens")]
-        if not isinstance(text, str):
-            raise ValueError("content is no text")
-        for told in (text, reason):
-            str(told).encode()  # half a surrogate pair could not be kept
-    except (KeyError, IndexError, TypeError, AttributeError) as error:
-        raise ValueError(f"{type(error).__name__} {error}") from None
-    prompt, reply = (count if isinstance(count, int) and 0 <= count < 2**31 else None for count in counts)
-    return Reply(text, str(reason), prompt, reply)
+    return {
+        "name": settings.model,
+        "temperature": settings.temperature,
+        "top_p": settings.top_p,
+        "reply": LINE if is_constrained else None,
+        "prompt": prompt,
+    }

@@ -7,7 +7,7 @@ from pipeline import artifact
 from pipeline.assets import ROOT
 from pipeline.errors import UserError
 
-PAPERS = (".gitattributes", "acceptance.json")
+NON_CONTENT_FILES = (".gitattributes", "acceptance.json")
 """Files of a model folder that change nothing it says."""
 
 
@@ -21,7 +21,7 @@ def folder_digest(folder: Path) -> str:
     if not (folder / "config.json").is_file():
         raise UserError("generate", f"{folder} has no config.json", "a Hugging Face model folder", "generate.model")
     files = [path for path in sorted(folder.iterdir()) if path.is_file() and path.suffix != ".md"]
-    return artifact.digest({path.name: _file_digest(path) for path in files if path.name not in PAPERS})
+    return artifact.digest({path.name: _file_digest(path) for path in files if path.name not in NON_CONTENT_FILES})
 
 
 def _file_digest(path: Path) -> str:

@@ -22,8 +22,9 @@ from typing import Any
 from pipeline.assets import IMPORT_ROOT
 from pipeline.child_log import ChildLog
 from pipeline.errors import TransientError, UserError
-from stages.generate.prompts import Message
-from stages.language_models.base import LINE, Ask, Reply, Ticker
+from pipeline.stage import Inputs
+from stages.language_models.base import LINE, Backend, Corpus, Message, Request, Response, Settings, Ticker, sampling
+from stages.language_models.folders import folder_digest, local_model
 
 MAX_MODEL_LEN = 8192
 """Tokens; the 50-example prompts take about 2,500."""
@@ -32,8 +33,41 @@ _CAUSE = re.compile(r"(?:\b[A-Za-z_.]*(?:Error|Exception|Exit)\b): +(\S.*)")
 _DULL = ("engine core initialization failed", "see root cause", "see stack trace")
 
 
+class VllmBackend(Backend):
+    """`generate.model` is a folder, or a name on the model hub."""
+
+    is_scorer = True
+
+    def identity(self, settings: Settings) -> str:
+        """Digest of the folder; a hub model's name and revision."""
+        folder = local_model(settings.model)
+        if folder is not None:
+            return folder_digest(folder)
+        if settings.model.startswith((".", "/", "~", "data/")):
+            raise UserError(
+                "generate", f"no model folder {settings.model}", "a folder, or a name on the hub", "generate.model"
+            )
+        return f"{settings.model}@{settings.revision or 'main'}"
+
+    def source(self, settings: Settings, prompt: str, inputs: Inputs) -> dict[str, Any]:
+        """Name, sampling and prompt."""
+        return {**super().source(settings, prompt, inputs), **sampling(settings, prompt, is_constrained=True)}
+
+    def open(self, settings: Settings, corpus: Corpus, log: Path) -> "Engine":
+        """Start an engine of its own."""
+        return Engine(
+            str(local_model(settings.model) or settings.model),
+            revision=settings.revision,
+            temperature=settings.temperature,
+            top_p=settings.top_p,
+            seed=settings.seed,
+            settings=settings.engine,
+            log=log,
+        )
+
+
 class Engine:
-    """The parent's side: starts the engine, sends asks, and makes sure that it is gone afterwards."""
+    """The parent's side: starts the engine, sends requests, and makes sure that it is gone afterwards."""
 
     def __init__(
         self,
@@ -91,13 +125,13 @@ class Engine:
             self.close()
             raise
 
-    def reply(self, kind: str, prefix: list[Message], asks: Sequence[Ask], tick: Ticker) -> list[Reply]:
-        """Replies in the order of the asks. Raises TransientError when the engine dies."""
-        self._send(("reply", prefix, list(asks)))
-        replies, facts = self._receive(tick)
+    def respond(self, kind: str, prefix: list[Message], requests: Sequence[Request], tick: Ticker) -> list[Response]:
+        """Responses in the order of the requests. Raises TransientError when the engine dies."""
+        self._send(("respond", prefix, list(requests)))
+        responses, facts = self._receive(tick)
         for name, count in facts.items():
             self._facts[name] = self._facts.get(name, 0) + count
-        return list(replies)
+        return list(responses)
 
     def likelihood(self, texts: Sequence[str]) -> list[float]:
         """Natural log of each text's probability, after the model's first token where it has one.
@@ -304,25 +338,25 @@ class _Loaded:
             "dtype": str(self.llm.llm_engine.model_config.dtype).removeprefix("torch."),
         }
 
-    def reply(self, prefix: list[Message], asks: list[Ask]) -> tuple[list[Reply], dict[str, float]]:
-        """Replies in order, and what they took."""
+    def respond(self, prefix: list[Message], requests: list[Request]) -> tuple[list[Response], dict[str, float]]:
+        """Responses in order, and what they took."""
         start = time.monotonic()
-        prompts = self._prompts(prefix, [ask.caption for ask in asks])
-        replies: list[Reply | None] = [None] * len(asks)
+        prompts = self._prompts(prefix, [request.caption for request in requests])
+        responses: list[Response | None] = [None] * len(requests)
         sound = []
-        for index, (ask, ids) in enumerate(zip(asks, prompts, strict=True)):
-            if any(token in ask.caption for token in self._special):
-                replies[index] = Reply.failed("the caption holds a special token of the model")
-            elif len(ids) + ask.max_tokens > self._longest:
-                replies[index] = Reply.failed(
-                    f"prompt of {len(ids)} tokens and {ask.max_tokens} for the reply exceed {self._longest}"
+        for index, (request, ids) in enumerate(zip(requests, prompts, strict=True)):
+            if any(token in request.caption for token in self._special):
+                responses[index] = Response.failed("the caption holds a special token of the model")
+            elif len(ids) + request.max_tokens > self._longest:
+                responses[index] = Response.failed(
+                    f"prompt of {len(ids)} tokens and {request.max_tokens} for the reply exceed {self._longest}"
                 )
             else:
                 sound.append(index)
         prompt_tokens = cached_tokens = 0
-        for index, output in zip(sound, self._generate([(prompts[i], asks[i]) for i in sound]), strict=True):
+        for index, output in zip(sound, self._generate([(prompts[i], requests[i]) for i in sound]), strict=True):
             done = output.outputs[0]
-            replies[index] = Reply(
+            responses[index] = Response(
                 done.text, str(done.finish_reason), len(output.prompt_token_ids), len(done.token_ids)
             )
             prompt_tokens += len(output.prompt_token_ids)
@@ -332,7 +366,7 @@ class _Loaded:
             "cached_tokens": cached_tokens,
             "work_seconds": round(time.monotonic() - start, 3),
         }
-        return [reply for reply in replies if reply is not None], facts
+        return [response for response in responses if response is not None], facts
 
     def likelihood(self, texts: list[str]) -> list[float]:
         """Sum of the log-probabilities of a text's tokens; what exceeds the model's length is left out."""
@@ -357,14 +391,14 @@ class _Loaded:
             for output in outputs
         ]
 
-    def _generate(self, work: list[tuple[list[int], Ask]]) -> list[Any]:
+    def _generate(self, work: list[tuple[list[int], Request]]) -> list[Any]:
         from vllm import SamplingParams, TokensPrompt
 
         if not work:
             return []
         outputs: list[Any] = self.llm.generate(
             [TokensPrompt(prompt_token_ids=ids) for ids, _ in work],
-            [SamplingParams(max_tokens=ask.max_tokens, seed=ask.seed, **self._sampling) for _, ask in work],
+            [SamplingParams(max_tokens=request.max_tokens, seed=request.seed, **self._sampling) for _, request in work],
             use_tqdm=lambda *args, **kwargs: _Ticks(self._pipe, *args, **kwargs),
         )
         return outputs

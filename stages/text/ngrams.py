@@ -1,7 +1,7 @@
 """A text-only judge: a linear classifier of word and character n-grams that learns to tell true captions from others.
 
-Whatever it tells right, it tells without a picture. Folds never part the captions of one picture, so it is always
-asked about pictures it has not read of.
+Whatever it tells right, it tells without an image. Folds never part the captions of one image, so it is always asked
+about images it has not read of.
 """
 
 import zlib
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 FOLDS = 5
 FEWEST = 20
-"""Pictures below which nothing can be learnt."""
+"""Images below which nothing can be learnt."""
 
 FEATURES = 1 << 18
 PENALTY = 0.1
@@ -28,7 +28,7 @@ Vector = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Judge:
-    """Weights over the n-grams, one set per fold; a picture's texts are judged by the fold that never saw them."""
+    """Weights over the n-grams, one set per fold; an image's texts are judged by the fold that never saw them."""
 
     weights: NDArray[np.float64]
 
@@ -37,11 +37,11 @@ class Judge:
         """Fit a logistic regression of each fold on what sets a wrong text apart from the true caption beside it.
 
         Args:
-            pictures: the picture of each pair of texts.
+            pictures: the image of each pair of texts.
             right: the true captions.
             wrong: the other texts.
 
-        Raises ValueError below `FEWEST` pictures.
+        Raises ValueError below `FEWEST` images.
         """
         from scipy.sparse import vstack
         from sklearn.linear_model import LogisticRegression

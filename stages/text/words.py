@@ -1,6 +1,6 @@
 """Words of a caption: tokens, parts of speech, base forms, and what the lexicon knows of them.
 
-Shared by the checks and by the rules generator. The tagger is TextBlob's PatternTagger, whose lexicon ships with the
+The tagger is TextBlob's PatternTagger, whose lexicon ships with the
 package and works offline; `data/lexicon/english.yaml` adds the words captions are made of.
 """
 
@@ -12,7 +12,12 @@ from typing import Any
 
 import yaml
 
+from pipeline.artifact import digest, file_sha256
 from pipeline.assets import DATA
+from stages.text.inflection import lemma
+
+TAGGER_VERSION = 1
+"""Raised whenever `parse` would give another text other words, tags or base forms."""
 
 LEXICON = DATA / "lexicon" / "english.yaml"
 
@@ -38,21 +43,6 @@ QUANTIFIERS = word_set(
     """several many few multiple various numerous another other one single all both no lots couple bunch group pair
     dozen some"""
 )
-IRREGULAR = {
-    "men": "man", "women": "woman", "children": "child", "feet": "foot", "teeth": "tooth", "mice": "mouse",
-    "geese": "goose", "oxen": "ox", "knives": "knife", "leaves": "leaf", "wolves": "wolf", "shelves": "shelf",
-    "loaves": "loaf", "calves": "calf", "halves": "half", "scarves": "scarf", "lives": "life", "wives": "wife",
-    "policemen": "policeman", "firemen": "fireman", "fishermen": "fisherman", "snowmen": "snowman", "an": "a",
-    "buses": "bus", "dresses": "dress", "glasses": "glasses", "pants": "pants", "jeans": "jeans", "shorts": "shorts",
-    "potatoes": "potato", "tomatoes": "tomato", "goes": "go", "does": "do", "has": "have", "gas": "gas",
-    "tennis": "tennis", "grass": "grass", "canvas": "canvas", "christmas": "christmas", "movies": "movie",
-    "cookies": "cookie", "ties": "tie", "lies": "lie", "pies": "pie", "skis": "ski", "shoes": "shoe", "hoes": "hoe",
-    "toes": "toe", "canoes": "canoe", "bushes": "bush", "always": "always", "iris": "iris", "asparagus": "asparagus",
-    "axes": "axe", "horses": "horse", "houses": "house", "noses": "nose", "roses": "rose", "vases": "vase",
-    "oranges": "orange", "cases": "case", "bases": "base", "races": "race", "faces": "face", "places": "place",
-    "shuttlecocks": "shuttlecock", "is": "be", "are": "be", "was": "be", "were": "be", "trousers": "trousers",
-    "sunglasses": "sunglasses", "species": "species", "series": "series", "lens": "lens",
-}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,21 +168,6 @@ def lexicon() -> Lexicon:
     )
 
 
-@lru_cache(maxsize=65536)
-def lemma(word: str) -> str:
-    """Base form of a lower-case word by rule: "boxes" -> "box", "women" -> "woman", "rides" -> "ride"."""
-    word = word.removesuffix("'s").removesuffix("’s").rstrip("'’")
-    if word in IRREGULAR:
-        return IRREGULAR[word]
-    if word.endswith("ies") and len(word) > 4:
-        return word[:-3] + "y"
-    if word.endswith(("ches", "shes", "xes", "sses", "zes")):
-        return word[:-2]
-    if word.endswith("s") and len(word) > 3 and not word.endswith(("ss", "us", "'s")):
-        return word[:-1]
-    return word
-
-
 @lru_cache(maxsize=4096)
 def parse(text: str) -> tuple[Word, ...]:
     """Tokens of a text with their part of speech and base form."""
@@ -225,6 +200,11 @@ def _settle(base: str, lower: str, tag: str, following: str, previous: str) -> s
         nominal = previous in ARTICLES or previous in ("his", "her", "their", "its", "of", "") or previous in PLACES
         return "NN" if nominal and following[:2] not in ("NN", "JJ") else tag
     return tag
+
+
+def tagger_digest() -> str:
+    """Identity of `parse` beside TextBlob's own version: the rules' version and the lexicon, 16 hex digits."""
+    return digest([TAGGER_VERSION, file_sha256(LEXICON)])
 
 
 def _tags(lowered: list[str]) -> list[str]:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline import tables
 from pipeline.stage import Progress, silent
-from stages.benchmarks.order_foils import PERTURBATIONS, perturb
+from stages.text.word_order import PERTURBATIONS, perturb
 from stages.world.language import (
     CATEGORY,
     RELATION_WORDS,

@@ -2,7 +2,8 @@
 
 import pytest
 
-from stages.generate.prompts import NOT_APPLICABLE, load
+from stages.generate.checks import NOT_APPLICABLE
+from stages.generate.prompts import load
 from stages.world.language import REWRITES, content_words, parse, rewrites
 from stages.world.scenes import WIDE
 from tests.paths import ROOT
@@ -19,7 +20,7 @@ def answers() -> dict[str, str]:
     tokenizer = transformers.AutoTokenizer.from_pretrained(MODEL)
     found = {}
     for kind, prompt in load("scenes", tuple(REWRITES), 4).items():
-        messages = [*prompt.prefix(4), {"role": "user", "content": CAPTION}]
+        messages = [*prompt.prefix, {"role": "user", "content": CAPTION}]
         ids = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_tensors="pt", return_dict=True)
         output = model.generate(**ids, max_new_tokens=40, do_sample=False)
         found[kind] = tokenizer.decode(output[0, ids["input_ids"].shape[1] :], skip_special_tokens=True)

@@ -33,7 +33,7 @@ from prefect.testing.utilities import prefect_test_harness
 from flows.degla import degla, stage
 from pipeline.child_log import ChildLog
 from tests.stages import small_road
-from tests.stages.language_models.test_base import completion, serving
+from tests.stages.language_models.test_server import completion, serving
 
 pytestmark = pytest.mark.slow
 

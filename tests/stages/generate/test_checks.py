@@ -1,19 +1,15 @@
-import json
-
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.schema import NEGATIVE_TYPES
-from stages.generate.checks import judge
-from stages.generate.surface import match_surface
-from tests.paths import real
+from stages.generate.checks import likely_types, validate
 
 CAPTION = "A brown dog chases a black cat near two red cars and a tree."
 
 
 def reason(kind: str, caption: str, reply: str | None, *siblings: str, finish: str = "stop") -> str | None:
-    verdict = judge(kind, caption, reply, siblings, finish_reason=finish)
+    verdict = validate(kind, caption, reply, siblings, finish_reason=finish)
     return verdict.reason if verdict.status == "rejected" else verdict.status
 
 
@@ -85,12 +81,12 @@ def test_what_each_type_promises(kind: str, caption: str, reply: str, expected: 
     assert reason(kind, caption, reply) == expected
 
 
-def test_a_failed_or_cut_reply_is_refused_whatever_it_says() -> None:
+def test_a_failed_or_cut_response_is_rejected_whatever_it_says() -> None:
     assert reason("swap_nouns", "A dog chases a cat.", None, finish="error") == "error"
     assert reason("swap_nouns", "A dog chases a cat.", "A cat chases a", finish="length") == "cut"
 
 
-def test_another_caption_of_the_picture_is_refused_however_it_is_written() -> None:
+def test_another_caption_of_the_image_is_rejected_however_it_is_written() -> None:
     sibling = "the cat chases a dog"
     assert reason("swap_nouns", "A dog chases a cat.", "A cat chases a dog.", sibling) == "other_caption"
 
@@ -101,78 +97,48 @@ def test_words_of_the_task_are_allowed_where_the_caption_has_them() -> None:
     )
 
 
-@pytest.mark.parametrize(
-    ("caption", "reply", "expected"),
-    [
-        ("a dog and a hat", "A hat and a dog.", "a hat and a dog"),
-        ("A dog and a hat.", "a hat and a dog", "A hat and a dog."),
-        ("Dogs chase cats .", "Cats chase Dogs.", "Cats chase dogs ."),
-        ("A DOG BITES A MAN", "A man bites a dog.", "A MAN BITES A DOG"),
-        ("An owl on a branch", "A owl on an branch", "An owl on a branch"),
-        ("An owl eats a mouse", "a mouse eats a owl", "A mouse eats an owl"),
-        ("A man in Paris feeds a dog.", "A dog in Paris feeds a man.", "A dog in Paris feeds a man."),
-        ("a b", '"b  a"', "b a"),
-        ("Two dogs, one cat.", "Two cats , one dog.", "Two cats, one dog."),
-        ("A unicorn and an hour", "A hour and an unicorn", "An hour and a unicorn"),
-    ],
-)
-def test_the_surface_becomes_the_caption_s(caption: str, reply: str, expected: str) -> None:
-    assert match_surface(caption, reply) == expected
-
-
 WORDS = ("a", "an", "the", "red", "dog", "cats", "Paris", ",", ".", "on", "and", "two", "owl's", "3", "é")
 words = st.lists(st.sampled_from(WORDS), min_size=1, max_size=9)
+
+
 texts = st.one_of(st.text(max_size=60), words.map(" ".join))
 
 
 @given(kind=st.sampled_from(NEGATIVE_TYPES), caption=texts.filter(str.strip), reply=texts, sibling=texts)
 @settings(max_examples=300, deadline=None)
 def test_any_reply_gets_a_verdict_that_holds_together(kind: str, caption: str, reply: str, sibling: str) -> None:
-    verdict = judge(kind, caption, reply, [sibling])
+    verdict = validate(kind, caption, reply, [sibling])
     assert verdict.status in ("accepted", "rejected", "not_applicable")
     assert (verdict.reason is not None) == (verdict.status == "rejected")
     if verdict.status == "accepted":
         assert verdict.text and "\n" not in verdict.text
-        assert judge(kind, caption, verdict.text, [sibling]) == verdict  # judging what was accepted changes nothing
-        assert judge(kind, caption, reply, [sibling, verdict.text]).reason == "other_caption"
-
-
-@given(caption=words.map(" ".join), reply=words.map(" ".join))
-@settings(max_examples=300, deadline=None)
-def test_matching_the_surface_twice_is_matching_it_once(caption: str, reply: str) -> None:
-    once = match_surface(caption, reply)
-    assert match_surface(caption, once) == once
+        assert validate(kind, caption, verdict.text, [sibling]) == verdict  # judging what was accepted changes nothing
+        assert validate(kind, caption, reply, [sibling, verdict.text]).reason == "other_caption"
 
 
 @given(kind=st.sampled_from(NEGATIVE_TYPES), caption=texts.filter(str.strip))
 @settings(max_examples=200, deadline=None)
 def test_no_caption_is_a_negative_of_itself(kind: str, caption: str) -> None:
-    assert judge(kind, caption, caption).status != "accepted"
+    assert validate(kind, caption, caption).status != "accepted"
 
 
 @pytest.mark.parametrize(
-    ("caption", "text", "reason"),
+    ("caption", "text", "likeliest"),
     [
-        ("A dog chases a cat across the yard.", "A cat is chased by a dog across the yard.", None),
-        ("A dog chases a cat across the yard.", "A cat chases a dog across the yard.", "other_roles"),
-        ("In the park, two men play chess.", "Two men play chess in the park.", None),
-        ("In the park, two men play chess.", "Three men play chess in the park.", "other_counts"),
-        ("A man rides a bicycle.", "A guy rides a bike.", None),
-        ("A man rides a bicycle.", "A man rides a horse.", "less_said"),
-        ("A man rides a bicycle.", "A man rides a bicycle downhill.", "more_said"),
-        ("A cup on a table.", "A cup under a table.", "other_relations"),
-        ("A kid stands near the gate.", "A child stands by the gate.", None),
-        ("A red cup and a blue jug.", "A blue cup and a red jug.", "other_roles"),
-        ("A red cup and a blue jug.", "A blue jug and a red cup.", None),
-        ("She holds a cup.", "He holds a cup.", "less_said"),
+        ("A dog chases a cat.", "A cat chases a dog.", "swap_nouns"),
+        ("A red dog chases a blue cat.", "A blue dog chases a red cat.", "swap_adjectives"),
+        ("A dog sleeps on the sofa.", "Sleeps the sofa a dog on.", "reshuffle_order"),
+        ("A dog sleeps.", "A horse sleeps.", "replace_nouns"),
+        ("A red car.", "A blue car.", "replace_adjectives"),
     ],
 )
-def test_a_paraphrase_says_neither_less_nor_more(caption: str, text: str, reason: str | None) -> None:
-    assert judge("paraphrase", caption, text).reason == reason
+def test_the_likeliest_type_of_a_ready_made_negative(caption: str, text: str, likeliest: str) -> None:
+    types = likely_types(caption, text)
+    assert types[0] == likeliest
+    assert {kind.split("_")[0] for kind in types} in ({"replace"}, {"reshuffle", "swap"})
 
 
-def test_no_true_negative_passes_as_a_paraphrase() -> None:
-    for path in real("benchmarks/sugarcrepe").glob("*.json"):
-        rows = json.loads(path.read_text()).values()
-        passed = [judge("paraphrase", row["caption"], row["negative_caption"]).status for row in rows]
-        assert passed.count("accepted") <= 0.05 * len(passed), path.stem
+def test_a_type_without_checks_of_its_own_gets_the_general_ones() -> None:
+    assert reason("change_count", "Two dogs and a cat.", "Three dogs and a cat.") == "accepted"
+    assert reason("change_count", "Two dogs and a cat.", "two dogs and a cat") == "identical"
+    assert reason("change_count", "A dog and a cat.", "A cat and a dog.") == "same_meaning"

@@ -8,8 +8,8 @@ import yaml
 
 from pipeline.errors import UserError
 from pipeline.schema import NEGATIVE_TYPES, PARAPHRASE
-from stages.generate import prompts
-from stages.generate.checks import judge
+from stages.generate import Config, prompts
+from stages.generate.checks import validate
 from tests.paths import real
 
 GOOD = {"type": "swap_nouns", "rule": "Swap.", "examples": [{"caption": "a b", "negative": "b a"},
@@ -22,20 +22,22 @@ def write(folder: Path, content: object, kind: str = "swap_nouns") -> str:
 
 
 def test_a_chat_is_rule_examples_caption(tmp_path: Path) -> None:
-    prompt = prompts.load(write(tmp_path, GOOD), ["swap_nouns"], 2)["swap_nouns"]
-    assert prompt.prefix(2) == [
+    path = write(tmp_path, GOOD)
+    assert prompts.load(path, ["swap_nouns"], 2) == prompts.load(path, ["swap_nouns"])
+    assert prompts.load(path, ["swap_nouns"])["swap_nouns"].prefix == [
         {"role": "system", "content": "Swap."},
         {"role": "user", "content": "a b"},
         {"role": "assistant", "content": "b a"},
         {"role": "user", "content": "a"},
         {"role": "assistant", "content": "not applicable"},
     ]
-    assert len(prompt.prefix(1)) == 3
+    assert len(prompts.load(path, ["swap_nouns"], 1)["swap_nouns"].prefix) == 3
+    assert len(prompts.load(path, ["swap_nouns"], 0)["swap_nouns"].prefix) == 1
 
 
 def test_the_digest_covers_what_is_told_and_nothing_else(tmp_path: Path) -> None:
     def digest(count: int, **changes: object) -> str:
-        return prompts.load(write(tmp_path, {**GOOD, **changes}), ["swap_nouns"])["swap_nouns"].digest(count)
+        return prompts.load(write(tmp_path, {**GOOD, **changes}), ["swap_nouns"], count)["swap_nouns"].digest
 
     assert digest(1) == digest(1, examples=GOOD["examples"][:1])
     assert (
@@ -56,13 +58,13 @@ def test_the_digest_covers_what_is_told_and_nothing_else(tmp_path: Path) -> None
         ("just text", "the file"),
     ],
 )
-def test_a_bad_file_is_refused_by_name_and_field(tmp_path: Path, content: object, named: str) -> None:
+def test_a_bad_file_is_rejected_by_name_and_field(tmp_path: Path, content: object, named: str) -> None:
     with pytest.raises(UserError) as caught:
         prompts.load(write(tmp_path, content), ["swap_nouns"])
     assert named in str(caught.value) and "swap_nouns.yaml" in str(caught.value)
 
 
-def test_a_missing_file_set_or_example_is_refused(tmp_path: Path) -> None:
+def test_a_missing_file_set_or_example_is_rejected(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"swap_nouns\.yaml: no such file"):
         prompts.load(str(tmp_path), ["swap_nouns"])
     with pytest.raises(UserError, match="no prompt set 'nothing'.*english"):
@@ -73,22 +75,22 @@ def test_a_missing_file_set_or_example_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("kind", (*NEGATIVE_TYPES, PARAPHRASE))
 def test_english_has_fifty_distinct_examples_that_pass_the_checks(kind: str) -> None:
-    prompt = prompts.load("english", [kind], 50)[kind]
+    prompt, shown = (prompts.load("english", [kind], count)[kind] for count in (None, 50))
     captions = [example.caption for example in prompt.examples]
     assert len(set(captions)) == len(captions) >= 50
-    assert 1 <= sum(example.negative is None for example in prompt.examples[:50]) <= 10
+    assert 1 <= sum(example.negative is None for example in shown.examples) <= 10
     for example in prompt.examples:
         if example.negative is not None:
-            verdict = judge(kind, example.caption, example.negative)
+            verdict = validate(kind, example.caption, example.negative)
             assert (verdict.status, verdict.text) == ("accepted", example.negative), (example, verdict)
 
 
 @pytest.mark.parametrize("kind", NEGATIVE_TYPES)
 def test_scenes_examples_pass_the_checks(kind: str) -> None:
-    prompt = prompts.load("scenes", [kind], 4)[kind]
+    prompt = prompts.load("scenes", [kind])[kind]
     for example in prompt.examples:
         if example.negative is not None:
-            assert judge(kind, example.caption, example.negative).status == "accepted", example
+            assert validate(kind, example.caption, example.negative).status == "accepted", example
 
 
 def test_no_example_shares_a_caption_with_a_benchmark() -> None:
@@ -112,6 +114,18 @@ def test_no_example_shares_a_caption_with_a_benchmark() -> None:
         for example in prompt.examples:
             for text in (example.caption, example.negative):
                 assert text is None or len(text.split()) < 4 or plain(text) not in taken, text
+
+
+def test_the_rendered_prompt_is_the_chat_a_caption_gets() -> None:
+    config = Config(prompts="scenes", examples_per_prompt=2)
+    shown = prompts.render_prompt(config, "swap_nouns", "A red circle.")
+    told = prompts.load("scenes", ["swap_nouns"], 2)["swap_nouns"]
+    assert shown.startswith(f"[system]\n{told.rule}") and shown.endswith("[user]\nA red circle.\n")
+    assert shown.count("[assistant]") == 2
+    with pytest.raises(UserError, match="no type 'swap'.*swap_nouns.*paraphrase"):
+        prompts.render_prompt(config, "swap", "A red circle.")
+    with pytest.raises(UserError, match="backend rules reads no prompt; expected vllm or openai"):
+        prompts.render_prompt(Config(backend="rules"), "swap_nouns", "A red circle.")
 
 
 @pytest.mark.parametrize("text", ["rule: 2001-99-99", "[" * 3000, "&a [*a]", "rule: !!bool x"])

@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stages.generate import refine as giveaways
+from stages.generate import refine
+from stages.generate.config import Refine
 from stages.generate.refine import Row
 
 NOUNS = ("dog", "cat", "boy", "girl", "horse", "bird", "chair", "car", "house", "tree", "ball", "boat")
@@ -33,9 +34,9 @@ def table(rows: list[Row]) -> list[dict[str, Any]]:
     return [*found, {**found[0], "status": "rejected", "reason": "cut", "text": None}]
 
 
-def refined(rows: list[Row], test: giveaways.Examined, mode: giveaways.Refine) -> list[dict[str, Any]]:
+def refined(rows: list[Row], test: refine.Examined, mode: Refine) -> list[dict[str, Any]]:
     captions = {str(i): (row.image_key, row.caption) for i, row in enumerate(rows)}
-    once, again = (giveaways.refine(table(rows), captions, {"swap_nouns": test}, mode, 0.5) for _ in range(2))
+    once, again = (refine.refine(table(rows), captions, {"swap_nouns": test}, mode, 0.5) for _ in range(2))
     assert once == again and once[-1] == table(rows)[-1]
     return once[:-1]
 
@@ -45,27 +46,27 @@ def left(rows: list[Row], after: list[dict[str, Any]]) -> list[Row]:
 
 
 def test_negatives_like_captions_cannot_be_told() -> None:
-    test = giveaways.examine_type(rows(600, 0))
+    test = refine.examine_type(rows(600, 0))
     found = test.blind["ngrams"]
     assert found.low < 0.5 < found.high and found.n == 600
 
 
 @pytest.mark.parametrize("mode", ["drop", "rebalance"])
-def test_negatives_with_a_tell_are_told_and_go_until_they_are_not(mode: giveaways.Refine) -> None:
+def test_negatives_with_a_tell_are_told_and_go_until_they_are_not(mode: Refine) -> None:
     marked = rows(600, 0.5)
-    test = giveaways.examine_type(marked)
+    test = refine.examine_type(marked)
     assert test.blind["ngrams"].low > 0.7
     after = refined(marked, test, mode)
     assert {row["reason"] for row in after} == {None, "blind"} and {row["weight"] for row in after} == {1.0}
     kept = left(marked, after)
     assert 100 < len(kept) < 400
     assert sum("really" in row.negative for row in kept) < 0.1 * len(kept)
-    assert giveaways.examine_type(kept).blind["ngrams"].accuracy < 0.6
+    assert refine.examine_type(kept).blind["ngrams"].accuracy < 0.6
 
 
 def test_reweighting_keeps_every_negative_and_weighs_as_rebalancing_keeps() -> None:
     marked = rows(600, 0.5)
-    test = giveaways.examine_type(marked)
+    test = refine.examine_type(marked)
     after = refined(marked, test, "reweight")
     assert all(row["status"] == "accepted" and 0 <= row["weight"] <= 1 for row in after)
     told = [row["weight"] for row, text in zip(after, marked, strict=True) if "really" in text.negative]
@@ -76,7 +77,7 @@ def test_reweighting_keeps_every_negative_and_weighs_as_rebalancing_keeps() -> N
 def test_a_second_scorer_tells_what_the_first_does_not() -> None:
     rng = random.Random(0)
     odd = [row._replace(likelihood=rng.gauss(3, 1)) for row in rows(600, 0)]
-    test = giveaways.examine_type(odd)
+    test = refine.examine_type(odd)
     assert set(test.blind) == {"ngrams", "likelihood"} and test.blind["likelihood"].low > 0.95
     assert test.gaps(odd).shape == (600, 2) and len(left(odd, refined(odd, test, "drop"))) < 60
 
@@ -88,7 +89,7 @@ def test_a_second_scorer_tells_what_the_first_does_not() -> None:
 )
 def test_what_is_kept_is_as_often_for_as_against(values: list[tuple[float, float]], scorers: int, sides: int) -> None:
     gaps = np.array(values)[:, :scorers]
-    shares, cells = giveaways.keep_shares(gaps, sides), giveaways._cells(gaps, sides)
+    shares, cells = refine.keep_shares(gaps, sides), refine._cells(gaps, sides)
     assert ((shares >= 0) & (shares <= 1)).all() and cells.min() >= 0 and cells.max() < len(shares)
     kept = np.bincount(cells, shares[cells], minlength=len(shares))
     assert np.allclose(kept, kept[::-1])
@@ -96,5 +97,5 @@ def test_what_is_kept_is_as_often_for_as_against(values: list[tuple[float, float
 
 def test_a_gap_and_its_opposite_lie_in_mirrored_cells_and_one_is_inside() -> None:
     gaps = np.array([[1.0], [-1.0], [0.05], [-0.05], [0.3], [-0.3]])
-    cells = giveaways._cells(gaps, 20)
+    cells = refine._cells(gaps, 20)
     assert (cells[::2] + cells[1::2] == 39).all() and cells[0] == 39

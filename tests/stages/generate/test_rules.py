@@ -1,9 +1,9 @@
 import pytest
 
 from pipeline.schema import NEGATIVE_TYPES
-from stages.generate.checks import judge
+from stages.generate.checks import validate
 from stages.generate.rules import Rules, Vocabulary
-from stages.language_models.base import Ask
+from stages.language_models.base import Request
 from stages.text.words import lexicon, parse
 
 CAPTIONS = [
@@ -24,9 +24,9 @@ def rules() -> Rules:
 
 
 def answer(rules: Rules, kind: str, caption: str, seed: int = 1, avoid: tuple[str, ...] = ()) -> str:
-    reply = rules.reply(kind, [], [Ask(caption, 0, seed, 99, avoid)], lambda count: None)[0]
-    assert reply.text is not None
-    return reply.text
+    response = rules.respond(kind, [], [Request(caption, 0, seed, 99, avoid)], lambda count: None)[0]
+    assert response.text is not None
+    return response.text
 
 
 @pytest.mark.parametrize("kind", NEGATIVE_TYPES)
@@ -36,7 +36,7 @@ def test_every_rewrite_passes_the_checks_and_depends_on_the_seed_alone(rules: Ru
     made = [(caption, text) for caption, text in zip(CAPTIONS, answers, strict=True) if text != "not applicable"]
     assert len(made) >= 3
     for caption, text in made:
-        assert judge(kind, caption, text).status == "accepted"
+        assert validate(kind, caption, text).status == "accepted"
     assert any(answer(rules, kind, caption, seed) != text for caption, text in made for seed in range(2, 6))
 
 
@@ -65,3 +65,7 @@ def test_plurals_are_replaced_by_plurals(rules: Rules) -> None:
     for seed in range(10):
         text = answer(rules, "replace_nouns", "Two dogs sleep.", seed)
         assert [word.tag for word in parse(text)][1] == "NNS", text
+
+
+def test_a_type_without_proposals_is_not_written(rules: Rules) -> None:
+    assert {answer(rules, "change_count", caption) for caption in CAPTIONS} == {"not applicable"}

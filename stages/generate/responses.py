@@ -1,23 +1,22 @@
-"""Replies are data paid for: kept beside the store, per what produced them, whatever becomes of the artifacts.
+"""The cache of responses: kept beside the store, per what produced them, whatever becomes of the artifacts.
 
     $DEGLA_HOME/replies/<type>/<digest>/
-        about.json                      model, sampling and prompt that the digest stands for
-        <first>-<last>.<content>.parquet     replies, sorted by caption_key and attempt
+        about.json                          model, sampling and prompt that the digest stands for
+        <first>-<last>.<content>.parquet    responses, sorted by caption_key and attempt
 
 Files are never changed, only added, each whole or absent. A file's name tells which caption keys it may hold, so a
-look-up opens few files however many there are. Changing a check re-uses every reply; changing one type's prompt leads
-to another digest for that type alone; a new caption is simply not there yet.
+look-up opens few files however many there are. Changing a check uses every response again; changing one type's prompt
+leads to another digest for that type alone; a new caption is simply not there yet.
 """
 
 import fcntl
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
-from uuid import uuid4
 
 import duckdb
 import pyarrow as pa
@@ -25,7 +24,11 @@ import pyarrow.parquet as pq
 
 from pipeline import tables
 from pipeline.artifact import digest
-from stages.language_models.base import Ask, Reply
+from pipeline.stage import Inputs
+from stages.generate.backends import BACKENDS
+from stages.generate.config import Config
+from stages.generate.prompts import Prompt, prompt_digest
+from stages.language_models.base import Request, Response
 
 _STATES = pa.dictionary(pa.int32(), pa.string())
 
@@ -44,10 +47,10 @@ REPLIES = pa.schema(
 )
 
 
-class Kept(NamedTuple):
-    """A reply with the seconds it took."""
+class Cached(NamedTuple):
+    """A response with the seconds it took."""
 
-    reply: Reply
+    response: Response
     seconds: float
 
 
@@ -56,47 +59,57 @@ def caption_key(caption: str) -> str:
     return hashlib.sha256(caption.encode()).hexdigest()[:16]
 
 
+def sources(config: Config, prompts: Mapping[str, Prompt | None], inputs: Inputs) -> dict[str, dict[str, Any]]:
+    """What produces the responses of each type: all that decides one beside the caption.
+
+    Empty where nothing is requested. Raises UserError when the model is not there.
+    """
+    backend = BACKENDS[config.backend]
+    if not backend.has_responses:
+        return {}
+    return {kind: backend.source(config, prompt_digest(prompt), inputs) for kind, prompt in prompts.items()}
+
+
 @dataclass(frozen=True)
-class Replies:
-    """The replies of one type from one source (model, sampling, prompt).
+class ResponseCache:
+    """The responses of one type from one source (model, sampling, prompt).
 
     Attributes:
         folder: where they are kept for good.
-        faults: where failed asks are kept while one artifact is being made: they are not paid for, and asked again
-            when the stage is started again after it gave up.
+        faults: where failed requests are kept while one artifact is being made: they cost nothing, and are requested
+            again when the stage is started again after it gave up.
     """
 
     folder: Path
     faults: Path
 
     @classmethod
-    def of(cls, home: Path, kind: str, source: dict[str, Any], faults: Path) -> "Replies":
-        """The replies below `home`; writes `about.json` when they are new."""
+    def of(cls, home: Path, kind: str, source: dict[str, Any], faults: Path) -> "ResponseCache":
+        """Those below `home`; writes `about.json` when they are new."""
         identity = digest(source)
         found = cls(home / kind / identity, faults / kind)
         about = found.folder / "about.json"
         if not about.exists():
-            found.folder.mkdir(parents=True, exist_ok=True)
-            unfinished = about.with_name(f".about.{uuid4().hex}.tmp")
-            unfinished.write_text(json.dumps(source, indent=1, ensure_ascii=False))
-            tables.commit_file(unfinished, about)
+            with found.claim("about") as mine:
+                if mine:  # whoever else holds it is writing the same
+                    tables.write_text(about, json.dumps(source, indent=1, ensure_ascii=False))
         return found
 
-    def find(self, first: str, last: str) -> dict[tuple[str, int], Kept]:
-        """All replies and faults to captions with first <= key <= last, by (caption key, attempt)."""
-        found: dict[tuple[str, int], Kept] = {}
+    def find(self, first: str, last: str) -> dict[tuple[str, int], Cached]:
+        """All responses and faults to captions with first <= key <= last, by (caption key, attempt)."""
+        found: dict[tuple[str, int], Cached] = {}
         for path in (*_overlapping(self.faults, first, last), *_overlapping(self.folder, first, last)):
             for row in pq.read_table(path, schema=REPLIES).to_pylist():
                 if not first <= row["caption_key"] <= last:
                     continue
-                reply = Reply(
+                response = Response(
                     row["text"], row["finish_reason"], row["prompt_tokens"], row["reply_tokens"], row["error"]
                 )
-                found[row["caption_key"], row["attempt"]] = Kept(reply, row["seconds"])
+                found[row["caption_key"], row["attempt"]] = Cached(response, row["seconds"])
         return found
 
     def paid(self, plan: Path) -> dict[str, float]:
-        """Replies to the captions of a plan, with their prompt tokens, reply tokens and seconds."""
+        """Responses to the captions of a plan, with their prompt tokens, reply tokens and seconds."""
         if not list(self.folder.glob("*.parquet")):
             return {"replies": 0, "prompt_tokens": 0, "reply_tokens": 0, "seconds": 0.0}
         with duckdb.connect() as sql:
@@ -105,30 +118,30 @@ class Replies:
                 "from read_parquet($1) where caption_key in (select caption_key from read_parquet($2))",
                 [str(self.folder / "*.parquet"), str(plan)],
             ).fetchall()[0]
-        replies, prompt_tokens, reply_tokens, seconds = (value or 0 for value in found)
+        count, prompt_tokens, reply_tokens, seconds = (value or 0 for value in found)
         return {
-            "replies": replies,
+            "replies": count,
             "prompt_tokens": prompt_tokens,
             "reply_tokens": reply_tokens,
             "seconds": round(float(seconds), 1),
         }
 
-    def add(self, asks: list[Ask], replies: list[Reply], seconds: float) -> None:
-        """Keep what came back for one batch, in at most two files: replies, and faults."""
-        share = seconds / max(len(asks), 1)
+    def add(self, requests: list[Request], responses: list[Response], seconds: float) -> None:
+        """Keep what came back for one batch, in at most two files: responses, and faults."""
+        share = seconds / max(len(requests), 1)
         rows = [
             {
-                "caption_key": caption_key(ask.caption),
-                "attempt": ask.attempt,
-                "caption": ask.caption,
-                "text": reply.text,
-                "finish_reason": reply.finish_reason,
-                "prompt_tokens": reply.prompt_tokens,
-                "reply_tokens": reply.reply_tokens,
-                "error": reply.error,
+                "caption_key": caption_key(request.caption),
+                "attempt": request.attempt,
+                "caption": request.caption,
+                "text": response.text,
+                "finish_reason": response.finish_reason,
+                "prompt_tokens": response.prompt_tokens,
+                "reply_tokens": response.reply_tokens,
+                "error": response.error,
                 "seconds": share,
             }
-            for ask, reply in zip(asks, replies, strict=True)
+            for request, response in zip(requests, responses, strict=True)
         ]
         rows.sort(key=lambda row: (row["caption_key"], row["attempt"]))
         for folder, is_fault in ((self.folder, False), (self.faults, True)):
@@ -141,7 +154,7 @@ class Replies:
     def claim(self, name: str) -> Iterator[bool]:
         """True when this process may work on the named shard, False when another one does. Dies with its owner."""
         path = self.folder / ".claims" / name
-        path.parent.mkdir(exist_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("w") as lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

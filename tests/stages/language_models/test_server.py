@@ -11,9 +11,12 @@ from typing import Any
 import pytest
 
 from pipeline.errors import UserError
-from stages.language_models.base import Ask, Replay, Server
+from stages.language_models.base import Request
+from stages.language_models.server import Server
 
 PREFIX = [{"role": "system", "content": "Swap."}]
+
+
 Answer = tuple[int, dict[str, str], bytes]
 
 
@@ -68,8 +71,8 @@ def connect(url: str, **settings: Any) -> Server:
     return Server(url, "m", **{**defaults, "wait": 0.01, **settings})
 
 
-def asks(*captions: str) -> list[Ask]:
-    return [Ask(caption, 0, seed, 20) for seed, caption in enumerate(captions)]
+def asks(*captions: str) -> list[Request]:
+    return [Request(caption, 0, seed, 20) for seed, caption in enumerate(captions)]
 
 
 def test_faults_stay_with_their_own_ask() -> None:
@@ -99,7 +102,7 @@ def test_faults_stay_with_their_own_ask() -> None:
     with serving(answer) as (url, bodies):
         server = connect(url, timeout=1.0)
         ticks: list[int] = []
-        replies = server.reply("swap_nouns", PREFIX, asks("fine", *names), ticks.append)
+        replies = server.respond("swap_nouns", PREFIX, asks("fine", *names), ticks.append)
         server.close()
     found = dict(zip(("fine", *names), replies, strict=True))
     assert [found[name].text for name in ("fine", "busy", "broken")] == ["fine!", "busy!", "broken!"]
@@ -117,7 +120,7 @@ def test_the_request_carries_prompt_sampling_seed_cap_and_key(monkeypatch: pytes
     monkeypatch.setenv("OPENAI_API_KEY", "secret")
     with serving(lambda caption, before: (200, {}, completion("x"))) as (url, bodies):
         server = connect(url)
-        server.reply("swap_nouns", PREFIX, asks("a", "b"), lambda count: None)
+        server.respond("swap_nouns", PREFIX, asks("a", "b"), lambda count: None)
         server.close()
     body = next(body for body in bodies if body["messages"][-1]["content"] == "b")
     assert body["messages"] == [*PREFIX, {"role": "user", "content": "b"}]
@@ -140,7 +143,7 @@ def test_no_more_requests_at_once_than_allowed() -> None:
 
     with serving(answer) as (url, _):
         server = connect(url, concurrency=3)
-        server.reply("swap_nouns", PREFIX, asks(*map(str, range(20))), lambda count: None)
+        server.respond("swap_nouns", PREFIX, asks(*map(str, range(20))), lambda count: None)
         server.close()
     assert 1 < most <= 3
 
@@ -160,31 +163,6 @@ def test_a_server_that_is_not_there_or_not_ours_is_the_user_s_to_mend() -> None:
         connect(url)
 
 
-def test_replay_answers_what_it_holds(tmp_path: Path) -> None:
-    path = tmp_path / "replies.jsonl"
-    rows = [
-        {"type": "swap_nouns", "caption": "a b", "reply": "b a", "reply_tokens": 2},
-        {"type": "swap_nouns", "caption": "a b", "reply": "b  a", "attempt": 1, "finish_reason": "length"},
-    ]
-    path.write_text("\n".join(map(json.dumps, rows)))
-    replay = Replay(path)
-    found = replay.reply("swap_nouns", [], [Ask("a b", 0, 0, 9), Ask("a b", 1, 0, 9), Ask("c", 0, 0, 9)], print)
-    assert [(reply.text, reply.finish_reason) for reply in found] == [
-        ("b a", "stop"),
-        ("b  a", "length"),
-        (None, "error"),
-    ]
-
-
-@pytest.mark.parametrize("content", ('{"type": "swap_nouns"}', "not JSON", None))
-def test_a_replay_file_that_is_none_is_refused(tmp_path: Path, content: str | None) -> None:
-    path = tmp_path / "replies.jsonl"
-    if content is not None:
-        path.write_text(content)
-    with pytest.raises(UserError, match=r"replies\.jsonl"):
-        Replay(path)
-
-
 @pytest.mark.parametrize(
     "content",
     [
@@ -197,7 +175,7 @@ def test_a_replay_file_that_is_none_is_refused(tmp_path: Path, content: str | No
 def test_a_hostile_answer_fails_one_ask_alone(content: bytes) -> None:
     with serving(lambda caption, before: (200, {}, content)) as (url, _):
         model = connect(url)
-        (reply,) = model.reply("swap_nouns", PREFIX, [Ask("a", 0, 1, 9)], lambda _: None)
+        (reply,) = model.respond("swap_nouns", PREFIX, [Request("a", 0, 1, 9)], lambda _: None)
         model.close()
     assert reply.text is None and reply.error
 
@@ -209,7 +187,7 @@ def test_counts_that_are_none_and_broken_packing(tmp_path: Path) -> None:
         _,
     ):
         model = connect(url)
-        one, two = model.reply("swap_nouns", PREFIX, [Ask("a", 0, 1, 9), Ask("b", 0, 1, 9)], lambda _: None)
+        one, two = model.respond("swap_nouns", PREFIX, [Request("a", 0, 1, 9), Request("b", 0, 1, 9)], lambda _: None)
         model.close()
     assert (one.text, one.prompt_tokens, one.reply_tokens) == ("x", None, None) and "DecodingError" in str(two.error)
 
@@ -218,6 +196,6 @@ def test_a_key_that_a_server_says_back_is_not_kept(monkeypatch: pytest.MonkeyPat
     monkeypatch.setenv("OPENAI_API_KEY", "sk-secret")
     with serving(lambda caption, before: (400, {}, b"bad key sk-secret")) as (url, _):
         model = connect(url)
-        (reply,) = model.reply("swap_nouns", PREFIX, [Ask("a", 0, 1, 9)], lambda _: None)
+        (reply,) = model.respond("swap_nouns", PREFIX, [Request("a", 0, 1, 9)], lambda _: None)
         model.close()
     assert reply.error == "status 400: bad key ***"

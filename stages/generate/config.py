@@ -1,0 +1,62 @@
+"""Settings of the generate stage."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from pipeline.config import OneOf, placement
+from pipeline.schema import NEGATIVE_TYPES, PARAPHRASE
+from stages.generate.backends import BACKENDS
+from stages.language_models.base import Settings
+
+Refine = Literal["off", "drop", "reweight", "rebalance"]
+
+
+class Config(Settings):
+    """Who writes the negatives, of which types, and what is tolerated."""
+
+    backend: Annotated[str, OneOf(BACKENDS)] = Field(
+        "vllm",
+        description="vllm, openai (a server), rules (no model), replay (a file), or given (what the source brought)",
+    )
+    types: tuple[Annotated[str, OneOf(NEGATIVE_TYPES)], ...] = Field(
+        NEGATIVE_TYPES, description="negative types to make; [] makes none"
+    )
+    paraphrases: bool = Field(False, description="also ask for rewrites that keep the meaning (hard positives)")
+    prompts: str = Field("english", description="prompt set below data/prompts, or a folder of your own")
+    examples_per_prompt: int = Field(50, ge=0, description="in-context examples per prompt, the first of the file")
+    repair_attempts: int = Field(1, ge=0, le=5, description="further tries, other seed, for a rejected response")
+    max_reject_rate: float = Field(
+        0.5, ge=0, le=1, description="share of pair x type left without a negative that fails the stage"
+    )
+    refine: Refine = Field(
+        "off",
+        description="negatives that text alone tells from their captions: off, drop, reweight or rebalance (refine.py)",
+    )
+    refine_margin: float = Field(0.5, gt=0, lt=1, description="drop: gap of a scorer from which a negative goes")
+    likelihood: bool = Field(False, description="vllm: the model's log-probability of both texts as a second scorer")
+    blind_sample: int = Field(4000, ge=100, description="accepted negatives per type the blind test looks at")
+    price_per_hour: float | None = Field(None, ge=0, description="of the generating machine, for the card's costs")
+    shard_size: int = Field(8192, ge=1, description="captions per shard and part; the most that a kill can cost")
+    workers: int = placement(
+        1, ge=1, description="tasks that fill one run's responses together (DEGLA_TASK_RUNNER: where)"
+    )
+
+    @field_validator("types")
+    @classmethod
+    def _each_once(cls, types: tuple[str, ...]) -> tuple[str, ...]:
+        if len(set(types)) != len(types):
+            raise ValueError("a type stands twice")
+        return tuple(kind for kind in NEGATIVE_TYPES if kind in types)
+
+    @model_validator(mode="after")
+    def _scorer_is_there(self) -> "Config":
+        if self.likelihood and not BACKENDS[self.backend].is_scorer:
+            scorers = " or ".join(name for name, backend in BACKENDS.items() if backend.is_scorer)
+            raise ValueError(f"likelihood needs backend {scorers}; got {self.backend}")
+        return self
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """What is asked for: the negative types, and paraphrases if they are wanted."""
+        return (*self.types, PARAPHRASE) if self.paraphrases else self.types

@@ -1,0 +1,191 @@
+"""Any OpenAI-compatible chat server."""
+
+import os
+import random
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from pipeline.errors import UserError
+from pipeline.stage import Inputs
+from stages.language_models.base import (
+    LINE,
+    Backend,
+    Corpus,
+    Message,
+    Request,
+    Response,
+    Settings,
+    Ticker,
+    sampling,
+)
+
+_RETRIED = frozenset((408, 409, 425, 429, 500, 502, 503, 504))
+
+
+class ServerBackend(Backend):
+    """`generate.model` is the server's name of the model, `generate.base_url` its address."""
+
+    def identity(self, settings: Settings) -> str:
+        """The model's name: a server tells no more."""
+        return settings.model
+
+    def source(self, settings: Settings, prompt: str, inputs: Inputs) -> dict[str, Any]:
+        """Name, sampling and prompt."""
+        told = sampling(settings, prompt, is_constrained=settings.structured)
+        return {**super().source(settings, prompt, inputs), **told}
+
+    def open(self, settings: Settings, corpus: Corpus, log: Path) -> "Server":
+        """Connect to the server."""
+        return Server(
+            settings.base_url,
+            settings.model,
+            temperature=settings.temperature,
+            top_p=settings.top_p,
+            concurrency=settings.concurrency,
+            timeout=settings.timeout,
+            structured=settings.structured,
+        )
+
+
+class Server:
+    """An OpenAI-compatible chat server.
+
+    Up to `concurrency` requests at once. 408, 409, 425, 429, 5xx, time-outs and broken connections are tried again, up
+    to `tries` times with jittered exponential waits (a `Retry-After` is honoured); then, and on anything else that is
+    no response (another status, garbage, half a JSON), the request fails alone. The key is read from `OPENAI_API_KEY`.
+    """
+
+    def __init__(
+        self,
+        base_url: str,
+        model: str,
+        *,
+        temperature: float,
+        top_p: float,
+        concurrency: int,
+        timeout: float,
+        tries: int = 5,
+        wait: float = 0.5,
+        structured: bool = True,
+    ) -> None:
+        """Raises UserError when the server cannot be reached, rejects the key, or does not serve the model."""
+        import httpx
+
+        self._key = os.environ.get("OPENAI_API_KEY")
+        headers = {"Authorization": f"Bearer {self._key}"} if self._key else {}
+        limits = httpx.Limits(max_connections=concurrency, max_keepalive_connections=concurrency)
+        self._client = httpx.Client(base_url=base_url.rstrip("/"), headers=headers, timeout=timeout, limits=limits)
+        self._model, self._tries, self._wait = model, tries, wait
+        self._sampling: dict[str, Any] = {"temperature": temperature, "top_p": top_p, "stop": ["\n"]}
+        if structured:
+            self._sampling["structured_outputs"] = {"regex": LINE}
+        self._pool = ThreadPoolExecutor(concurrency, thread_name_prefix="request")
+        try:
+            self._check(base_url)
+        except BaseException:
+            self.close()
+            raise
+
+    def _check(self, base_url: str) -> None:
+        import httpx
+
+        def unusable(what: str, expected: str, fix: str) -> UserError:
+            return UserError("generate", f"{base_url}: {what}", expected, fix)
+
+        error: Exception | None = None
+        for attempt in range(self._tries):
+            try:
+                answer = self._client.get("/models")
+            except (httpx.HTTPError, httpx.InvalidURL) as broken:
+                error = broken
+            else:
+                if answer.status_code not in _RETRIED:
+                    break
+                error = RuntimeError(f"status {answer.status_code}")
+            self._pause(attempt, None)
+        else:
+            raise unusable(
+                f"server does not answer ({error})", "an OpenAI-compatible server", "start it, or generate.base_url"
+            )
+        if answer.status_code in (401, 403):
+            raise unusable(f"status {answer.status_code}", "a valid key", "set OPENAI_API_KEY in the environment")
+        try:
+            served = [str(entry["id"]) for entry in answer.json()["data"]]
+        except (ValueError, KeyError, TypeError, RecursionError):
+            return
+        if answer.is_success and self._model not in served:
+            raise unusable(f"does not serve {self._model!r}", f"one of {', '.join(served[:5])}", "generate.model")
+
+    def respond(self, kind: str, prefix: list[Message], requests: Sequence[Request], tick: Ticker) -> list[Response]:
+        """Ask the server, many at a time; responses in the order of the requests."""
+
+        def one(request: Request) -> Response:
+            found = self._request(prefix, request)
+            tick(1)
+            return found
+
+        return list(self._pool.map(one, requests))
+
+    def _request(self, prefix: list[Message], request: Request) -> Response:
+        import httpx
+
+        body = {
+            "model": self._model,
+            "messages": [*prefix, {"role": "user", "content": request.caption}],
+            "max_tokens": request.max_tokens,
+            "seed": request.seed,
+            **self._sampling,
+        }
+        error = ""
+        for attempt in range(self._tries):
+            after = None
+            try:
+                answer = self._client.post("/chat/completions", json=body)
+                if answer.is_success:
+                    return read_completion(answer.json())
+                error = f"status {answer.status_code}: {answer.text[:200]}"
+                error = error.replace(self._key, "***") if self._key else error
+                if answer.status_code not in _RETRIED:
+                    break
+                after = answer.headers.get("retry-after")
+            except httpx.RequestError as broken:
+                error = f"{type(broken).__name__}: {broken}"
+            except (ValueError, RecursionError) as broken:
+                error = f"no valid answer: {broken}"
+                break
+            if attempt + 1 < self._tries:
+                self._pause(attempt, after)
+        return Response.failed(error)
+
+    def _pause(self, attempt: int, after: str | None) -> None:
+        wait = min(self._wait * 2**attempt, 30) * random.uniform(0.5, 1.5)
+        time.sleep(min(float(after), 60.0) if after and after.replace(".", "", 1).isdecimal() else wait)
+
+    def facts(self) -> dict[str, Any]:
+        """Nothing is known of a server."""
+        return {}
+
+    def close(self) -> None:
+        """Close the connections; waits for requests under way."""
+        self._pool.shutdown(wait=True, cancel_futures=True)
+        self._client.close()
+
+
+def read_completion(answer: Any) -> Response:
+    """The response in what a server sent. Raises ValueError when there is none that can be kept."""
+    try:
+        choice = answer["choices"][0]
+        text, reason = choice["message"]["content"], choice.get("finish_reason") or "stop"
+        usage = answer.get("usage") or {}
+        counts = [usage.get(name) for name in ("prompt_tokens", "completion_tokens")]
+        if not isinstance(text, str):
+            raise ValueError("content is no text")
+        for told in (text, reason):
+            str(told).encode()  # half a surrogate pair could not be kept
+    except (KeyError, IndexError, TypeError, AttributeError) as error:
+        raise ValueError(f"{type(error).__name__} {error}") from None
+    prompt, written = (count if isinstance(count, int) and 0 <= count < 2**31 else None for count in counts)
+    return Response(text, str(reason), prompt, written)

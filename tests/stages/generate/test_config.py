@@ -1,0 +1,27 @@
+import pytest
+from pydantic import ValidationError
+
+from pipeline.schema import NEGATIVE_TYPES
+from stages.generate import Config
+
+
+def test_placement_stays_out_of_the_identity() -> None:
+    plain = Config().identity()
+    moved = Config(engine={"tensor_parallel_size": 2}, base_url="http://elsewhere", concurrency=3, timeout=1)
+    assert plain == moved.identity() != Config(temperature=0.1).identity()
+
+
+def test_types_are_each_once_in_the_order_used_everywhere() -> None:
+    assert Config().types == NEGATIVE_TYPES
+    assert Config(types=tuple(reversed(NEGATIVE_TYPES))).types == NEGATIVE_TYPES
+    assert Config(types=("swap_nouns",), paraphrases=True).kinds == ("swap_nouns", "paraphrase")
+    with pytest.raises(ValidationError, match="a type stands twice"):
+        Config(types=("swap_nouns", "swap_nouns"))
+    with pytest.raises(ValidationError, match="one of reshuffle_order"):
+        Config(types=("swap_verbs",))
+
+
+def test_likelihood_needs_a_model_that_tells_it() -> None:
+    assert Config(likelihood=True).likelihood
+    with pytest.raises(ValidationError, match="likelihood needs backend vllm; got rules"):
+        Config(likelihood=True, backend="rules")

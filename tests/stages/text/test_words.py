@@ -1,0 +1,42 @@
+from pathlib import Path
+
+import pytest
+
+from stages.text import words
+from stages.text.words import is_known, lexicon, parse
+
+
+def test_tokens_tags_and_base_forms() -> None:
+    parsed = parse("Two dogs' red boxes, aren't 3.5 m away.")
+    assert " ".join(word.text for word in parsed) == "Two dogs ' red boxes , aren't 3.5 m away ."
+    assert [word.lemma for word in parsed[:5]] == ["two", "dog", "", "red", "box"]
+    assert [word.tag for word in parsed[:5] if word.is_word] == ["CD", "NNS", "JJ", "NNS"]
+    assert parse("") == ()
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "stays"),
+    [("sofa", "couch", True), ("dog", "animal", True), ("person", "woman", True), ("dog", "cat", False)],
+)
+def test_what_stays_true(old: str, new: str, stays: bool) -> None:
+    assert lexicon().stays_true(old, new) is stays
+
+
+def test_siblings_are_of_one_kind_and_never_the_word_itself() -> None:
+    near = lexicon().siblings("dog")
+    assert {"cat", "horse"} <= near and not near & {"dog", "animal", "puppy"}
+
+
+def test_known_words() -> None:
+    assert all(map(is_known, ("dog", "dogs", "kitchen", "walking"))) and not is_known("qwrtz")
+
+
+def test_the_tagger_s_identity_covers_version_and_lexicon(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    digests = [words.tagger_digest()]
+    monkeypatch.setattr(words, "TAGGER_VERSION", words.TAGGER_VERSION + 1)
+    digests.append(words.tagger_digest())
+    other = tmp_path / "english.yaml"
+    other.write_text(words.LEXICON.read_text() + "\n")
+    monkeypatch.setattr(words, "LEXICON", other)
+    digests.append(words.tagger_digest())
+    assert len(set(digests)) == 3 and all(len(digest) == 16 for digest in digests)
