@@ -20,6 +20,7 @@ import yaml
 from pipeline import tables
 from pipeline.artifact import digest, file_sha256
 from pipeline.stage import Progress, silent
+from stages.text import words
 from stages.text.word_order import PERTURBATIONS, perturb
 
 MOST_WORDS = 30
@@ -43,14 +44,13 @@ class Tagger(NamedTuple):
 
 def textblob_tagger() -> Tagger:
     """TextBlob's PatternTagger with the project's lexicon (text/words.py); its word lists ship with it."""
-    from stages.text import words
-
-    read = [*sorted(Path(str(files("textblob") / "en")).glob("*.txt")), words.LEXICON, Path(words.__file__)]
+    lists = sorted(Path(str(files("textblob") / "en")).glob("*.txt"))
+    identity = digest([*(file_sha256(path) for path in lists), words.tagger_digest()])
 
     def tag(caption: str) -> list[tuple[str, str]]:
         return [(word.lower, word.tag) for word in words.parse(caption) if word.is_word]
 
-    return Tagger("textblob.PatternTagger", version("textblob"), digest([file_sha256(path) for path in read]), tag)
+    return Tagger("textblob.PatternTagger", version("textblob"), identity, tag)
 
 
 def freeze(
