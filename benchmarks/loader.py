@@ -17,7 +17,7 @@ import torch
 from PIL import Image
 
 from pipeline import clip
-from stages.train.batches import Pictures, Rows
+from stages.train.batches import Images, Rows
 
 
 def main() -> None:
@@ -29,11 +29,11 @@ def main() -> None:
     torch.set_num_threads(1)
     model = clip.load("ViT-B-32", None)
     names = sorted(path.name for path in arguments.images.glob("*.jpg"))[: arguments.count]
-    rows = Rows(arguments.images, names, *([None] * 6))  # type: ignore[arg-type] - pictures need no more
-    pictures = Pictures(rows, model)
+    rows = Rows(arguments.images, names, *([None] * 6))  # type: ignore[arg-type] - images need no more
+    images = Images(rows, model)
 
     def ours() -> torch.Tensor:
-        return clip.normalise(model, torch.stack([pictures[index] for index in range(len(names))]))
+        return clip.normalise(model, torch.stack([images[index] for index in range(len(names))]))
 
     def released() -> torch.Tensor:
         return torch.stack([model.preprocess(Image.open(arguments.images / name).convert("RGB")) for name in names])

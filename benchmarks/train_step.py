@@ -26,10 +26,10 @@ from torch import Tensor, nn
 
 from pipeline import clip
 from stages.train.batches import Batch
+from stages.train.config import Config, Loss
 from stages.train.loop import Training
 from stages.train.losses import Embeddings, base_loss, distill_loss, igc_loss, tgc_loss
 from stages.train.objective import Objective
-from stages.train.stage import Config, Loss
 
 K = 4
 

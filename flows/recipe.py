@@ -16,7 +16,7 @@ from stages.evaluate.stage import Config as Evaluate
 from stages.generate.stage import Config as Generate
 from stages.ingest.stage import Config as Ingest
 from stages.report.stage import Config as Report
-from stages.train.stage import Config as Train
+from stages.train import Config as Train
 
 RECIPES = DATA / "recipes"
 

@@ -17,12 +17,12 @@ from flows.recipe import Recipe
 from pipeline.artifact import Artifact, Store, digest, now
 from pipeline.errors import TRANSIENT_ERRNOS, BusyError, TransientError, UserError
 from pipeline.stage import Inputs, Progress, Stage
+from stages import train
 from stages.assemble import stage as assemble
 from stages.evaluate import stage as evaluate
 from stages.generate import stage as generate
 from stages.ingest import stage as ingest
 from stages.report import stage as report
-from stages.train import stage as train
 
 STAGES: dict[str, Stage[Any]] = {
     module.STAGE.name: module.STAGE for module in (ingest, generate, assemble, train, evaluate, report)

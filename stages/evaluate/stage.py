@@ -195,7 +195,7 @@ def _measure(
 def _models(model: Artifact, curve: Sequence[float]) -> dict[str, "Load"]:
     """Name -> what loads it: the start, the trained model, and the mixtures between."""
     from pipeline import clip
-    from stages.export.models import mixture
+    from pipeline.clip.tuning import mixture
 
     start = model.meta["start"]
     found: dict[str, Load] = {

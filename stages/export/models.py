@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any, Literal
 from pipeline import tables
 from pipeline.artifact import Artifact
 from pipeline.errors import UserError
-from pipeline.schema import STEPS
 from stages.pages import markdown
 
 if TYPE_CHECKING:
@@ -58,8 +57,9 @@ def export_model(
     import torch
 
     from pipeline import clip
+    from pipeline.clip import tuning
 
-    tuned = mixture(model, alpha)
+    tuned = tuning.mixture(model, alpha)
     target.mkdir(parents=True, exist_ok=True)
     write = {"open_clip": _open_clip, "transformers": _transformers, "onnx": _onnx}[kind]
     embed = write(tuned, target, str(model.path / "student"))
@@ -77,18 +77,6 @@ def export_model(
         )
     tables.write_text(target / "README.md", card(model, scores if alpha == 1 else None, alpha))
     return difference
-
-
-def mixture(model: Artifact, alpha: float) -> "Clip":
-    """(1 - alpha) * start + alpha * trained, the model of WiSE-FT (arXiv 2109.01903)."""
-    from pipeline import clip
-    from pipeline.clip import tuning
-
-    tuned = clip.load(str(model.path / "student"))
-    if alpha != 1:
-        start = clip.load(**model.meta["start"])
-        tuned.model.load_state_dict(tuning.interpolate(start.model, tuned.model, alpha))
-    return tuned
 
 
 def _probes(model: "Clip") -> tuple["Tensor", "Tensor"]:
@@ -303,7 +291,8 @@ def card(model: Artifact, scores: Artifact | None, alpha: float = 1.0) -> str:
     what = "Trained weights"
     if alpha != 1:
         what = f"Interpolated: {1 - alpha:g} of the start, {alpha:g} trained (WiSE-FT)"
-    terms = [name.removesuffix("_loss") for name in STEPS.names if name.endswith("_loss")]
+    columns = tables.read(model.table("steps")).column_names
+    terms = [name.removesuffix("_loss") for name in columns if name.endswith("_loss")]
     weights = {name: objective[name] for name in terms if objective[name]}
     lines = [
         f"# CLIP fine-tuned for composition from {markdown(start['model'])}",

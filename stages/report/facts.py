@@ -13,7 +13,7 @@ from pipeline import tables
 from pipeline.artifact import Artifact
 from pipeline.assets import DATA
 from pipeline.errors import UserError
-from pipeline.schema import NEGATIVE_TYPES, STEPS, TABLES
+from pipeline.schema import NEGATIVE_TYPES, TABLES
 from pipeline.stage import Inputs
 from stages.benchmarks.loaders import registry
 from stages.pages import signed
@@ -25,10 +25,6 @@ if TYPE_CHECKING:
 PUBLISHED = DATA / "published_scores.json"
 ORDER = ("pairs", "negatives", "dataset", "model", "scores")
 CARDS = ("dataset", "negatives")
-LOSSES = tuple(name for name in STEPS.names if name.endswith("loss"))
-WATCHED = (*LOSSES, "logit_scale", "lr")
-"""Columns of `steps` that get a curve."""
-
 HEADS = {"sugarcrepe": "sugarcrepe.macro7", "valse": "valse.mean11", "aro": "aro.mean4"}
 """What `composition` takes of each benchmark, as papers' figures are stored."""
 
@@ -292,7 +288,7 @@ def _training(inputs: Inputs) -> Facts:
                       sum(data_wait) data_wait, max(lr) peak_lr from steps"""
         )[0]
         terms = []
-        for name in (name for name in LOSSES if name in there):
+        for name in (name for name in there if name.endswith("loss")):
             (row,) = ask(
                 f"""with numbered as (select {name}, ntile(10) over (order by step) as begin,
                                              ntile(10) over (order by step desc) as ending

@@ -17,7 +17,7 @@ from pipeline.schema import NEGATIVE_TYPES
 from pipeline.stage import Inputs, Progress, Stage
 from stages.benchmarks.loaders import REGISTRY
 from stages.pages import TEMPLATES, data_uri, percent, render, thumbnail
-from stages.report.facts import PUBLISHED, WATCHED, Facts, gather
+from stages.report.facts import PUBLISHED, Facts, gather
 
 RETENTION = ("zeroshot", "retrieval")
 
@@ -124,8 +124,7 @@ def draw(facts: Facts, inputs: Inputs) -> dict[str, Facts]:
         found["acceptance"] = _figure(svg, "Negatives that passed the checks, by type", accepted)
     if terms := facts["training"]["terms"]:
         steps = tables.read(inputs["model"].path / "steps").sort_by("step")
-        drawn = {row["term"] for row in terms} | {"logit_scale", "lr"}
-        curves = [(name, steps[name].to_pylist()) for name in WATCHED if name in drawn]
+        curves = [(name, steps[name].to_pylist()) for name in (*(row["term"] for row in terms), "logit_scale", "lr")]
         alt = "; ".join(f"{row['term']} {row['first']:.3g} to {row['last']:.3g}" for row in terms)
         found["training"] = _figure(figures.training(steps["step"].to_pylist(), curves), "Training curves", alt)
     return found

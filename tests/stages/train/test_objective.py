@@ -12,8 +12,9 @@ from torch import Tensor, nn
 from pipeline import clip
 from pipeline.errors import UserError
 from stages.train.batches import Batch
+from stages.train.config import Loss
 from stages.train.objective import Objective
-from stages.train.stage import TERMS, Loss
+from stages.train.terms import TERMS
 
 K = 3
 NONE = {"base": 0, "distill": 0, "igc": 0, "tgc": 0}
