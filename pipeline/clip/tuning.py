@@ -57,7 +57,7 @@ def add_lora(model: "nn.Module", rank: int, alpha: float, seed: int) -> None:
         raise UserError(
             "train", f"LoRA finds no layer: {error}", f"layers named {LORA_MODULES}", "--set train.lora_rank=0"
         ) from error
-    model.logit_scale.requires_grad_(True)  # type: ignore[operator, union-attr]
+    model.logit_scale.requires_grad_(True)
 
 
 def merge_lora(model: "nn.Module") -> None:

@@ -1,5 +1,6 @@
 """In how many processes and chunks a training runs: started, and started again when memory does not suffice."""
 
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from stages.train import processes
 from stages.train.config import Config
 from stages.train.loop import train
 from stages.train.memory import NotEnoughMemoryError
+from stages.train.terms import TERMS, Term
 
 
 def launch(config: Config, inputs: Inputs, out: Path, progress: Progress) -> dict[str, Any]:
@@ -57,6 +59,22 @@ def _attempt(config: Config, inputs: Inputs, out: Path, device: str, progress: P
     if config.processes == 1 or processes.world() > 1:  # alone, or torchrun has started the processes
         return train(config, inputs, out, device, progress=progress)
     backend = "nccl" if device == "cuda" else "gloo"
-    arguments = (config, inputs, out, device)
-    made: dict[str, Any] = processes.run(train, config.processes, backend, arguments, out / SCRATCH, progress)
+    own = {name: TERMS[name] for name in config.objective.model_extra or {}}
+    try:
+        pickle.dumps(own)
+    except (pickle.PicklingError, AttributeError) as error:
+        raise UserError(
+            "train",
+            f"another process cannot find the function of a term: {error}",
+            f"a function at the top of a module for each of {', '.join(own)}",
+            "move it there, or --set train.processes=1",
+        ) from None
+    arguments = (own, config, inputs, out, device)
+    made: dict[str, Any] = processes.run(_with_terms, config.processes, backend, arguments, out / SCRATCH, progress)
     return made
+
+
+def _with_terms(own: dict[str, Term], *arguments: Any, progress: Progress) -> dict[str, Any]:
+    """Train in a process that was started for it, where a script's terms are not in the table yet."""
+    TERMS.update(own)
+    return train(*arguments, progress=progress)

@@ -25,7 +25,7 @@ class Log:
             need_package("train", "tensorboard", "tensorboard")
             from torch.utils.tensorboard import SummaryWriter
 
-            self._board = SummaryWriter(str(tensorboard))  # type: ignore[no-untyped-call]
+            self._board = SummaryWriter(str(tensorboard))
         if wandb is not None:
             need_package("train", "wandb", "wandb")
             import wandb as client

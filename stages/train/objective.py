@@ -186,7 +186,7 @@ class Objective:
         scaled: Callable[[Tensor], Tensor],
     ) -> tuple[dict[str, float], Tensor]:
         """Backward through the weighted sum of the terms; the raw value of each, and the thresholds that follow."""
-        scale: Tensor = self.student.logit_scale.exp()  # type: ignore[operator, assignment]
+        scale: Tensor = self.student.logit_scale.exp()  # type: ignore[operator]
         threshold_T = self.threshold_T
         given = {"student": student, "teacher": teacher, "scale": scale, "threshold_T": threshold_T}
         values = {name: self._value(one, given) for name, one in terms.items()}
@@ -266,9 +266,9 @@ def _weighted(config: Loss) -> dict[str, Weighted]:
         except (KeyError, ImportError, AttributeError, ValueError) as error:
             raise UserError(
                 "train",
-                f"the loss has no term {name} in this process: {type(error).__name__} {error}",
-                "a term of stages.train.terms.TERMS",
-                "add it at the top of the script, outside of any function, or name it as module:function",
+                f"the term {name} has no function: {type(error).__name__}: {error}",
+                "a function, or module:function",
+                f"correct stages.train.terms.TERMS[{name!r}]",
             ) from None
         known = {*ARGUMENTS, *type(config).model_fields} - TERMS.keys()
         if unknown := set(TERMS[name].takes) - known:
@@ -276,7 +276,7 @@ def _weighted(config: Loss) -> dict[str, Weighted]:
                 "train",
                 f"the term {name} takes {', '.join(sorted(unknown))}",
                 f"only {', '.join(sorted(known))}",
-                f"correct takes of TERMS[{name!r}]",
+                f"correct stages.train.terms.TERMS[{name!r}]",
             )
     return found
 

@@ -25,8 +25,8 @@ class Term:
     """One term of the loss.
 
     Attributes:
-        function: gives the raw value, a scalar, from `takes` in that order; a function, or where it is as
-            "module:function" (the only form that a training in several processes finds without its script).
+        function: gives the raw value, a scalar, from `takes` in that order; a function (of a module or a script, if
+            several processes are to find it), or where it is as "module:function".
         description: what it is; the text of its weight's setting and of its column in the steps table.
         takes: of `ARGUMENTS`, and the names of constants of `Loss`.
         note: what to know before setting its weight.
