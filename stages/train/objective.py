@@ -23,7 +23,7 @@ from stages.train.baselines import fisher_importance, rank_thresholds
 from stages.train.batches import Batch
 from stages.train.config import Loss
 from stages.train.losses import Embeddings
-from stages.train.terms import ARGUMENTS, TERMS, Term
+from stages.train.terms import OF_EMBEDDINGS, OF_WEIGHTS, TERMS, Term
 
 BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 
@@ -61,8 +61,8 @@ class Objective:
             )
         self.config, self.student = config, student
         terms = _weighted(config)
-        self._of_embeddings = {name: one for name, one in terms.items() if not one.term.of_weights}
-        self._of_weights = {name: one for name, one in terms.items() if one.term.of_weights}
+        self._of_embeddings = {name: weighted for name, weighted in terms.items() if not weighted.term.of_weights}
+        self._of_weights = {name: weighted for name, weighted in terms.items() if weighted.term.of_weights}
         self.teacher = copy.deepcopy(student).eval().requires_grad_(False)
         self.dtype = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
         student.train()
@@ -189,9 +189,9 @@ class Objective:
         scale: Tensor = self.student.logit_scale.exp()  # type: ignore[operator]
         threshold_T = self.threshold_T
         given = {"student": student, "teacher": teacher, "scale": scale, "threshold_T": threshold_T}
-        values = {name: self._value(one, given) for name, one in terms.items()}
+        values = {name: self._value(weighted, given) for name, weighted in terms.items()}
         if values:
-            total = torch.stack([one.weight * values[name] for name, one in terms.items()]).sum()
+            total = torch.stack([weighted.weight * values[name] for name, weighted in terms.items()]).sum()
             scaled(total).backward()  # type: ignore[no-untyped-call]
         if _take("threshold_T", terms):
             threshold_T = rank_thresholds(student, scale, threshold_T)
@@ -200,7 +200,7 @@ class Objective:
     def _importance(self, batch: Batch, chunks: int, scaled: Callable[[Tensor], Tensor]) -> list[Tensor]:
         """How much each parameter matters to the retention terms at this step, by a backward pass of their own."""
         self.student.zero_grad()
-        retention = {name: one for name, one in self._of_embeddings.items() if one.term.retention}
+        retention = {name: weighted for name, weighted in self._of_embeddings.items() if weighted.term.retention}
         self._backward(batch, chunks, retention, scaled)
         return fisher_importance([mine.grad for mine, _ in self._tuned() if mine.grad is not None])
 
@@ -210,18 +210,18 @@ class Objective:
         parameters, start = map(list, zip(*pairs, strict=True))
         factor = scaled(torch.ones_like(self.threshold_T[0])).item()
         found = {}
-        for name, one in self._of_weights.items():
-            loss = self._value(one, {"parameters": parameters, "start": start, "importance": importance})
+        for name, weighted in self._of_weights.items():
+            loss = self._value(weighted, {"parameters": parameters, "start": start, "importance": importance})
             gradients = torch.autograd.grad(loss, parameters, materialize_grads=True)
             for parameter, gradient in zip(parameters, gradients, strict=True):
-                parameter.grad.add_(gradient, alpha=one.weight * factor)
+                parameter.grad.add_(gradient, alpha=weighted.weight * factor)
             found[name] = loss.item()
         return found
 
-    def _value(self, one: Weighted, given: Mapping[str, Any]) -> Tensor:
+    def _value(self, weighted: Weighted, given: Mapping[str, Any]) -> Tensor:
         """The raw value of a term, from what there is and the constants of the loss."""
-        value: Tensor = one.function(
-            *(given[name] if name in given else getattr(self.config, name) for name in one.term.takes)
+        value: Tensor = weighted.function(
+            *(given[name] if name in given else getattr(self.config, name) for name in weighted.term.takes)
         )
         return value
 
@@ -252,7 +252,7 @@ class Objective:
 
 
 def _take(argument: str, terms: Mapping[str, Weighted]) -> bool:
-    return any(argument in one.term.takes for one in terms.values())
+    return any(argument in weighted.term.takes for weighted in terms.values())
 
 
 def _weighted(config: Loss) -> dict[str, Weighted]:
@@ -270,8 +270,9 @@ def _weighted(config: Loss) -> dict[str, Weighted]:
                 "a function, or module:function",
                 f"correct stages.train.terms.TERMS[{name!r}]",
             ) from None
-        known = {*ARGUMENTS, *type(config).model_fields} - TERMS.keys()
-        if unknown := set(TERMS[name].takes) - known:
+        takes = set(TERMS[name].takes)
+        known = {*(OF_WEIGHTS if TERMS[name].of_weights else OF_EMBEDDINGS), *type(config).model_fields} - TERMS.keys()
+        if unknown := takes - known:
             raise UserError(
                 "train",
                 f"the term {name} takes {', '.join(sorted(unknown))}",

@@ -11,13 +11,13 @@ from dataclasses import dataclass
 from pkgutil import resolve_name
 from typing import Any
 
-ARGUMENTS = ("student", "teacher", "scale", "threshold_T", "parameters", "start", "importance")
-"""What a term's function may take beside the constants of `Loss`.
+OF_EMBEDDINGS = ("student", "teacher", "scale", "threshold_T")
+"""What a term of embeddings may take: `losses.Embeddings` of the whole global batch, by student and teacher; the
+learned logit scale; the ranking thresholds per negative type."""
 
-student, teacher: `losses.Embeddings` of the whole global batch. scale: the learned logit scale. threshold_T: the
-ranking thresholds per negative type. parameters: the student's weights that have a gradient, with what they were at
-the start and how much each matters to the retention terms (`baselines.fisher_importance`), three lists alike.
-"""
+OF_WEIGHTS = ("parameters", "start", "importance")
+"""What a term of the model's weights may take: three lists alike, of the student's parameters that have a gradient, of
+what they were at the start, and of how much each matters to the retention terms (`baselines.fisher_importance`)."""
 
 
 @dataclass(frozen=True)
@@ -26,9 +26,9 @@ class Term:
 
     Attributes:
         function: gives the raw value, a scalar, from `takes` in that order; a function (of a module or a script, if
-            several processes are to find it), or where it is as "module:function".
+            several processes are to find it), or where it is, as "module:function".
         description: what it is; the text of its weight's setting and of its column in the steps table.
-        takes: of `ARGUMENTS`, and the names of constants of `Loss`.
+        takes: of `OF_EMBEDDINGS` or of `OF_WEIGHTS`, and constants of `Loss` by name.
         note: what to know before setting its weight.
         needs_images: it looks at images of the negatives, so `negative_images` must be set.
         retention: its gradients tell which weights matter to what the model knows.
@@ -44,7 +44,7 @@ class Term:
     @property
     def of_weights(self) -> bool:
         """Whether it is a term of the model's weights, and not of embeddings."""
-        return "parameters" in self.takes
+        return not set(OF_WEIGHTS).isdisjoint(self.takes)
 
     def resolved(self) -> Callable[..., Any]:
         """The function itself. Raises ImportError, AttributeError or ValueError for a name that leads to none."""

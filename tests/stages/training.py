@@ -31,7 +31,7 @@ def small_clip(folder: Path) -> str:
 
 
 def small_inputs(folder: Path, pictures: int = 12) -> dict[str, Artifact]:
-    """Published pairs and dataset: noise pictures with two captions each, and negatives with gaps."""
+    """Published pairs and dataset: noise images with two captions each, and negatives with gaps."""
     store = Store(folder / "home")
     tokenize = clip.tokenizer("ViT-B-32")
     rng = np.random.default_rng(0)
@@ -54,7 +54,7 @@ def small_inputs(folder: Path, pictures: int = 12) -> dict[str, Artifact]:
                     for name, text in {"caption": caption, **texts}.items()
                 }
                 rows.append(base | texts | tokens | {"paraphrases": None, "chances": None, "leaks": []})
-        tables.write(tables.part(out, 0), [], PAIRS)  # training reads the pictures alone
+        tables.write(tables.part(out, 0), [], PAIRS)  # training reads the images alone
         published = _publish(store, out, "pairs", {"image_root": "images"})
     rows.append(rows[0] | {"pair_id": "zz", "split": "test"})
     with store.build("dataset", "d") as out:

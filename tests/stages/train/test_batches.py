@@ -1,4 +1,4 @@
-"""Which pair stands in which batch, with which negatives and which picture."""
+"""Which pair stands in which batch, with which negatives and which image."""
 
 import csv
 import multiprocessing
@@ -105,7 +105,7 @@ def same(one: object, two: object) -> bool:
     return all(torch.equal(getattr(one, name), getattr(two, name)) for name in names)
 
 
-def test_decoded_pictures_and_loader_processes_change_nothing(made: tuple) -> None:
+def test_decoded_images_and_loader_processes_change_nothing(made: tuple) -> None:
     model, _, rows = made
     pictures = Images(rows, model)
     reading = Batches(rows, pictures, batch=4, negatives=4, epochs=2, seed=5)
@@ -137,13 +137,13 @@ def test_epochs_done_counts_fractions(made: tuple) -> None:
     assert [batches.epochs_done(step) for step in (1, half, 2 * half)] == [1 / half, 1.0, 2.0]
 
 
-def test_a_batch_larger_than_the_pictures_is_refused(made: tuple) -> None:
+def test_a_batch_larger_than_the_images_is_rejected(made: tuple) -> None:
     model, _, rows = made
     with pytest.raises(UserError, match="batch of 10 needs as many different images, and there are 9"):
         Batches(rows, Images(rows, model), batch=10, negatives=0, epochs=1, seed=0)
 
 
-def test_a_missing_picture_is_named_by_the_loaders_processes_too(tmp_path: Path, made: tuple) -> None:
+def test_a_missing_image_is_named_by_the_loaders_processes_too(tmp_path: Path, made: tuple) -> None:
     inputs = small_inputs(tmp_path, pictures=4)
     rows = read_rows(inputs["dataset"], inputs["pairs"], ())
     (rows.root / rows.uris[2]).unlink()
@@ -170,7 +170,7 @@ def test_what_other_libraries_do_at_exit_does_not_harm_the_loaders_processes(mon
     assert status(_leave_at_once) == 0
 
 
-def test_a_users_pictures_of_negatives_come_with_their_negative_in_front(world: dict[str, Any], tmp_path: Path) -> None:
+def test_a_users_images_of_negatives_come_with_their_negative_in_front(world: dict[str, Any], tmp_path: Path) -> None:
     inputs = world["inputs"]
     table = tables.read(inputs["dataset"].path).to_pylist()
     colours = {}
@@ -212,7 +212,7 @@ def test_half_of_each_batch_is_similar_to_the_other_half(world: dict[str, Any]) 
     batches = Batches(rows, Images(rows, clip.load(world["model"])), 6, 0, 2, 0, neighbours=neighbours)
     similar = 0
     for order in batches.order:
-        assert len(set(rows.image_group[order])) == 6, "all pictures differ"
+        assert len(set(rows.image_group[order])) == 6, "all images differ"
         for anchor, partner in zip(order[:3], order[3:], strict=True):
             similar += rows.image_file[partner] in neighbours[rows.image_file[anchor]]
     assert similar > 0.8 * batches.order.size / 2

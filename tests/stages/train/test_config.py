@@ -1,4 +1,4 @@
-"""The settings of training: the paper's defaults, what is refused, what is no identity."""
+"""The settings of training: the paper's defaults, what is rejected, what is no identity."""
 
 from typing import Any
 
@@ -29,14 +29,14 @@ def test_the_defaults_are_the_papers() -> None:
     assert Loss() == Loss(base=1, distill=0.005, igc=0.1, tgc=0.1, tgc_scale=10, ema=0.9996, tgc_layout="paper")
 
 
-def test_unknown_types_are_refused() -> None:
+def test_unknown_types_are_rejected() -> None:
     with pytest.raises(ValidationError, match="types must be different ones of"):
         Config(types=("swap_verbs",))
     with pytest.raises(ValidationError, match="types must be different ones of"):
         Config(types=("swap_nouns", "swap_nouns"))
 
 
-def test_settings_that_do_not_fit_together_are_refused() -> None:
+def test_settings_that_do_not_fit_together_are_rejected() -> None:
     for wrong, says in (
         ({"objective": {"fisher": 1}}, "ema must be 1"),
         ({"objective": {"base": 0, "distill": 0, "igc": 0, "tgc": 0}}, "at least one term"),

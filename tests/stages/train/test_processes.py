@@ -93,13 +93,13 @@ def test_two_processes_have_the_loss_and_gradients_of_one(model: Path, alone: di
 
 def bad(number: int, *, progress: Any) -> None:
     if processes.rank() == number:
-        raise UserError("train", f"process {number} found a broken picture", "a whole one", "mend it")
+        raise UserError("train", f"process {number} found a broken image", "a whole one", "mend it")
     torch.distributed.barrier()
 
 
 @pytest.mark.parametrize("number", [1])
 def test_a_users_error_in_any_process_is_the_callers(number: int, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=f"process {number} found a broken picture"):
+    with pytest.raises(UserError, match=f"process {number} found a broken image"):
         processes.run(bad, 2, "gloo", (number,), tmp_path, silent)
 
 
@@ -226,7 +226,7 @@ def test_two_processes_resume_to_the_same_bits(
         assert resumed[name] == undisturbed[name]
 
 
-def test_a_batch_that_does_not_divide_is_refused(world: dict[str, Any]) -> None:
+def test_a_batch_that_does_not_divide_is_rejected(world: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="batch 6 must divide by processes 4"):
         config(world, processes=4)
 

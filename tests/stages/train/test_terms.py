@@ -15,7 +15,7 @@ from pipeline.errors import UserError
 from stages.train.config import Config, Loss
 from stages.train.losses import Embeddings
 from stages.train.objective import Objective
-from stages.train.terms import ARGUMENTS, TERMS, Term
+from stages.train.terms import OF_EMBEDDINGS, OF_WEIGHTS, TERMS, Term
 from tests.stages.training import config, made
 
 ONLY = {"base": 0, "distill": 0, "igc": 0, "tgc": 0}
@@ -41,7 +41,7 @@ def add(monkeypatch: pytest.MonkeyPatch) -> Add:
 def test_every_term_has_a_function_a_weight_and_a_description_of_one_line(name: str) -> None:
     term = TERMS[name]
     assert callable(term.resolved()) and term.resolved().__module__.startswith("stages.train.")
-    assert set(term.takes) <= {*ARGUMENTS, *Loss.model_fields}
+    assert set(term.takes) <= {*(OF_WEIGHTS if term.of_weights else OF_EMBEDDINGS), *Loss.model_fields}
     described = Loss.model_fields[name].description
     assert described is not None and term.description in described and "\n" not in described
     assert name in Loss().weights()
@@ -113,6 +113,7 @@ def test_an_unknown_term_is_an_error_of_one_line(add: Add) -> None:
         ({"function": "stages.train.losses:spraed"}, "the term odd has no function: AttributeError"),
         ({"function": "nowhere.at_all:spread"}, "the term odd has no function: ModuleNotFoundError"),
         ({"function": spread, "takes": ("student", "scael")}, "the term odd takes scael; expected only .*threshold_T"),
+        ({"function": spread, "takes": ("student", "start")}, "the term odd takes student; expected only"),
     ],
 )
 def test_a_term_that_cannot_be_computed_is_named(
@@ -120,7 +121,7 @@ def test_a_term_that_cannot_be_computed_is_named(
 ) -> None:
     add("odd", **wrong)
     with pytest.raises(UserError, match=says):
-        Objective(Loss(odd=1), clip.load(world["model"]).model)
+        Objective(Loss(odd=1, ema=1), clip.load(world["model"]).model)
 
 
 def test_terms_that_need_images_of_negatives_say_so(add: Add) -> None:
