@@ -1,5 +1,6 @@
 # make demo   set up and run the whole road on the built-in world      make serve  Prefect server, worker, deployments
 # make test   everything CI runs                                       make models train the two small models again
+# make test-fast  without slow tests, vLLM and root                    make docs   pages and API from docstrings, in site/
 # make chaos  every fault at every stage, hours; goes on where it was stopped
 # make fuzz   every parser against mutated files, FUZZ_SECONDS=120 each (needs the extra fuzz)
 VENV   ?= .venv
@@ -10,7 +11,7 @@ BUILD  ?= $(shell nvidia-smi -L >/dev/null 2>&1 && echo gpu || echo cpu)
 PIP     = $(BIN)/pip install -q --disable-pip-version-check
 TORCH   = $(shell sed -n 's/^torch==//p' constraints.txt)
 
-.PHONY: demo test check chaos fuzz serve models env clean
+.PHONY: demo test test-fast check docs chaos fuzz serve models env clean
 
 demo: env
 	@$(BIN)/degla run demo
@@ -18,11 +19,18 @@ demo: env
 test: check
 	$(BIN)/python -m pytest
 
+test-fast: env
+	$(BIN)/python -m pytest -m "not slow and not vllm and not root"
+
 check: env
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/mkdocs build --strict
+
+docs: env
+	$(BIN)/mkdocs build --strict
 
 chaos: env
 	$(BIN)/python -m tests.chaos runs/chaos
@@ -60,4 +68,4 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 	@touch $@
 
 clean:
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache site

@@ -1,6 +1,6 @@
 """How well the checks tell usable negatives from impostors, on real data.
 
-    python benchmarks/checks.py [--shared ../shared] [--show 20]
+    python benchmarks/checks.py --data folder [--show 20]
 
 True negatives: SugarCrepe's human-verified ones of the matching type, and NegCLIP's public validation file. Impostors:
 identical copies (and copies with another surface), the other human captions of the same photograph (with and without
@@ -11,6 +11,7 @@ import argparse
 import ast
 import csv
 import json
+import os
 import random
 import re
 import time
@@ -51,15 +52,15 @@ Case = tuple[str, str, str, list[str]]
 """type, caption, candidate, captions of the same picture"""
 
 
-def sugarcrepe(shared: Path) -> Iterator[tuple[str, list[Case]]]:
+def sugarcrepe(data: Path) -> Iterator[tuple[str, list[Case]]]:
     for name, kind in SUGARCREPE.items():
-        path = shared / "benchmarks" / "sugarcrepe" / f"{name}.json"
+        path = data / "benchmarks" / "sugarcrepe" / f"{name}.json"
         rows = json.loads(path.read_text()).values()
         yield f"true: SugarCrepe {name}", [(kind, row["caption"], row["negative_caption"], []) for row in rows]
 
 
-def negclip(shared: Path) -> Iterator[tuple[str, list[Case]]]:
-    with (shared / "formats" / "neg_clip_valid.tsv").open(newline="") as handle:
+def negclip(data: Path) -> Iterator[tuple[str, list[Case]]]:
+    with (data / "formats" / "neg_clip_valid.tsv").open(newline="") as handle:
         rows = [
             (row["title"], text)
             for row in csv.DictReader(handle, delimiter="\t")
@@ -69,18 +70,18 @@ def negclip(shared: Path) -> Iterator[tuple[str, list[Case]]]:
         yield f"unverified: NegCLIP as {kind}", [(kind, caption, text, []) for caption, text in rows]
 
 
-def photos(shared: Path) -> dict[str, list[str]]:
+def photos(data: Path) -> dict[str, list[str]]:
     captions = defaultdict(list)
-    with (shared / "photos" / "captions.txt").open(newline="") as handle:
+    with (data / "photos" / "captions.txt").open(newline="") as handle:
         for row in csv.DictReader(handle):
             captions[row["image"]].append(row["caption"])
     return captions
 
 
-def impostors(shared: Path) -> Iterator[tuple[str, list[Case]]]:
-    for name, cases in sugarcrepe(shared):
+def impostors(data: Path) -> Iterator[tuple[str, list[Case]]]:
+    for name, cases in sugarcrepe(data):
         yield name.replace("true:", "as paraphrase:"), [("paraphrase", *rest) for _, *rest in cases]
-    captions = photos(shared)
+    captions = photos(data)
     every = [(caption, group) for group in captions.values() for caption in group]
     alike: list[Callable[[str], str]] = [str, str.lower, str.upper, lambda text: text.rstrip(" .") + "!"]
     yield "identical", [(kind, c, change(c), []) for kind in NEGATIVE_TYPES for c, _ in every for change in alike]
@@ -94,7 +95,7 @@ def impostors(shared: Path) -> Iterator[tuple[str, list[Case]]]:
     sugar = [
         row["caption"]
         for name in SUGARCREPE
-        for row in json.loads((shared / "benchmarks/sugarcrepe" / f"{name}.json").read_text()).values()
+        for row in json.loads((data / "benchmarks/sugarcrepe" / f"{name}.json").read_text()).values()
     ]
     texts = list(dict.fromkeys([caption for caption, _ in every] + sugar))
     for form, turn in (("the A and the B", turned_phrases), ("A and B", turned_words)):
@@ -154,14 +155,21 @@ def report(name: str, cases: list[Case], show: int, *, true: bool) -> tuple[int,
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--shared", type=Path, default=Path(__file__).parents[2] / "shared")
+    parser.add_argument(
+        "--data",
+        type=Path,
+        default=os.environ.get("DEGLA_TEST_DATA"),  # argparse makes a Path of it
+        help="holds benchmarks/sugarcrepe/, formats/neg_clip_valid.tsv, photos/captions.txt; else $DEGLA_TEST_DATA",
+    )
     parser.add_argument("--show", type=int, default=0, help="wrong decisions to print per set")
     parser.add_argument("--only", default="", help="sets whose name holds this")
     arguments = parser.parse_args()
+    if arguments.data is None:
+        parser.error("no data; expected --data FOLDER or $DEGLA_TEST_DATA")
     judge("swap_nouns", "a dog and a cat", "a cat and a dog")
     done, seconds = 0, 0.0
     for group, true in ((sugarcrepe, True), (negclip, True), (impostors, False)):
-        for name, cases in group(arguments.shared):
+        for name, cases in group(arguments.data):
             if arguments.only in name:
                 count, spent = report(name, cases, arguments.show, true=true)
                 done, seconds = done + count, seconds + spent

@@ -25,9 +25,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline import tables
-from pipeline.artifact import Store, now
+from pipeline.artifact import now
 from pipeline.schema import NEGATIVE_TYPES, PAIRS
 from pipeline.stage import silent
+from pipeline.store import Store
 from stages.generate import backends as generator
 from stages.generate import prompts
 from stages.generate import stage as generate

@@ -26,10 +26,9 @@ import pyarrow.parquet as pq
 import yaml
 from PIL import Image
 
-from flows import recipe, road
-from pipeline.artifact import Store
 from pipeline.stage import silent
 from stages.ingest import stage as ingest
+from stages.road import STAGES, Run
 
 ARCH = {
     "embed_dim": 16,
@@ -110,15 +109,15 @@ def memory(home: Path, last: str, settings: list[str], what: str) -> dict[str, o
     source.write_text(yaml.safe_dump(TINY))
     (home / "open_clip_config.json").write_text(json.dumps({"model_cfg": ARCH}))
     settings = [*settings, f"train.model={home}", f"assemble.tokenizer={home}"]
-    store, chosen, seen = Store(home), recipe.load(str(source), settings), {}
+    run, seen = Run.open("hygiene", settings, recipe=str(source), home=home), {}
 
     def watch(said: str, done: int, total: int) -> None:
         if said.startswith(what):
             seen.setdefault("total", total)
             seen[done] = resident()
 
-    for name in list(road.STAGES)[: list(road.STAGES).index(last) + 1]:
-        road.run_stage(store, "hygiene", chosen, name, lambda: nullcontext(watch))
+    for name in list(STAGES)[: list(STAGES).index(last) + 1]:
+        run.make(name, lambda: nullcontext(watch))
     total = seen.pop("total")
     early, late = seen[min(seen, key=lambda done: abs(done - total / 10))], seen[total]
     return {what: total, "MiB at a tenth": round(early), "MiB at the end": round(late), "ratio": round(late / early, 3)}

@@ -11,8 +11,8 @@ from prefect.states import Completed, Failed
 
 from flows import plan as plans
 from flows.degla import degla, gpu_turn, watched
-from pipeline.artifact import Store
 from pipeline.errors import TransientError, UserError
+from pipeline.home import open_store
 
 
 @task(name="cell", task_run_name="{run}", persist_result=False)
@@ -43,17 +43,21 @@ def ablation(
         overrides: settings of every row, as "section.field=value".
         jobs: cells worked on at once, each with its share of the cores.
     """
-    store, name = Store.default(), Path(plan).stem
+    store, name = open_store(), Path(plan).stem
     try:
         chosen = plans.load(plan, rows, seeds)
         cells = plans.cells(chosen, name, overrides)
         with tags("degla"):
-            shared = degla(name, chosen.base, overrides, list(plans.SHARED), False, return_state=True)  # type: ignore[arg-type]
+            shared = degla(name, chosen.base, overrides, list(plans.SHARED), False, return_state=True)
         if shared.is_failed():
             return Failed(message=shared.message)
-        plans.prepare(store, name, cells)
-        with gpu_turn(), watched("ablation") as progress, plans.workers(jobs) as pool:
-            futures = [pool.submit(plans.work, store, one.run) for one in cells]
+        with (
+            plans.prepared(store, name, cells) as runs,
+            gpu_turn(),
+            watched("ablation") as progress,
+            plans.workers(jobs) as pool,
+        ):
+            futures = [pool.submit(plans.work, run) for run in runs]
             for number, (one, future) in enumerate(zip(cells, futures, strict=True)):
                 progress("cells", number, len(cells))
                 cell(one.run, future)

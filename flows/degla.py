@@ -1,4 +1,4 @@
-"""The Prefect flow `degla`: one thin task per stage, over flows.road. All deployments in prefect.yaml are this flow.
+"""The Prefect flow `degla`: one thin task per stage. All deployments in prefect.yaml are this flow.
 
 Prefect observes and retries; whether a stage runs or is reused is decided by the manifests on disk.
 """
@@ -8,12 +8,13 @@ import os
 import random
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextvars import ContextVar
 from functools import partial
 from typing import Any, Literal
 from uuid import UUID
 
 import httpx
-from prefect import flow, get_run_logger, task
+from prefect import flow, get_run_logger, tags, task
 from prefect.artifacts import (
     create_link_artifact,
     create_markdown_artifact,
@@ -27,16 +28,20 @@ from prefect.states import Completed, Failed
 from prefect.task_runners import ThreadPoolTaskRunner
 from prefect.tasks import Task
 
-from flows import progress, road, serve
+from flows import progress, serve
 from flows.cli.terminal import with_interval
-from pipeline.artifact import Store
 from pipeline.errors import TransientError, UserError
+from pipeline.run import Outcome
 from pipeline.stage import Progress
+from stages.road import Run, chosen
 
 logging.getLogger("degla").setLevel(logging.INFO)  # of what children print; Prefect only takes it to the UI
 
 GPU_STAGES = ("generate", "train", "evaluate")
 SCORES_SAY = "Per cent right with 95 % intervals by picture; p of single sets is Holm-adjusted within a benchmark."
+_HANDED: ContextVar[Run | None] = ContextVar("handed", default=None)
+"""The open run of a caller in this process, which the flow then works on instead of opening its own."""
+
 StageName = Literal["ingest", "generate", "assemble", "train", "evaluate", "report"]
 
 
@@ -49,6 +54,16 @@ def _backoff(retries: int) -> list[float]:
     return [2**attempt * 5 * random.uniform(0.75, 1.5) for attempt in range(retries)]
 
 
+def walk(run: Run, stages: list[str], force: bool) -> State[Any]:
+    """The flow, on a run that is open in this process: no file is hashed again, no setting read again."""
+    handed = _HANDED.set(run)
+    try:
+        with tags("degla"):
+            return degla(run.name, "", [], stages, force, return_state=True)
+    finally:
+        _HANDED.reset(handed)
+
+
 @task(
     name="stage",
     task_run_name="{name}",
@@ -57,16 +72,10 @@ def _backoff(retries: int) -> list[float]:
     retry_condition_fn=_transient,
     persist_result=False,
 )
-def stage(name: str, run: str, force: bool) -> State[str]:
+def stage(name: str, run: Run, force: bool) -> State[Outcome]:
     """Run or reuse one stage; a reused one shows as Cached."""
-    store = Store.default()
-    recipe = road.run_recipe(store, run, "")
-    outcome = road.run_stage(store, run, recipe, name, partial(_working, name), force=force)
-    rows = ", ".join(f"{count:,} rows of {table}" for table, count in outcome.artifact.manifest.rows.items())
-    message = f"{'reused' if outcome.reused else 'made'} {outcome.artifact.path} ({rows or 'no tables'})"
-    if outcome.reused:
-        return Completed(name="Cached", message=message, data=message)
-    return Completed(message=message, data=message)
+    outcome = run.make(name, partial(_working, name), force=force)
+    return Completed(name="Cached" if outcome.reused else None, message=str(outcome), data=outcome)
 
 
 def _task_runner() -> Any:
@@ -104,7 +113,7 @@ def degla(
     stages: list[StageName] = [],  # noqa: B006
     force: bool = False,
 ) -> State[object]:
-    """The whole road, or some stages of it.
+    """The whole pipeline, or some stages of it.
 
     Args:
         run: name of the run; its artifacts appear under $DEGLA_HOME/<run>/.
@@ -113,24 +122,24 @@ def degla(
         stages: which stages; empty = all six.
         force: run them even when their artifacts are there.
     """
-    store = Store.default()
+    reused: dict[str, bool] = {}
     try:
-        resolved = road.run_recipe(store, run, recipe, overrides)
-        names = road.chosen(stages)
-        road.check(store, run, resolved, names)
-        road.keep_recipe(store, run, resolved)
-        for name in names:
-            workers = resolved.generate.workers if name == "generate" else 1
-            if workers == 1:
-                stage(name, run, force, return_state=True).result()
-            else:  # one makes the artifact, the others help it
-                for future in [stage.submit(name, run, force and first == 0) for first in range(workers)]:
-                    future.result()
+        opened = _HANDED.get() or Run.open(run, overrides, recipe=recipe)
+        names = chosen(stages)
+        with opened.at_work(names):
+            for name in names:
+                workers = opened.recipe.generate.workers if name == "generate" else 1
+                if workers == 1:
+                    found: list[Any] = [stage(name, opened, force, return_state=True).result()]
+                else:  # one makes the artifact, the others help it
+                    futures = [stage.submit(name, opened, force and first == 0) for first in range(workers)]
+                    found = [future.result() for future in futures]
+                reused[name] = all(outcome.reused for outcome in found)
     except (UserError, TransientError) as error:
         get_run_logger().error("%s", error)
         return Failed(message=str(error), data=error)
-    _artifacts(store, run)
-    return Completed(message=f"{store.run(run)}")
+    _artifacts(opened)
+    return Completed(message=f"{opened.folder}", data=reused)
 
 
 @contextmanager
@@ -172,16 +181,16 @@ def watched(name: str) -> Iterator[Progress]:
         yield progress.both(bar, progress.throttled(tell), log)
 
 
-def _artifacts(store: Store, run: str) -> None:
+def _artifacts(run: Run) -> None:
     """The report, a link to its page, and the headline with every set as a table, in Prefect's UI."""
-    scores, report = store.linked(run, "scores"), store.linked(run, "report")
+    scores, report = run.get("scores"), run.get("report")
     if scores is not None:
-        create_table_artifact(_scores(scores.meta["aggregates"]), f"degla-scores-{_key(run)}", SCORES_SAY)
+        create_table_artifact(_scores(scores.meta["aggregates"]), f"degla-scores-{_key(run.name)}", SCORES_SAY)
     if report is not None:
         text = (report.path / "report.md").read_text(encoding="utf-8")
-        create_markdown_artifact(text, key=f"degla-report-{_key(run)}", description="The report, without figures.")
-        page, says = store.run(run) / "report" / "report.html", "Where the report's page is on the machine that ran it."
-        create_link_artifact(page.as_uri(), link_text=str(page), key=f"degla-page-{_key(run)}", description=says)
+        create_markdown_artifact(text, key=f"degla-report-{_key(run.name)}", description="The report, without figures.")
+        page, says = run.folder / "report" / "report.html", "Where the report's page is on the machine that ran it."
+        create_link_artifact(page.as_uri(), link_text=str(page), key=f"degla-page-{_key(run.name)}", description=says)
 
 
 def _scores(aggregates: dict[str, Any]) -> list[dict[str, Any]]:

@@ -5,23 +5,21 @@ import multiprocessing
 import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import yaml
 from pydantic import Field, ValidationError, field_validator
 
-from flows import recipe as recipes
-from flows import road
-from flows.recipe import Recipe
-from pipeline.artifact import Store
 from pipeline.assets import DATA
-from pipeline.config import Config
+from pipeline.config import Config, from_yaml, validation_error
 from pipeline.errors import UserError
 from pipeline.lifeline import die_with
-from pipeline.schema import NEGATIVE_TYPES
-from pipeline.stage import Progress, silent
+from pipeline.schema import NEGATIVE_TYPES, NegativeType
+from pipeline.store import Store
+from stages.road import STAGES, Recipe, Run, read
+from stages.road import load as load_recipe
 
 PLANS = DATA / "ablations"
 METHOD = (
@@ -39,13 +37,14 @@ class Row(Config):
     title: str = Field(min_length=1, description="what the table calls it")
     group: Literal["rivals", "degla", "ablations", "types"] = Field(description="part of the table it stands in")
     recipe: str | None = Field(None, description="recipe whose method it takes; null = the base's")
-    without: Literal[NEGATIVE_TYPES] | None = Field(None, description="negative type it does not train with")  # type: ignore[valid-type]
+    without: NegativeType | None = Field(None, description="negative type it does not train with")
     set: tuple[str, ...] = Field((), description="settings of its own, section.field=value")
 
 
 class Plan(Config):
     """Which rows are compared, on what, with which seeds."""
 
+    kind: Literal["ablation"] = Field(description="tells a plan from a recipe")
     description: str = Field(min_length=1, description="what this comparison is for")
     base: str = Field(description="recipe that makes the dataset and gives every setting a row does not")
     settings: tuple[str, ...] = Field((), description="settings of all rows, section.field=value")
@@ -70,21 +69,24 @@ class Cell(NamedTuple):
 
 
 def is_plan(name: str) -> bool:
-    """Whether `degla run NAME` means a plan: one in data/ablations, or a YAML file with rows."""
+    """Whether `degla run NAME` means a plan: one in data/ablations, or a YAML file of kind `ablation`."""
     if (PLANS / f"{name}.yaml").exists():
         return True
     path = Path(name)
-    return path.suffix in (".yaml", ".yml") and path.exists() and "\nrows:" in path.read_text(encoding="utf-8")
+    if path.suffix not in (".yaml", ".yml"):
+        return False
+    with suppress(OSError, ValueError):
+        content = from_yaml(path.read_text(encoding="utf-8"))
+        return isinstance(content, dict) and content.get("kind") == "ablation"
+    return False
 
 
 def load(name: str, rows: Sequence[str] = (), seeds: Sequence[int] = ()) -> Plan:
     """A plan, or some rows and other seeds of it. Raises UserError naming the wrong field or the unknown row."""
     try:
-        plan = Plan.model_validate(recipes.read(PLANS, name, "ablation"))
+        plan = Plan.model_validate(read(PLANS, name, "ablation"))
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"]))
-        raise UserError("ablation", f"{where} is wrong: {first['msg']}", "a plan", f"mend {name}") from None
+        raise validation_error("ablation", name, error, "a plan", f"mend {name}") from None
     known = [row.name for row in plan.rows]
     for row in rows:
         if row not in known:
@@ -99,7 +101,7 @@ def cells(plan: Plan, name: str, overrides: Sequence[str] = ()) -> list[Cell]:
     for seed in plan.seeds:
         for row in plan.rows:
             given = [*plan.settings, *_method(row), *row.set, f"train.seed={seed}", *overrides]
-            found.append(Cell(row, seed, f"{name}.{row.name}.{seed}", recipes.load(plan.base, given)))
+            found.append(Cell(row, seed, f"{name}.{row.name}.{seed}", load_recipe(plan.base, given)))
     return found
 
 
@@ -107,7 +109,7 @@ def _method(row: Row) -> list[str]:
     """The method a row takes from another recipe and the type it leaves out, as overrides of the base."""
     given = []
     if row.recipe:
-        train = recipes.load(row.recipe).train.model_dump(mode="json")
+        train = load_recipe(row.recipe).train.model_dump(mode="json")
         given += [f"train.{field}={yaml.safe_dump(train[field], default_flow_style=True)}" for field in METHOD]
     if row.without:
         kept = ", ".join(kind for kind in NEGATIVE_TYPES if kind != row.without)
@@ -115,27 +117,27 @@ def _method(row: Row) -> list[str]:
     return given
 
 
-def prepare(store: Store, base: str, found: Sequence[Cell]) -> None:
-    """Give every cell's run its recipe and the shared artifacts of the base run."""
-    for cell in found:
-        for name in SHARED:
-            artifact = store.linked(base, road.STAGES[name].makes)
-            if artifact is not None:
-                store.link(cell.run, artifact)
-        road.keep_recipe(store, cell.run, cell.recipe)
-        road.check(store, cell.run, cell.recipe, OWN)
-
-
-def work(store: Store, run: str) -> bool:
-    """Train and score one cell, or reuse what is on disk; whether anything had to be made."""
-    recipe = road.run_recipe(store, run, "")
-    outcomes = [road.run_stage(store, run, recipe, name, _quiet) for name in OWN]
-    return not all(outcome.reused for outcome in outcomes)
-
-
 @contextmanager
-def _quiet() -> Iterator[Progress]:
-    yield silent
+def prepared(store: Store, base: str, found: Sequence[Cell]) -> Iterator[list[Run]]:
+    """Every cell's run with the shared artifacts of the base run; until the block ends nobody else changes one.
+
+    Raises UserError when a stage would not find what it reads, BusyError when a cell is at work with other settings.
+    """
+    runs = [Run(store, cell.run, cell.recipe, STAGES) for cell in found]
+    with ExitStack() as stack:
+        for run in runs:
+            for name in SHARED:
+                artifact = store.linked(base, STAGES[name].makes)
+                if artifact is not None:
+                    store.link(run.name, artifact)
+            stack.enter_context(run.at_work(OWN))
+        yield runs
+
+
+def work(run: Run) -> bool:
+    """Train and score one cell, or reuse what is on disk; whether anything had to be made."""
+    outcomes = [run.make(name) for name in OWN]
+    return not all(outcome.reused for outcome in outcomes)
 
 
 @contextmanager

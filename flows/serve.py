@@ -18,10 +18,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
-from pipeline.artifact import Store
-from pipeline.assets import IMPORT_ROOT
+from pipeline.assets import IMPORT_ROOT, ROOT
 from pipeline.child_log import ChildLog
 from pipeline.errors import UserError
+from pipeline.store import Store
 
 START_SECONDS = 180
 _CHILD = """
@@ -136,7 +136,7 @@ def serve(store: Store, port: int) -> None:
         _prefect("work-pool", "create", "degla-local", "--type", "process", "--overwrite")
         if limit := gpu_limit():
             _prefect("gcl", "create", limit, "--limit", "1", tolerate="already exists")
-        _prefect("--no-prompt", "deploy", "--all")
+        _prefect("--no-prompt", "deploy", "--all", "--prefect-file", str(ROOT / "prefect.yaml"))
         worker = stack.enter_context(
             _child("prefect", ["worker", "start", "--pool", "degla-local"], logs / "worker.log")
         )

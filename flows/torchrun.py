@@ -5,26 +5,25 @@ torchrun starts the processes and, when one is lost, all of them anew; they go o
 
 import sys
 
-from flows import progress, road
-from pipeline.artifact import Store, digest
+from flows import progress
 from pipeline.errors import UserError
 from pipeline.stage import silent
+from stages.road import Run
 from stages.train import processes
 
 
-def train(run: str) -> None:
-    """Make a run's model together with the other processes. Raises what `flows.road.run_stage` does."""
-    store, stage = Store.default(), road.STAGES["train"]
-    recipe = road.run_recipe(store, run, "")
+def train(name: str) -> None:
+    """Make a run's model together with the other processes. Raises what `Run.make` does."""
+    run = Run.open(name)
     with processes.joined():
         if processes.rank() == 0:
-            road.run_stage(store, run, recipe, "train", lambda: progress.shown("train"))
+            run.make("train", lambda: progress.shown("train"))
             return
         # The first process cannot publish before the others have trained with it, so all of them see the same here.
-        inputs = road.inputs_of(store, run, stage)
-        fingerprint = digest(road.identity(stage, recipe.train, inputs))
-        if store.find(stage.makes, fingerprint) is None:
-            stage.run(recipe.train, inputs, store.partial(stage.makes, fingerprint), silent)
+        stage, fingerprint = run.stages["train"], run.fingerprint("train")
+        if run.store.find(stage.makes, fingerprint) is None:
+            partial = run.store.partial(stage.makes, fingerprint)
+            stage.run(run.config("train"), run.inputs("train"), partial, silent)
 
 
 if __name__ == "__main__":

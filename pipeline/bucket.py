@@ -30,8 +30,9 @@ import pyarrow as pa
 from pyarrow.fs import FileSelector, FileSystem, FileType, LocalFileSystem, copy_files
 
 from pipeline import tables
-from pipeline.artifact import MANIFEST, SCRATCH, Artifact, Store, digest, verified
+from pipeline.artifact import MANIFEST, SCRATCH, Artifact, digest, verified
 from pipeline.errors import TransientError, UserError
+from pipeline.store import Store
 
 INTERVAL = 30.0
 """Seconds between two looks for what is to be sent."""
@@ -142,7 +143,7 @@ class Bucket(Store):
         if folder.exists():
             shutil.rmtree(folder)
         arriving.replace(folder)
-        return verified(folder)
+        return verified(folder, self.hashes.sha256)
 
     # -- what is paid for --------------------------------------------------------------------------------------------
 
@@ -210,12 +211,6 @@ class Bucket(Store):
         super().link(run, artifact)
         kind, fingerprint = artifact.manifest.kind, artifact.manifest.fingerprint
         self._write(f"{self._object(self.run(run))}/{kind}", fingerprint.encode())
-
-    def unlink(self, run: str, kind: str) -> None:
-        """As `Store.unlink`, in both places."""
-        super().unlink(run, kind)
-        with self._talking(), suppress(FileNotFoundError):
-            self.filesystem.delete_file(f"{self._object(self.run(run))}/{kind}")
 
     # -- objects -----------------------------------------------------------------------------------------------------
 

@@ -29,6 +29,11 @@ class Config(BaseModel):
         return dumped
 
 
+def to_yaml(config: Config) -> str:
+    """All settings, defaults included, as YAML."""
+    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=120)
+
+
 MOST_VALUES = 100_000
 """Of a YAML file, aliases written out: a few lines of them can stand for gigabytes."""
 

@@ -13,11 +13,11 @@ from tempfile import TemporaryDirectory
 
 from safetensors.torch import load_file, save_file
 
-from flows import progress, recipe, road
+from flows import progress
 from pipeline import clip
-from pipeline.artifact import Store
 from pipeline.clip import CARD, CONFIG, WEIGHTS
 from stages.evaluate import stage as evaluate
+from stages.road import Run
 from stages.world import datasets as scene_sets
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -28,7 +28,7 @@ A small open_clip model ({parameters:.1f} M parameters, most of them CLIP's own 
 CLIP objective on the wide scenes of the built-in world: `python scripts/train_starting_clip.py`, recipe
 `data/recipes/starting_clip.yaml`, seed 42, one thread. Weights are stored in half precision.
 
-It is what the demo fine-tunes, as the real road fine-tunes OpenAI's: it names what is in a picture, and it hardly knows
+It is what the demo fine-tunes, as the real pipeline fine-tunes OpenAI's: it names what is in an image and hardly knows
 which word belongs to which thing. Per cent right on the built-in evaluation sets, 95 % intervals by picture, as that
 script measured:
 
@@ -39,11 +39,9 @@ script measured:
 
 
 def trained() -> Path:
-    store = Store.default()
-    settings = recipe.load(RUN)
-    road.keep_recipe(store, RUN, settings)
+    run = Run.open(RUN)
     for name in ("ingest", "generate", "assemble", "train"):
-        made = road.run_stage(store, RUN, settings, name, partial(progress.shown, name))
+        made = run.make(name, partial(progress.shown, name))
     return made.artifact.path / "student"
 
 

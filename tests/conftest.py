@@ -1,5 +1,7 @@
 """A tiny road for real: twelve pictures, the rules generator, a small CLIP from nothing, one epoch."""
 
+from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -36,3 +38,18 @@ def tiny_recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = root / "tiny.yaml"
     path.write_text(yaml.safe_dump(settings))
     return path
+
+
+def skips(reasons: Iterable[str]) -> list[str]:
+    """One line for each reason that tests were skipped for, the most frequent first."""
+    counted = Counter(reason.removeprefix("Skipped: ") for reason in reasons)
+    return [
+        f"skipped {count}: {reason}" for reason, count in sorted(counted.items(), key=lambda one: (-one[1], one[0]))
+    ]
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """End the summary with what was skipped and why: a test that did not run has shown nothing."""
+    for line in skips(report.longrepr[2] for report in terminalreporter.stats.get("skipped", [])):
+        terminalreporter.write_line(line)

@@ -9,7 +9,7 @@ from importlib.util import find_spec
 from typing import Literal, NamedTuple
 
 from flows import serve
-from pipeline.artifact import Store
+from pipeline.store import Store
 
 
 class Finding(NamedTuple):

@@ -12,10 +12,11 @@ from typing import NamedTuple
 
 from pydantic import ValidationError
 
-from flows import road
-from pipeline.artifact import MANIFEST, Artifact, Manifest, Store, digest
+from pipeline.artifact import MANIFEST, Artifact, Manifest, digest
 from pipeline.errors import UserError
+from pipeline.store import Store
 from stages.generate.backends import prompts_of, source
+from stages.road import STAGES, Run
 
 
 class Garbage(NamedTuple):
@@ -34,7 +35,7 @@ def find(store: Store, *, replies: bool = False) -> list[Garbage]:
         replies: also paid-for replies that no run's recipe can use.
     """
     wanted = _wanted(store)
-    with store.settled(alone=True):
+    with store.lock(exclusive=True):
         found = list(_unused(store, wanted, replies))
     return [Garbage(path, why, _size(path)) for path, why in found]
 
@@ -42,7 +43,7 @@ def find(store: Store, *, replies: bool = False) -> list[Garbage]:
 def delete(store: Store, found: list[Garbage]) -> None:
     """Delete what is still garbage now; meanwhile no artifact is taken up or published."""
     wanted, named = _wanted(store), {one.path for one in found}
-    with store.settled(alone=True):
+    with store.lock(exclusive=True):
         for path, _ in list(_unused(store, wanted, True)):
             if path not in named:
                 continue
@@ -60,11 +61,7 @@ def _unused(store: Store, wanted: set[tuple[str, str]], replies: bool) -> Iterat
     busy = {path for path in folders if store.is_busy(path)}
     # What a stage at work reads stays, whatever its run links to by now.
     read = {
-        kind
-        for stage in road.STAGES.values()
-        for path in busy
-        if stage.makes == path.parent.name
-        for kind in stage.needs
+        kind for stage in STAGES.values() for path in busy if stage.makes == path.parent.name for kind in stage.needs
     }
     for path in folders:
         if path in busy or path in kept:
@@ -107,9 +104,9 @@ def _wanted(store: Store) -> set[tuple[str, str]]:
     """Kind and fingerprint of what the runs' recipes lead to; "" stands for all of a kind where that is not known."""
     found = set()
     for run in store.runs():
-        for name, stage in road.STAGES.items():
+        for name, stage in STAGES.items():
             try:
-                found.add((stage.makes, road.fingerprint_of(store, run, road.run_recipe(store, run, ""), name)))
+                found.add((stage.makes, Run.open(run, store=store).fingerprint(name)))
             except UserError:
                 found.add((stage.makes, ""))
     return found
@@ -119,8 +116,8 @@ def _replies(store: Store, paid_too: bool) -> Iterator[tuple[Path, str]]:
     usable: set[str] = set()
     for run in store.runs():
         try:
-            config = road.run_recipe(store, run, "").generate
-            inputs = road.inputs_of(store, run, road.STAGES["generate"])
+            opened = Run.open(run, store=store)
+            config, inputs = opened.recipe.generate, opened.inputs("generate")
             usable |= {digest(source(config, prompt, inputs)) for prompt in prompts_of(config).values()}
         except UserError:
             return  # what that run could use is not known

@@ -1,8 +1,9 @@
-"""The `degla` command: the same road as the deployments, through the same flow, plus what one asks of a run."""
+"""The `degla` command: the same pipeline as the deployments, through the same flow, plus what one asks of a run."""
 
 import os
 import sys
 from contextlib import redirect_stdout
+from functools import partial
 from io import StringIO
 from pathlib import Path
 from typing import Annotated, Any, cast, get_args
@@ -11,15 +12,19 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from flows import plan, progress, road
-from flows import recipe as recipes
+from flows import plan, progress
 from flows import serve as local
 from flows.cli import data as data_cli
 from flows.cli import evaluate as evaluation
 from flows.cli import inspect as inspection
 from flows.cli.terminal import out, with_interval
-from pipeline.artifact import MANIFEST, Store
+from pipeline import run as pipeline_run
+from pipeline.config import Config, to_yaml
 from pipeline.errors import TransientError, UserError, printable
+from pipeline.home import open_store
+from pipeline.store import Store
+from stages import road
+from stages.road import Run
 
 app = typer.Typer(
     help="Captions to hard negatives to a CLIP that understands composition: run it, inspect it, rerun any stage.",
@@ -60,31 +65,29 @@ def run(
     jobs: Annotated[int, typer.Option(help="of an ablation: rows trained at once, sharing the cores", min=1)] = 2,
 ) -> None:
     """Run the road, or some stages of it, or a whole ablation; what is on disk and unchanged is reused."""
-    store = Store.default()
+    store = open_store()
     if plan.is_plan(recipe):
         _compare(store, recipe, rows, jobs, overrides)
         return
     run_name = name or Path(recipe).stem
     stages = _stages(only, start, until)
-    # A stage alone goes on with the settings its run was made with; the whole road starts from the recipe.
-    known = recipe.endswith((".yaml", ".yml")) or (recipes.RECIPES / f"{recipe}.yaml").exists()
+    # A stage alone goes on with the settings its run was made with; the whole pipeline starts from the recipe.
+    known = recipe.endswith((".yaml", ".yml")) or (road.RECIPES / f"{recipe}.yaml").exists()
     source = "" if store.recipe(run_name) and (len(stages) < len(road.STAGES) or not known) else recipe
-    resolved = road.run_recipe(store, run_name, source, overrides)
-
-    road.check(store, run_name, resolved, stages)
-    road.keep_recipe(store, run_name, resolved)
-    states = [state for state in road.standing(store, run_name, resolved) if state.stage in stages]
-    before = _made(store, run_name)
-    # Nothing to do needs no flow run, hence no embedded server (half a minute on a small machine).
-    if force or any(state.state != "current" for state in states):
-        _walk(store, run_name, stages, force)
-    _closing(store, run_name, stages, before)
+    run = Run.open(run_name, overrides, recipe=source, store=store)
+    with run.at_work(stages):
+        # Nothing to do needs no flow run, hence no embedded server (half a minute on a small machine).
+        if not force and all(one.state == "current" for one in run.status() if one.stage in stages):
+            reused = dict.fromkeys(stages, True)
+        else:
+            reused = _walk(run, stages, force)
+        _closing(run, reused)
 
 
 @app.command()
 def status(name: Annotated[str, typer.Argument(help="run; empty = all")] = "") -> None:
     """What each run has on disk: current, stale (a setting or input changed since), or missing."""
-    store = Store.default()
+    store = open_store()
     names = [name] if name else store.runs()
     if not names:
         out.print(f"no run yet in {store.home}; start one with: degla run demo")
@@ -94,7 +97,7 @@ def status(name: Annotated[str, typer.Argument(help="run; empty = all")] = "") -
                 "status", f"no run {run_name!r}", f"one of {', '.join(store.runs()) or 'none'}", "degla run"
             )
         table = Table("stage", "state", "made", "rows", "artifact", title=run_name, title_justify="left")
-        for state in road.standing(store, run_name, road.run_recipe(store, run_name, "")):
+        for state in Run.open(run_name, store=store).status():
             manifest = state.artifact.manifest if state.artifact else None
             table.add_row(
                 state.stage,
@@ -109,7 +112,7 @@ def status(name: Annotated[str, typer.Argument(help="run; empty = all")] = "") -
 @app.command()
 def sql(name: Name, query: Annotated[str, typer.Argument(help="DuckDB SQL; there is a view for every table")]) -> None:
     """Ask SQL of a run's tables: pairs, pairs_rejected, negatives, dataset, leaks, steps, scores."""
-    answer = inspection.ask(Store.default(), name, query)
+    answer = _run(name).sql(query)
     if answer is not None:
         with redirect_stdout(StringIO()) as drawn:
             answer.show(max_width=max(out.width, 80), max_rows=1000)
@@ -124,14 +127,14 @@ def show(
     limit: Annotated[int, typer.Option(help="rows at most")] = 5,
 ) -> None:
     """Print rows of one table, one column per line."""
-    for row in inspection.show(Store.default(), name, table, where, limit):
+    for row in inspection.show(_run(name), table, where, limit):
         out.print("\n".join(f"{column:18} {value}" for column, value in row.items()), end="\n\n")
 
 
 @app.command()
 def diff(one: Name, two: Name) -> None:
     """What differs between the datasets of two runs."""
-    for what, count in inspection.diff(Store.default(), one, two).items():
+    for what, count in inspection.diff(_run(one), _run(two)).items():
         out.print(f"{count:10,}  {what}")
 
 
@@ -139,8 +142,7 @@ def diff(one: Name, two: Name) -> None:
 def why(name: Name, recipe: Annotated[str, typer.Option(help="against this recipe; default: the run's own")] = "",
         overrides: Set = []) -> None:  # noqa: B006  # fmt: skip
     """Why each stage of a run would be reused or run again: which setting, input or file changed."""
-    store = Store.default()
-    for stage, reason in inspection.why(store, name, road.run_recipe(store, name, recipe, overrides)):
+    for stage, reason in Run.open(name, overrides, recipe=recipe).why():
         out.print(f"{stage:9} {reason}")
 
 
@@ -152,7 +154,7 @@ def gc(
     """What may be deleted: what no run links to, was made from, or would go on from, and no process is writing."""
     from flows.cli import garbage
 
-    store = Store.default()
+    store = open_store()
     found = garbage.find(store, replies=replies)
     for one in found:
         out.print(f"{one.size / 2**20:10,.1f} MiB  {one.path.relative_to(store.home.resolve())}  ({one.why})")
@@ -174,7 +176,7 @@ def export(
     from stages.export import datasets as exports
     from stages.export import models as model_exports
 
-    store = Store.default()
+    store = open_store()
     if kind in get_args(model_exports.ModelFormat):
         model = store.linked(name, "model")
         if model is None:
@@ -204,7 +206,7 @@ def doctor() -> None:
     from flows.cli.doctor import findings
 
     worst = 0
-    for finding in findings(Store.default()):
+    for finding in findings(open_store()):
         colour = {"ok": "green", "note": "yellow", "missing": "red"}[finding.verdict]
         out.print(Text.assemble((f"{finding.verdict:8}", colour), printable(f"{finding.what:20}{finding.detail}")))
         worst |= finding.verdict == "missing"
@@ -220,7 +222,7 @@ def prompt(
     """Print the exact prompt a caption would get; loads no model."""
     from stages.generate import stage as generate
 
-    print(generate.render_prompt(recipes.load(recipe).generate, type, caption))
+    print(generate.render_prompt(road.load(recipe).generate, type, caption))
 
 
 @app.command()
@@ -230,37 +232,39 @@ def recipe(
     schema: Annotated[bool, typer.Option("--schema", help="print the JSON schema of recipes instead")] = False,
 ) -> None:
     """Print a recipe with all defaults resolved, or the JSON schema of recipes."""
-    print(recipes.schema() if schema else recipes.dump(recipes.load(name, overrides)))
+    print(road.schema() if schema else to_yaml(road.load(name, overrides)))
 
 
 @app.command()
 def serve(port: Annotated[int, typer.Option(help="port of the server")] = 4200) -> None:
     """Start a local Prefect server, a process work pool, a worker and the deployments; Ctrl-C stops them all."""
-    local.serve(Store.default(), port)
+    local.serve(open_store(), port)
 
 
-def _walk(store: Store, run_name: str, stages: list[str], force: bool) -> None:
-    """Run the flow; where Prefect's server does not start, or is lost on the way, run what is left without it."""
+def _run(name: str) -> pipeline_run.Run:
+    """A run to look at, whatever its recipe says."""
+    return pipeline_run.Run(open_store(), name, Config(), road.STAGES)
+
+
+def _walk(run: Run, stages: list[str], force: bool) -> dict[str, bool]:
+    """Run the flow; where Prefect's server does not start, or is lost on the way, run what is left without it.
+
+    Gives stage -> whether its artifact was reused.
+    """
     import httpx
 
-    before = _made(store, run_name)
     try:
-        local.find_server(store)
-        from prefect import tags
+        local.find_server(run.store)
+        from flows.degla import walk
 
-        from flows.degla import degla
-
-        with tags("degla"):
-            state: Any = degla(run_name, "", [], stages, force, return_state=True)
+        state = walk(run, stages, force)
     except (httpx.HTTPError, local.NoServerError) as error:
         print(f"run: no Prefect server ({error}); going on without it", file=sys.stderr)
-        resolved = road.run_recipe(store, run_name, "")
         for name in stages:
-            again = force and _made(store, run_name)[name] == before[name]
-            road.run_stage(store, run_name, resolved, name, lambda name=name: progress.shown(name), force=again)
-        return
-    if not state.is_completed():
-        state.result()
+            if name not in run.outcomes:
+                run.make(name, partial(progress.shown, name), force=force)
+        return {name: run.outcomes[name].reused for name in stages}
+    return cast(dict[str, bool], state.result())
 
 
 def _compare(store: Store, name: str, rows: list[str], jobs: int, overrides: list[str]) -> None:
@@ -300,28 +304,20 @@ def _stages(only: list[str], start: str, until: str) -> list[str]:
     return stages
 
 
-def _made(store: Store, run_name: str) -> dict[str, tuple[int, int] | None]:
-    """Stage -> inode and time of the manifest the run holds: another one when the stage made its artifact anew."""
-    paths = {name: store.run(run_name) / stage.makes / MANIFEST for name, stage in road.STAGES.items()}
-    stats = {name: path.stat() if path.exists() else None for name, path in paths.items()}
-    return {name: (stat.st_ino, stat.st_mtime_ns) if stat else None for name, stat in stats.items()}
-
-
-def _closing(store: Store, run_name: str, stages: list[str], before: dict[str, tuple[int, int] | None]) -> None:
+def _closing(run: Run, reused: dict[str, bool]) -> None:
     """What became of each stage, the scores before and after, and where the report is."""
-    after = _made(store, run_name)
-    for name in stages:
-        artifact = store.linked(run_name, road.STAGES[name].makes)
-        if artifact is not None:
-            rows = ", ".join(f"{count:,} rows of {kind}" for kind, count in artifact.manifest.rows.items())
-            did = "reused" if after[name] == before[name] else "made"
-            where = store.run(run_name) / artifact.manifest.kind
-            out.print(f"{name:9} {did:7} {where}" + (f"  ({rows})" if rows else ""), style="dim")
-    scores, report = store.linked(run_name, "scores"), store.linked(run_name, "report")
+    for name, is_reused in reused.items():
+        artifact = run[run.stages[name].makes]
+        rows = ", ".join(f"{count:,} rows of {kind}" for kind, count in artifact.manifest.rows.items())
+        where = run.folder / artifact.manifest.kind
+        out.print(
+            f"{name:9} {'reused' if is_reused else 'made':7} {where}" + (f"  ({rows})" if rows else ""), style="dim"
+        )
+    scores, report = run.get("scores"), run.get("report")
     if scores is not None:
         out.print(_headline(scores.meta["aggregates"]))
     if report is not None:
-        out.print(f"report: {store.run(run_name) / 'report' / 'report.html'}")
+        out.print(f"report: {run.folder / 'report' / 'report.html'}")
 
 
 def _headline(aggregates: dict[str, Any]) -> Table:

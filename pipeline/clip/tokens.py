@@ -34,7 +34,7 @@ def tokenizer(model: str) -> Tokenize:
             raise load_error(model, None, error) from error
     context = int(text_cfg.get("context_length", 77))
     if not _cuttable(text_cfg):
-        return lambda texts: tokenize(texts).tolist() if texts else []  # type: ignore[no-any-return]
+        return lambda texts: tokenize(texts).tolist() if texts else []
     end: int = tokenize.eot_token_id
     encode_word = lru_cache(2**18)(tokenize.encode)
 

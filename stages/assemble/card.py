@@ -66,9 +66,9 @@ def write(
 
 def _tables(out: Path, pairs: Artifact) -> dict[str, Any]:
     """Figures the card shows beside those of the manifest, and the samples."""
-    views = {"pairs": pairs.table("pairs"), "dataset": out, "leaks": out / "leaks"}
-    if tables.files(pairs.table("pairs_rejected")):
-        views["refused"] = pairs.table("pairs_rejected")
+    views = {"pairs": pairs.table_folder("pairs"), "dataset": out, "leaks": out / "leaks"}
+    if tables.files(pairs.table_folder("pairs_rejected")):
+        views["refused"] = pairs.table_folder("pairs_rejected")
     counts = ", ".join(f"count({kind}) as {kind}" for kind in NEGATIVE_TYPES)
     have = " + ".join(f"({kind} is not null)::int" for kind in NEGATIVE_TYPES)
     with tables.connect(views) as sql:

@@ -77,7 +77,7 @@ def run(config: Config, inputs: Inputs, out: Path, progress: Progress) -> dict[s
     checks = read_checks()
     with (
         _spilling(config),
-        tables.connect({"pairs": pairs.table("pairs"), "negatives": negatives.table("negatives")}) as sql,
+        tables.connect({"pairs": pairs.table_folder("pairs"), "negatives": negatives.table_folder("negatives")}) as sql,
     ):
         sql.execute("set memory_limit = $1", [config.memory])
         sql.execute("set temp_directory = $1", [str(out / SCRATCH)])

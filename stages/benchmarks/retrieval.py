@@ -133,7 +133,7 @@ def _both_directions(
 
 def _test_split(dataset: Artifact, most: int) -> list[dict[str, Any]]:
     """Rows of the test split, of at most `most` pictures (the first by pair_id, which is a hash)."""
-    with tables.connect({"dataset": dataset.table("dataset")}) as sql:
+    with tables.connect({"dataset": dataset.table_folder("dataset")}) as sql:
         table = sql.sql(
             f"""with test as (select image_key, image_uri, pair_id, caption, {", ".join(NEGATIVE_TYPES)}
                               from dataset where split = 'test'),

@@ -297,9 +297,9 @@ def _subsets(config: Config, inputs: Inputs) -> tuple[list[Subset], list[str]]:
 def _leaked(inputs: Inputs) -> set[tuple[str, str, str]]:
     """Benchmark rows (benchmark, subset, row_id) that share a picture or caption with a training pair."""
     dataset = inputs["dataset"]
-    if not tables.files(dataset.table("leaks")):
+    if not tables.files(dataset.table_folder("leaks")):
         return set()
-    with tables.connect({"dataset": dataset.table("dataset"), "leaks": dataset.table("leaks")}) as sql:
+    with tables.connect({"dataset": dataset.table_folder("dataset"), "leaks": dataset.table_folder("leaks")}) as sql:
         return set(
             sql.execute(
                 """select distinct benchmark::varchar, subset, row_id from leaks

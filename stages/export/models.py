@@ -337,7 +337,7 @@ def card(model: Artifact, scores: Artifact | None, alpha: float = 1.0) -> str:
 
 
 def _leaked(scores: Artifact) -> int:
-    with tables.connect({"scores": scores.table("scores")}) as sql:
+    with tables.connect({"scores": scores.table_folder("scores")}) as sql:
         found = sql.execute("select count(*) from scores where model = 'after' and leaked").fetchone()
     return int(found[0]) if found else 0
 

@@ -1,1 +1,5 @@
 """report: everything to one page."""
+
+from stages.report.stage import STAGE, Config
+
+__all__ = ["STAGE", "Config"]

@@ -235,7 +235,7 @@ def _data(inputs: Inputs) -> Facts:
     """Counts of pairs, refusals, dataset rows and leaks."""
     pairs, dataset = inputs["pairs"], inputs["dataset"]
     facts: Facts = {}
-    with _sql(pairs=pairs.table("pairs"), pairs_rejected=pairs.path / "pairs_rejected") as ask:
+    with _sql(pairs=pairs.table_folder("pairs"), pairs_rejected=pairs.path / "pairs_rejected") as ask:
         facts["pairs"] = ask(
             "select split, count(*) pairs, count(distinct image_key) pictures from pairs group by 1 order by 1"
         )
@@ -244,7 +244,7 @@ def _data(inputs: Inputs) -> Facts:
             "select reason, count(*) rows, min(origin) example from pairs_rejected group by 1 order by 2 desc, 1"
         )
     types = ", ".join(f"count({kind}) {kind}" for kind in NEGATIVE_TYPES)
-    with _sql(dataset=dataset.table("dataset"), leaks=dataset.path / "leaks") as ask:
+    with _sql(dataset=dataset.table_folder("dataset"), leaks=dataset.path / "leaks") as ask:
         facts["dataset"] = ask(f"select split, count(*) pairs, {types} from dataset group by 1 order by 1")  # noqa: S608
         facts["leaks"] = ask(
             "select benchmark, subset, rule, count(distinct row_id) rows from leaks group by all order by all"
@@ -254,7 +254,7 @@ def _data(inputs: Inputs) -> Facts:
 
 def _generation(inputs: Inputs) -> Facts:
     """Who wrote the negatives, how many passed the checks by type, and what the rest failed on."""
-    with _sql(negatives=inputs["negatives"].table("negatives")) as ask:
+    with _sql(negatives=inputs["negatives"].table_folder("negatives")) as ask:
         counts = ask("select type, status, count(*) n from negatives group by 1, 2 order by all")
         reasons = ask(
             """select type, reason, count(*) n, min(text) example from negatives
@@ -320,7 +320,7 @@ def _gallery(inputs: Inputs, examples: int) -> list[Facts]:
 
     A margin is similarity to the caption minus similarity to the negative; above 0 is right.
     """
-    views = {"scores": inputs["scores"].table("scores"), "dataset": inputs["dataset"].table("dataset")}
+    views = {"scores": inputs["scores"].table_folder("scores"), "dataset": inputs["dataset"].table_folder("dataset")}
     with _sql(**views) as ask:
         rows = ask(
             """with margins as (

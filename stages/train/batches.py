@@ -118,7 +118,8 @@ def read_rows(
     """The rows of one split, only the columns training needs.
 
     Args:
-        dataset, pairs: the artifacts.
+        dataset: the artifact with the texts.
+        pairs: the artifact with the pictures.
         types: negative types to read.
         split: train, val or test.
         shown: a table that names images of negatives, see `_shown`.
@@ -127,7 +128,9 @@ def read_rows(
         UserError: there is no such row, or `shown` cannot be read.
     """
     columns = ["caption_tokens", *(f"{kind}_tokens" for kind in types)]
-    table = tables.read(dataset.table("dataset"), ["pair_id", "image_group", "image_uri", "split", "chances", *columns])
+    table = tables.read(
+        dataset.table_folder("dataset"), ["pair_id", "image_group", "image_uri", "split", "chances", *columns]
+    )
     table = table.filter(np.asarray(table["split"].to_numpy() == split)).combine_chunks()
     if not len(table):
         raise UserError("train", f"the dataset has no row in split {split}", "at least one", "see degla sql, or ingest")

@@ -18,10 +18,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
 
-from flows import road
+from stages import road
 from tests.chaos import faults, served
 from tests.chaos.faults import FAULTS, Outcome
-from tests.chaos.lab import ROOT, STAGES, WITHOUT_PREFECT, Lab
+from tests.chaos.lab import STAGES, WITHOUT_PREFECT, Lab
+from tests.paths import ROOT
 
 PAGE = ROOT / "docs" / "reliability.md"
 BEGIN, END = "<!-- chaos: written by make chaos -->\n", "<!-- end of chaos -->\n"

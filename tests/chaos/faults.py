@@ -13,8 +13,9 @@ from typing import NamedTuple
 
 import yaml
 
-from flows import road
-from pipeline.artifact import MANIFEST, Manifest, Store
+from pipeline.artifact import MANIFEST, Manifest
+from pipeline.store import Store
+from stages import road
 from tests.chaos.lab import WITHOUT_PREFECT, Alive, Ended, Lab, half_artifacts, part_of
 
 
@@ -291,5 +292,5 @@ OF_PROCESSES = (
 """Faults tried on `degla run` with its server; the others are the same with and without."""
 AT_RANDOM = (*OF_PROCESSES, "kill -9, then the home is moved", "full disk")
 OF_INPUTS = ("other inputs under a cached stage",)
-"""Not for a stage without inputs; that a changed source is noticed is in tests/flows/test_road.py."""
+"""Not for a stage without inputs; that a changed source is noticed is in tests/pipeline/test_run.py."""
 NEED_MOUNTS = ("full disk", "read-only store")

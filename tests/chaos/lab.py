@@ -16,11 +16,11 @@ from pathlib import Path
 from typing import NamedTuple
 from uuid import uuid4
 
-from flows import road
 from pipeline import tables
 from pipeline.artifact import MANIFEST, file_sha256, verified
+from stages import road
+from tests.paths import ROOT
 
-ROOT = Path(__file__).resolve().parents[2]
 MARK = "DEGLA_CHAOS"
 WITHOUT_PREFECT = (sys.executable, "-m", "tests.chaos.walk")
 STAGES = list(road.STAGES)

@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from tests.chaos.faults import Outcome
-from tests.chaos.lab import ROOT, Alive, Lab, half_artifacts
+from tests.chaos.lab import Alive, Lab, half_artifacts
+from tests.paths import ROOT
 from tests.stages.small_road import model_folder
 
 

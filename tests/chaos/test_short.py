@@ -15,7 +15,7 @@ import yaml
 from tests.chaos import faults
 from tests.chaos.lab import STAGES, WITHOUT_PREFECT, Alive, Lab, half_artifacts
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")]
 
 
 @pytest.fixture(scope="module")
@@ -47,6 +47,7 @@ def test_killed_in_every_stage_in_turn_the_run_ends_with_the_same_bytes(lab: Lab
 
 
 @pytest.mark.parametrize("fault", ["full disk", "read-only store"])
+@pytest.mark.root
 @pytest.mark.skipif(not faults.can_mount(), reason="mounts a file system, which takes root")
 def test_a_disk_that_cannot_be_written_costs_nothing_but_time(lab: Lab, fault: str) -> None:
     outcome = faults.FAULTS[fault](lab, "generate", random.Random(1))

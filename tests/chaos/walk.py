@@ -1,19 +1,20 @@
 """Stages in a process of their own, without Prefect: `python -m tests.chaos.walk RECIPE HOME [STAGE...]`."""
 
 import sys
+from functools import partial
 from pathlib import Path
 
-from flows import progress, recipe, road
-from pipeline.artifact import Store
+from flows import progress
 from pipeline.errors import UserError
+from stages.road import Run, chosen
 
 
 def main(source: str, home: str, *stages: str) -> None:
-    store, chosen = Store(Path(home)), recipe.load(source)
-    run = Path(source).stem
-    road.keep_recipe(store, run, chosen)
-    for name in road.chosen(stages):
-        road.run_stage(store, run, chosen, name, lambda name=name: progress.shown(name))
+    run = Run.open(Path(source).stem, recipe=source, home=home)
+    names = chosen(stages)
+    with run.at_work(names):
+        for name in names:
+            run.make(name, partial(progress.shown, name))
 
 
 if __name__ == "__main__":

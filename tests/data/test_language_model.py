@@ -1,14 +1,13 @@
 """The committed language model of the built-in world: small, complete, and able to answer its own prompts."""
 
-from pathlib import Path
-
 import pytest
 
 from stages.generate.prompts import NOT_APPLICABLE, load
 from stages.world.language import REWRITES, content_words, parse, rewrites
 from stages.world.scenes import WIDE
+from tests.paths import ROOT
 
-MODEL = Path(__file__).parents[2] / "data" / "language_model"
+MODEL = ROOT / "data" / "language_model"
 CAPTION = "A red circle is above a blue star."
 
 

@@ -6,8 +6,9 @@ from pathlib import Path
 from pipeline import clip
 from stages.evaluate.stage import Config, measure
 from stages.world import datasets as scene_sets
+from tests.paths import ROOT
 
-FOLDER = Path(__file__).parents[2] / "data" / "starting_clip"
+FOLDER = ROOT / "data" / "starting_clip"
 
 
 def test_it_is_small_and_has_its_card() -> None:

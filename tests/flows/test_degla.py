@@ -35,6 +35,8 @@ from pipeline.child_log import ChildLog
 from tests.stages import small_road
 from tests.stages.language_models.test_base import completion, serving
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module", autouse=True)
 def server() -> Iterator[None]:

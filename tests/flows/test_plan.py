@@ -5,10 +5,11 @@ from pathlib import Path
 import pytest
 import yaml
 
-from flows import plan, recipe, road
-from flows.plan import _quiet
-from pipeline.artifact import Store
+from flows import plan
 from pipeline.errors import UserError
+from pipeline.store import Store
+from stages import road
+from stages.road import Run
 
 
 def test_the_shipped_plan_is_valid_and_asks_what_the_issue_asks() -> None:
@@ -28,7 +29,7 @@ def test_the_shipped_plan_is_valid_and_asks_what_the_issue_asks() -> None:
 def test_a_row_takes_the_method_of_a_recipe_and_nothing_of_its_schedule() -> None:
     shipped = plan.load("ablation", ["ce_clip"], [7])
     (cell,) = plan.cells(shipped, "x", ["train.lr=0.5"])
-    rival, base = recipe.load("ce_clip").train, recipe.load("demo").train
+    rival, base = road.load("ce_clip").train, road.load("demo").train
     assert cell.recipe.train.objective == rival.objective
     assert (cell.recipe.train.model, cell.recipe.train.batch) == (base.model, base.batch)
     assert (cell.recipe.train.lr, cell.recipe.train.seed, cell.run) == (0.5, 7, "x.ce_clip.7")
@@ -39,10 +40,11 @@ def test_unknown_rows_and_fields_are_named(tmp_path: Path) -> None:
         plan.load("ablation", ["clipp"])
     path = tmp_path / "mine.yaml"
     path.write_text(
-        "description: x\nbase: demo\nseeds: [1]\nrows:\n  - {name: a, title: A, group: rivals, resipe: b}\n"
+        "kind: ablation\ndescription: x\nbase: demo\nseeds: [1]\n"
+        "rows:\n  - {name: a, title: A, group: rivals, resipe: b}\n"
     )
     assert plan.is_plan(str(path)) and not plan.is_plan("demo")
-    with pytest.raises(UserError, match=r"rows\.0\.resipe is wrong"):
+    with pytest.raises(UserError, match=r"rows\.0\.resipe: "):
         plan.load(str(path))
 
 
@@ -50,6 +52,7 @@ def test_rows_are_trained_over_one_dataset_and_compared(tmp_path: Path, tiny_rec
     path = tmp_path / "small.yaml"
     settings = {
         "description": "two rows",
+        "kind": "ablation",
         "base": str(tiny_recipe),
         "seeds": [1, 2],
         "rows": [
@@ -60,17 +63,17 @@ def test_rows_are_trained_over_one_dataset_and_compared(tmp_path: Path, tiny_rec
     }
     path.write_text(yaml.safe_dump(settings))
     store, chosen = Store(tmp_path / "home"), plan.load(str(path))
-    road.keep_recipe(store, "small", recipe.load(str(tiny_recipe)))
     for name in plan.SHARED:
-        road.run_stage(store, "small", recipe.load(str(tiny_recipe)), name, _quiet)
+        Run.open("small", recipe=str(tiny_recipe), store=store).make(name)
     cells = plan.cells(chosen, "small")
-    plan.prepare(store, "small", cells)
-    assert all(plan.work(store, cell.run) for cell in cells)
+    with plan.prepared(store, "small", cells) as runs:
+        made = [plan.work(run) for run in runs]
+    assert all(made)
     assert len(list((store.home / "store" / "dataset").glob("*/manifest.json"))) == 1
     assert len(list((store.home / "store" / "model").glob("*/manifest.json"))) == 6
     page = (plan.write(store, "small", chosen, cells) / "comparison.md").read_text()
     assert "| No negatives |" in page.replace("**", "") and "DeGLA minus No negatives" in page
     models = sorted((store.home / "store" / "model").glob("*/manifest.json"))
     stamps = [model.stat().st_mtime_ns for model in models]
-    assert not plan.work(store, cells[0].run)
+    assert not plan.work(runs[0])
     assert [model.stat().st_mtime_ns for model in models] == stamps, "what is done is reused"

@@ -6,11 +6,15 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
+from tests.paths import ROOT
+
 SCRIPT = """
 import json, os, sys, urllib.error, urllib.request
 from pathlib import Path
 from flows import serve
-from pipeline.artifact import Store
+from pipeline.store import Store
 
 serve.find_server(Store(Path(sys.argv[1])))
 url = os.environ["PREFECT_API_URL"]
@@ -35,11 +39,11 @@ print(json.dumps({"url": url, "page": post(page), "origin": allowed(page), "ours
 """
 
 
+@pytest.mark.slow
 def test_a_page_in_the_users_browser_cannot_use_the_server(tmp_path: Path) -> None:
-    root = str(Path(__file__).parents[2])
     clean = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT")}
     done = subprocess.run(
-        [sys.executable, "-c", SCRIPT, str(tmp_path)], cwd=tmp_path, env=clean | {"PYTHONPATH": root},
+        [sys.executable, "-c", SCRIPT, str(tmp_path)], cwd=tmp_path, env=clean | {"PYTHONPATH": str(ROOT)},
         capture_output=True, text=True, timeout=280,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr

@@ -12,12 +12,12 @@ from typing import NamedTuple
 
 import pytest
 
-from flows import recipe, road
-from pipeline.artifact import Store
-from tests.flows.test_road import quiet
+from stages.road import Run
+from tests.paths import ROOT
 from tests.stages.training import small_clip
 
-ROOT = Path(__file__).parents[2]
+pytestmark = pytest.mark.slow
+
 BEFORE = ("ingest", "generate", "assemble")
 FRESH = "TORCH_DISABLE_SHARE_RDZV_TCP_STORE"  # without it torchrun does not let a new host take a lost one's place
 LONG = ("train.epochs=12", "train.checkpoint_steps=5", "train.batch=4")
@@ -27,10 +27,10 @@ LONG = ("train.epochs=12", "train.checkpoint_steps=5", "train.batch=4")
 def assembled(tmp_path_factory: pytest.TempPathFactory, tiny_recipe: Path) -> Path:
     home = tmp_path_factory.mktemp("home")
     model = small_clip(tmp_path_factory.mktemp("model"))  # the recipe's has BatchNorm, which needs whole batches
-    resolved = recipe.load(str(tiny_recipe), [*LONG, f"train.model={model}", f"assemble.tokenizer={model}"])
-    road.keep_recipe(Store(home), "tiny", resolved)
+    settings = [*LONG, f"train.model={model}", f"assemble.tokenizer={model}"]
+    run = Run.open("tiny", settings, recipe=str(tiny_recipe), home=home)
     for name in BEFORE:
-        road.run_stage(Store(home), "tiny", resolved, name, quiet)
+        run.make(name)
     return home
 
 
@@ -94,7 +94,7 @@ def workers(parent: int) -> list[int]:
 
 
 def weights(home: Path) -> dict[str, str]:
-    files = Store(home).linked("tiny", "model").manifest.files
+    files = Run.open("tiny", home=home)["model"].manifest.files
     return {name: digest for name, digest in files.items() if name.endswith(".safetensors")}
 
 
@@ -120,6 +120,7 @@ def test_a_process_killed_in_the_middle_changes_no_bit(assembled: Path, tmp_path
     assert finished(home, killed) == undisturbed
 
 
+@pytest.mark.root
 def test_a_host_lost_in_the_middle_and_replaced_changes_no_bit(
     assembled: Path, hosts: list[Host], tmp_path: Path
 ) -> None:

@@ -8,9 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline import tables
-from pipeline.artifact import Artifact, Store, digest, file_sha256, listing_digest, now, path_digest, verified
+from pipeline.artifact import Artifact, digest, file_sha256, listing_digest, now, path_digest, verified
 from pipeline.errors import UserError
 from pipeline.schema import PAIRS_REJECTED
+from pipeline.store import Store
 
 ROW = {"origin": "a.csv:2", "image_uri": "a.png", "caption": "", "reason": "caption_empty", "detail": "no word"}
 

@@ -11,9 +11,10 @@ import pyarrow as pa
 from PIL import Image, ImageDraw
 
 from pipeline import clip, tables
-from pipeline.artifact import Artifact, Store, now
+from pipeline.artifact import Artifact, now
 from pipeline.schema import DATASET, LEAKS, NEGATIVE_TYPES, NEGATIVES, PAIRS, PAIRS_REJECTED, steps_schema
 from pipeline.stage import silent
+from pipeline.store import Store
 from stages.train.config import Loss
 from stages.train.terms import columns
 

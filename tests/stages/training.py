@@ -9,9 +9,10 @@ import numpy as np
 from PIL import Image
 
 from pipeline import clip, tables
-from pipeline.artifact import Artifact, Store, now
+from pipeline.artifact import Artifact, now
 from pipeline.schema import DATASET, NEGATIVE_TYPES, PAIRS
 from pipeline.stage import silent
+from pipeline.store import Store
 from stages.train import stage as train
 from stages.train.config import Config
 

@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from flows import recipe, road
 from flows.cli import garbage
-from pipeline.artifact import Store
-from tests.flows.test_road import finished, home, walk
+from pipeline.config import to_yaml
+from pipeline.store import Store
+from stages import road
+from tests.pipeline.test_run import finished, home, opened, walk
 
 __all__ = ["finished", "home"]
 
@@ -66,8 +67,8 @@ def test_unfinished_work_stays_as_long_as_a_recipe_leads_to_it(home: Path, tiny_
     folder.rename(store.partial("scores", folder.name))
     store.partial("scores", "f" * 16).mkdir()
     assert found(home) == {f"store/scores/{'f' * 16}.partial"}
-    store.unlink("tiny", "report")
-    road.keep_recipe(store, "tiny", recipe.load(str(tiny_recipe), ["evaluate.resamples=101"]))
+    (home / "tiny" / "report").unlink()
+    store.keep_recipe("tiny", to_yaml(opened(home, tiny_recipe, "evaluate.resamples=101").recipe))
     assert f"store/scores/{folder.name}.partial" in found(home)
 
 

@@ -15,6 +15,7 @@ from pipeline.schema import NEGATIVE_TYPES
 from stages.assemble import decontaminate
 from stages.images import examine
 from stages.ingest.sources import coco_key
+from tests.paths import real
 from tests.stages.assemble.test_stage import NEGATIVE_ROWS, PAIRS_ROWS, inputs, negative, pair, run
 
 FOIL = "A tall man in a green hat walks past two parked cars."
@@ -87,9 +88,6 @@ def test_visual_genome_pictures_count_through_the_map(root: Path, tmp_path: Path
         decontaminate.read_vg_map(tmp_path / "vg.json")
 
 
-SHARED = Path(__file__).parents[4] / "shared" / "benchmarks"
-REAL = pytest.mark.skipif(not SHARED.is_dir(), reason="the real benchmark files are not at hand")
-
 # Rows and pictures per subset as published; on COCO by file name alone are those of train2014, val2014 and val2017.
 SUGARCREPE = {
     "replace_obj": (1652, 823),
@@ -114,7 +112,12 @@ def leaks_of(tmp_path: Path, files: list[str]) -> dict[tuple[str, str], int]:
         pair(i, f"Caption number {i} of nothing.", i) | {"image_key": coco_key(file), "image_uri": file}
         for i, file in enumerate(files)
     ]
-    run(tmp_path / "out", inputs(tmp_path, pairs, []), leaks_from=SHARED, leak_benchmarks=["sugarcrepe", "valse"])
+    run(
+        tmp_path / "out",
+        inputs(tmp_path, pairs, []),
+        leaks_from=real("benchmarks"),
+        leak_benchmarks=["sugarcrepe", "valse"],
+    )
     with tables.connect({"leaks": tmp_path / "out" / "leaks"}) as sql:
         found = sql.sql(
             """select benchmark::varchar, subset, count(distinct row_id) from leaks
@@ -123,18 +126,16 @@ def leaks_of(tmp_path: Path, files: list[str]) -> dict[tuple[str, str], int]:
     return {(benchmark, subset): count for benchmark, subset, count in found}
 
 
-@REAL
 def test_the_published_counts_of_rows_on_train2014(tmp_path: Path) -> None:
     """493 of 708 valid rows of VALSE coreference-standard, none of SugarCrepe."""
-    rows = decontaminate.benchmark_rows(SHARED, ["sugarcrepe", "valse"]).to_pylist()
+    rows = decontaminate.benchmark_rows(real("benchmarks"), ["sugarcrepe", "valse"]).to_pylist()
     files = sorted({row["file"] for row in rows if row["file"].startswith("COCO_train2014_")})
     assert leaks_of(tmp_path, files) == {("valse", "coreference-standard"): 493}
 
 
-@REAL
 def test_the_published_counts_of_rows_and_pictures_on_coco_of_any_year(tmp_path: Path) -> None:
     """Trained under the names of 2017: VisualDialog's pictures, also numbered with twelve digits, are not COCO's."""
-    rows = decontaminate.benchmark_rows(SHARED, ["sugarcrepe", "valse"]).to_pylist()
+    rows = decontaminate.benchmark_rows(real("benchmarks"), ["sugarcrepe", "valse"]).to_pylist()
     on_coco = [row for row in rows if row["file"].startswith("COCO_") or row["file"][:12].isdigit()]
     found: dict[tuple[str, str], tuple[int, int]] = {}
     for name in {(row["benchmark"], row["subset"]) for row in on_coco}:

@@ -9,10 +9,11 @@ import pyarrow as pa
 import pytest
 
 from pipeline import tables
-from pipeline.artifact import Artifact, Manifest, Store, now
+from pipeline.artifact import Artifact, Manifest, now
 from pipeline.errors import UserError
 from pipeline.schema import DATASET, NEGATIVE_TYPES, NEGATIVES, PAIRS
 from pipeline.stage import Inputs, silent
+from pipeline.store import Store
 from stages.assemble import stage as assemble
 
 

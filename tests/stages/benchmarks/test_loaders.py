@@ -5,10 +5,8 @@ import pytest
 
 from pipeline.errors import UserError
 from stages.benchmarks import loaders as benchmarks
+from tests.paths import ROOT, real
 from tests.stages.small_road import write_benchmarks
-
-REAL = Path(__file__).parents[4] / "shared" / "benchmarks"
-needs_real = pytest.mark.skipif(not REAL.is_dir(), reason="the benchmarks' own files are not beside the repository")
 
 
 @pytest.fixture
@@ -17,12 +15,11 @@ def root(tmp_path: Path) -> Path:
     return tmp_path
 
 
-@needs_real
 @pytest.mark.parametrize(("name", "rows", "pictures"), [("sugarcrepe", 7511, 1560), ("valse", 7702, None)])
 def test_real_files_have_the_documented_counts_and_digests(
     name: str, rows: int, pictures: int | None, tmp_path: Path
 ) -> None:
-    (tmp_path / name).symlink_to(REAL / name)
+    (tmp_path / name).symlink_to(real(f"benchmarks/{name}"))
     known = benchmarks.registry()[name]["subsets"]
     with pytest.raises(UserError, match="none of the .* pictures"):
         benchmarks.load(name, tmp_path, official=True)
@@ -113,7 +110,7 @@ def test_absent_benchmark_and_absent_pictures(root: Path) -> None:
 
 
 def test_every_benchmark_is_registered_and_documented() -> None:
-    page = (benchmarks.REGISTRY.parents[1] / "docs" / "benchmarks-data.md").read_text()
+    page = (ROOT / "docs" / "benchmarks-data.md").read_text()
     for name in benchmarks.LOADERS:
         assert {"title", "licence", "pictures", "measures"} <= set(benchmarks.registry()[name]), name
         assert f"| `{name}` |" in page

@@ -23,6 +23,7 @@ from stages.evaluate.aggregates import PHENOMENA, aggregate, definitions
 from stages.evaluate.encoder import Encoder
 from stages.evaluate.scoring import margin, score
 from stages.evaluate.stage import Config, measure
+from tests.paths import real
 from tests.stages.small_road import SmallRoad, build, model_folder, write_benchmarks
 
 
@@ -395,13 +396,10 @@ def test_a_language_model_that_is_not_there_is_one_line(tmp_path: Path, monkeypa
         blind.likelihood("data/language_model", [foils(2, "x {}")], tmp_path, silent)
 
 
-REAL = Path(__file__).parents[4] / "shared" / "benchmarks" / "sugarcrepe"
-
-
-@pytest.mark.skipif(not REAL.is_dir(), reason="SugarCrepe's own files are not beside the repository")
 def test_the_blind_rule_has_its_documented_score_on_sugarcrepe() -> None:
     """Documented: add_att 99.8, add_obj 99.4, replace_rel 73.1, swap_att 62.9 (the rest is a coin, so within 1)."""
-    found = {subset.name: 100 * right(blind.rule(subset)) for subset in benchmarks.LOADERS["sugarcrepe"](REAL)}
+    subsets = benchmarks.LOADERS["sugarcrepe"](real("benchmarks/sugarcrepe"))
+    found = {subset.name: 100 * right(blind.rule(subset)) for subset in subsets}
     for name, value in {"add_att": 99.8, "add_obj": 99.4, "replace_rel": 73.1, "swap_att": 62.9}.items():
         assert found[name] == pytest.approx(value, abs=1)
 

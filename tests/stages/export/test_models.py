@@ -8,9 +8,10 @@ import pytest
 import torch
 
 from pipeline import clip
-from pipeline.artifact import Artifact, Store, now
+from pipeline.artifact import Artifact, now
 from pipeline.clip import tuning
 from pipeline.errors import UserError
+from pipeline.store import Store
 from stages.export import models as model_exports
 from stages.export.models import card, export_model
 from stages.train import stage as train

@@ -1,5 +1,4 @@
 import json
-from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -8,8 +7,8 @@ from hypothesis import strategies as st
 from pipeline.schema import NEGATIVE_TYPES
 from stages.generate.checks import judge
 from stages.generate.surface import match_surface
+from tests.paths import real
 
-SUGARCREPE = Path(__file__).parents[4] / "shared" / "benchmarks" / "sugarcrepe"
 CAPTION = "A brown dog chases a black cat near two red cars and a tree."
 
 
@@ -172,9 +171,8 @@ def test_a_paraphrase_says_neither_less_nor_more(caption: str, text: str, reason
     assert judge("paraphrase", caption, text).reason == reason
 
 
-@pytest.mark.skipif(not SUGARCREPE.is_dir(), reason="the benchmark files are not beside this checkout")
 def test_no_true_negative_passes_as_a_paraphrase() -> None:
-    for path in SUGARCREPE.glob("*.json"):
+    for path in real("benchmarks/sugarcrepe").glob("*.json"):
         rows = json.loads(path.read_text()).values()
         passed = [judge("paraphrase", row["caption"], row["negative_caption"]).status for row in rows]
         assert passed.count("accepted") <= 0.05 * len(passed), path.stem

@@ -10,8 +10,8 @@ from pipeline.errors import UserError
 from pipeline.schema import NEGATIVE_TYPES, PARAPHRASE
 from stages.generate import prompts
 from stages.generate.checks import judge
+from tests.paths import real
 
-SHARED = Path(__file__).parents[4] / "shared"
 GOOD = {"type": "swap_nouns", "rule": "Swap.", "examples": [{"caption": "a b", "negative": "b a"},
                                                            {"caption": "a", "negative": None}]}  # fmt: skip
 
@@ -91,16 +91,15 @@ def test_scenes_examples_pass_the_checks(kind: str) -> None:
             assert judge(kind, example.caption, example.negative).status == "accepted", example
 
 
-@pytest.mark.skipif(not SHARED.is_dir(), reason="the benchmark files are not beside this checkout")
 def test_no_example_shares_a_caption_with_a_benchmark() -> None:
     taken = set()
-    for path in (SHARED / "benchmarks" / "sugarcrepe").glob("*.json"):
+    for path in real("benchmarks/sugarcrepe").glob("*.json"):
         for row in json.loads(path.read_text()).values():
             taken |= {row["caption"], row["negative_caption"]}
-    for path in (SHARED / "benchmarks" / "valse").glob("*.json"):
+    for path in real("benchmarks/valse").glob("*.json"):
         for row in json.loads(path.read_text()).values():
             taken |= {row["caption"], row["foil"]}
-    with (SHARED / "formats" / "neg_clip_valid.tsv").open(newline="") as handle:
+    with real("formats/neg_clip_valid.tsv").open(newline="") as handle:
         for row in csv.DictReader(handle, delimiter="\t"):
             taken |= {row["title"], *ast.literal_eval(row["neg_caption"])}
     assert len(taken) > 20_000

@@ -26,8 +26,8 @@ from stages.generate.candidates import Work
 from stages.generate.replies import caption_key
 from stages.language_models.vllm import cause
 from tests.listening import LOOPBACK, listening
+from tests.paths import ROOT
 
-ROOT = Path(__file__).parents[3]
 THINGS = ("dog", "cat", "boy", "girl", "horse", "bird", "chair", "car", "house", "tree", "ball", "boat")
 COLOURS = ("red", "blue", "green", "white", "black", "brown", "yellow")
 
@@ -376,6 +376,7 @@ def calm(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], dict
     return settings, content(work(folder, captions(240), **settings)[0])
 
 
+@pytest.mark.slow
 def test_ten_kills_change_no_byte_and_cost_a_shard_each_at_most(tmp_path: Path, calm: Any) -> None:
     settings, undisturbed = calm
     log, home, rng, kills = tmp_path / "asked", tmp_path / "killed", random.Random(5), 0
@@ -397,6 +398,7 @@ def test_ten_kills_change_no_byte_and_cost_a_shard_each_at_most(tmp_path: Path, 
     assert asked(log) <= replies_in(home) + 10 * 2 * settings["shard_size"]
 
 
+@pytest.mark.slow
 def test_two_processes_fill_one_run_together(tmp_path: Path, calm: Any) -> None:
     settings, undisturbed = calm
     home, logs = tmp_path / "shared", [tmp_path / "run", tmp_path / "assist"]
@@ -488,6 +490,7 @@ def tiny_llama(folder: Path) -> Path:
     return folder
 
 
+@pytest.mark.vllm
 def test_vllm_answers_in_one_line_is_seeded_and_leaves_nothing_running(tmp_path: Path) -> None:
     """Starts the real engine, once, on a random model: what it says is noise, and the checks must say so."""
     pytest.importorskip("vllm")

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from pipeline.errors import UserError
 from stages.ingest import sources
+from tests.paths import real
 
 TEXT = st.text(st.characters(exclude_categories=("Cs", "Cc")), min_size=1, max_size=40).map(str.strip).filter(bool)
 
@@ -111,11 +112,8 @@ def test_negclip_tsv_reads_list_literals_and_never_runs_them(tmp_path: Path) -> 
 
 
 def test_the_real_negclip_file_reads_whole() -> None:
-    path = Path(__file__).parents[4] / "shared" / "formats" / "neg_clip_valid.tsv"
-    if not path.exists():
-        pytest.skip("the real NegCLIP file is not at hand")
     counts: dict[int, int] = {}
-    for record in sources.negclip_tsv(path, sources.Format()):
+    for record in sources.negclip_tsv(real("formats/neg_clip_valid.tsv"), sources.Format()):
         counts[len(record.negatives)] = counts.get(len(record.negatives), 0) + 1
     assert counts == {1: 2891, 2: 1418, 3: 480, 4: 47, 5: 3}
 

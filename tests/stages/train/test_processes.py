@@ -22,8 +22,8 @@ from stages.train.batches import Batch
 from stages.train.config import Loss
 from stages.train.objective import Objective
 from tests.listening import LOOPBACK, listening
+from tests.paths import ROOT
 from tests.stages.train.test_objective import LOSSES, batch, gradients
-from tests.stages.train.test_stage import ROOT
 from tests.stages.training import config, made, small_clip
 
 B = 6
@@ -181,6 +181,7 @@ def all_gone(pids: list[int]) -> bool:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
+@pytest.mark.slow
 @pytest.mark.parametrize("victim", ["parent", "last"])
 def test_kill_9_of_any_process_leaves_none_behind(world: dict[str, Any], tmp_path: Path, victim: str) -> None:
     script = tmp_path / "start.py"

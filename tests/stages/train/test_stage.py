@@ -10,9 +10,8 @@ import pytest
 import torch
 
 from pipeline import clip
+from tests.paths import ROOT
 from tests.stages.training import STEPS, made
-
-ROOT = Path(__file__).parents[3]
 
 
 def test_the_stage_imports_without_torch() -> None:
@@ -34,6 +33,7 @@ train.run(config(world, cache_mb=0), small_inputs(out.parent / "again", pictures
 """
 
 
+@pytest.mark.slow
 def test_killed_and_resumed_is_the_same_to_the_last_bit(
     world: dict[str, Any], undisturbed: dict[str, Any], tmp_path: Path
 ) -> None:

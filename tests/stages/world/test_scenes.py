@@ -26,10 +26,10 @@ from stages.world.language import (
     write,
 )
 from stages.world.scenes import COLOURS, INVERSE, NARROW, SHAPES, TEXTURES, WIDE, Kind, Scene, draw, make_scene
+from tests.paths import real
 
 quick = settings(max_examples=60, deadline=None)
 keys = st.integers(0, 10**9).map(str)
-REAL = Path(__file__).parents[4] / "shared" / "benchmarks"
 
 
 @quick
@@ -311,13 +311,12 @@ def test_zero_shot_folders_agree_with_their_class_lists(sets: Path) -> None:
             assert (label.split()[-1] in NARROW.shapes) == name.endswith("_seen")
 
 
-@pytest.mark.skipif(not REAL.is_dir(), reason="the real benchmark files are not here")
 def test_rows_have_the_keys_of_the_real_files(sets: Path) -> None:
     for name in ("sugarcrepe/swap_obj", "valse/existence", "valse/counting-small-quant", "valse/relations"):
-        real = json.loads((REAL / f"{name}.json").read_text())
+        theirs = json.loads(real(f"benchmarks/{name}.json").read_text())
         ours = json.loads((sets / f"{name}.json").read_text())
-        assert type(real) is type(ours)
-        row, other = next(iter(real.values())), next(iter(ours.values()))
+        assert type(theirs) is type(ours)
+        row, other = next(iter(theirs.values())), next(iter(ours.values()))
         needed = {"filename", "caption", "negative_caption", "image_file", "foil", "mturk", "classes", "classes_foil"}
         assert set(row) & needed == set(other) & needed
         assert row.get("mturk", {}).keys() == other.get("mturk", {}).keys()

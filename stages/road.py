@@ -1,36 +1,107 @@
-"""Recipes: the typed configuration of all six stages, from YAML, with dotted overrides."""
+"""The pipeline: the six stages in order, the recipe that is their six configs, and a run of them.
+
+run = Run.open("demo", overrides=["train.lr=1e-3"])
+for stage in run.stages:
+    print(run.make(stage))
+run["scores"].table("scores").to_pandas()
+"""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import yaml
 from pydantic import Field, ValidationError
 
+from pipeline import run as pipeline_run
 from pipeline.assets import DATA
 from pipeline.config import Config, from_yaml
 from pipeline.errors import UserError
-from stages.assemble.stage import Config as Assemble
-from stages.evaluate.stage import Config as Evaluate
-from stages.generate.stage import Config as Generate
-from stages.ingest.stage import Config as Ingest
-from stages.report.stage import Config as Report
+from pipeline.home import open_store
+from pipeline.stage import Stage
+from pipeline.store import Store
+from stages import assemble, evaluate, generate, ingest, report, train
+from stages.assemble import Config as Assemble
+from stages.evaluate import Config as Evaluate
+from stages.generate import Config as Generate
+from stages.ingest import Config as Ingest
+from stages.report import Config as Report
 from stages.train import Config as Train
+
+if TYPE_CHECKING:
+    from pipeline.clip import Clip
+
+STAGES: dict[str, Stage[Any]] = {
+    verb.STAGE.name: verb.STAGE for verb in (ingest, generate, assemble, train, evaluate, report)
+}
+"""The six stages by name, in order."""
+
+MAKER = {stage.makes: stage.name for stage in STAGES.values()}
+"""Kind of artifact -> the stage that makes it."""
 
 RECIPES = DATA / "recipes"
 
 
 class Recipe(Config):
-    """Settings of the whole road; a recipe file holds only what differs from the defaults."""
+    """Settings of the whole pipeline; a recipe file holds only what differs from the defaults."""
 
     description: str = Field("", description="what this recipe is for")
-    ingest: Ingest = Field(Ingest(), description="pictures and captions to pairs")
+    ingest: Ingest = Field(Ingest(), description="images and captions to pairs")
     generate: Generate = Field(Generate(), description="captions to negative captions")
     assemble: Assemble = Field(Assemble(), description="pairs and negatives to the training set")
     train: Train = Field(Train(), description="training set to fine-tuned CLIP")
     evaluate: Evaluate = Field(Evaluate(), description="CLIP to scores, before and after")
     report: Report = Field(Report(), description="everything to one page")
+
+
+class Run(pipeline_run.Run):
+    """A run of the six stages."""
+
+    recipe: Recipe
+
+    @classmethod
+    def open(
+        cls,
+        name: str = "demo",
+        overrides: Iterable[str] = (),
+        *,
+        recipe: str = "",
+        home: str | Path | None = None,
+        store: Store | None = None,
+    ) -> "Run":
+        """A run, new or existing; nothing is written or made yet.
+
+        Args:
+            name: of the run, a folder of the home.
+            overrides: settings that differ from the recipe, as "section.field=value".
+            recipe: recipe name or YAML file; default: the one the run already has, else the one of the run's name.
+            home: folder or address (s3://...); default $DEGLA_HOME, else `runs/` here.
+            store: instead of `home`, one that is open.
+
+        Raises UserError for a name, recipe or setting that is wrong.
+        """
+        store = store or open_store(home)
+        return cls(store, name, load(recipe or str(store.recipe(name) or name), list(overrides)), STAGES)
+
+    @property
+    def report(self) -> Path:
+        """The report's page. Raises UserError when there is none."""
+        return self["report"].path / "report.html"
+
+    def model(self) -> "Clip":
+        """The trained model. Raises UserError when there is none."""
+        from pipeline import clip  # brings torch
+
+        return clip.load(str(self["model"].path / "student"))
+
+
+def chosen(stages: Iterable[str]) -> list[str]:
+    """The named stages in order; all of them when none is named. Raises UserError for an unknown name."""
+    wanted = list(stages)
+    for name in wanted:
+        if name not in STAGES:
+            raise UserError("run", f"no stage {name!r}", f"one of {', '.join(STAGES)}", "name a stage of the pipeline")
+    return [name for name in STAGES if not wanted or name in wanted]
 
 
 def load(name: str, overrides: Sequence[str] = ()) -> Recipe:
@@ -84,11 +155,6 @@ def validated(settings: dict[str, Any]) -> Recipe:
         raise UserError(
             "recipe", f"{field} is wrong{given}", expected, f"mend {field} in the recipe or --set"
         ) from None
-
-
-def dump(recipe: Recipe) -> str:
-    """The whole recipe, defaults included, as YAML."""
-    return yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=120)
 
 
 def schema() -> str:

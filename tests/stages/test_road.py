@@ -6,19 +6,20 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flows import recipe
+from pipeline.config import to_yaml
 from pipeline.errors import UserError
+from stages import road
 
 
-@pytest.mark.parametrize("path", sorted(recipe.RECIPES.glob("*.yaml")), ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", sorted(road.RECIPES.glob("*.yaml")), ids=lambda path: path.stem)
 def test_every_shipped_recipe_is_valid_and_says_what_it_is_for(path: Path) -> None:
-    loaded = recipe.load(path.stem)
+    loaded = road.load(path.stem)
     assert len(loaded.description) > 20
-    assert recipe.validated(yaml.safe_load(recipe.dump(loaded))) == loaded
+    assert road.validated(yaml.safe_load(to_yaml(loaded))) == loaded
 
 
 def test_overrides_reach_any_depth_and_are_typed() -> None:
-    loaded = recipe.load("demo", ["train.lr=2e-3", "train.objective.igc=0.5", "ingest.world.pictures=20"])
+    loaded = road.load("demo", ["train.lr=2e-3", "train.objective.igc=0.5", "ingest.world.pictures=20"])
     assert (loaded.train.lr, loaded.train.objective.igc, loaded.ingest.world.pictures) == (2e-3, 0.5, 20)
 
 
@@ -35,30 +36,30 @@ def test_overrides_reach_any_depth_and_are_typed() -> None:
 )
 def test_a_wrong_override_names_the_field(override: str, says: str) -> None:
     with pytest.raises(UserError, match=says):
-        recipe.load("demo", [override])
+        road.load("demo", [override])
 
 
 def test_a_recipe_that_is_not_there_names_those_that_are(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"cannot read 'dmeo' .*; expected one of .*demo"):
-        recipe.load("dmeo")
+        road.load("dmeo")
     (tmp_path / "r.yaml").write_text("- just\n- a list\n")
     with pytest.raises(UserError, match="holds a list"):
-        recipe.load(str(tmp_path / "r.yaml"))
+        road.load(str(tmp_path / "r.yaml"))
     (tmp_path / "r.yaml").write_text("train: {lr: 0.1")
     with pytest.raises(UserError, match=r"r\.yaml is not YAML"):
-        recipe.load(str(tmp_path / "r.yaml"))
+        road.load(str(tmp_path / "r.yaml"))
 
 
 @given(st.text(max_size=30))
 def test_no_override_ever_ends_in_a_traceback(text: str) -> None:
     try:
-        recipe.load("demo", [text])
+        road.load("demo", [text])
     except UserError as error:
         assert "\n" not in str(error)
 
 
 def test_schema_describes_every_field() -> None:
-    schema = json.loads(recipe.schema())
+    schema = json.loads(road.schema())
     for name, section in {"Recipe": schema, **schema["$defs"]}.items():
         for field, facts in section.get("properties", {}).items():
             assert facts.get("description"), f"{name}.{field}"
@@ -73,7 +74,7 @@ def bomb(line: str) -> str:
 
 def test_aliases_are_read(tmp_path: Path) -> None:
     (tmp_path / "p.yaml").write_text("a: &a {b: 1}\nc: *a\nd: {<<: *a}\n")
-    assert recipe.read(tmp_path, "p", "x") == {"a": {"b": 1}, "c": {"b": 1}, "d": {"b": 1}}
+    assert road.read(tmp_path, "p", "x") == {"a": {"b": 1}, "c": {"b": 1}, "d": {"b": 1}}
 
 
 @pytest.mark.parametrize(
@@ -92,7 +93,7 @@ def test_aliases_are_read(tmp_path: Path) -> None:
 def test_a_hostile_recipe_is_one_line(tmp_path: Path, text: str, says: str) -> None:
     (tmp_path / "r.yaml").write_text(text)
     with pytest.raises(UserError, match=says):
-        recipe.load(str(tmp_path / "r.yaml"))
+        road.load(str(tmp_path / "r.yaml"))
 
 
 @pytest.mark.parametrize(
@@ -108,13 +109,13 @@ def test_a_hostile_recipe_is_one_line(tmp_path: Path, text: str, says: str) -> N
 )
 def test_a_recipe_holds_no_secret_and_names_no_code(override: str) -> None:
     with pytest.raises(UserError, match=r"generate\.(base_url|engine) is wrong") as error:
-        recipe.load("demo", [override])
+        road.load("demo", [override])
     assert "me:secret@" not in str(error.value)
 
 
 def test_an_engine_takes_what_is_data() -> None:
     told = "generate.engine={tensor_parallel_size: 4, dtype: bfloat16, speculative_config: {model: a/b-1.0, method: x}}"
-    assert recipe.load("demo", [told]).generate.engine["tensor_parallel_size"] == 4
+    assert road.load("demo", [told]).generate.engine["tensor_parallel_size"] == 4
 
 
 @given(st.text(max_size=60))
@@ -122,6 +123,6 @@ def test_no_recipe_file_ever_ends_in_a_traceback(tmp_path_factory: pytest.TempPa
     path = tmp_path_factory.getbasetemp() / "any.yaml"
     path.write_bytes(text.encode(errors="surrogatepass"))
     try:
-        recipe.load(str(path))
+        road.load(str(path))
     except UserError as error:
         assert str(error).isprintable()

@@ -1,0 +1,6 @@
+"""The `degla` command: `degla ...` or `python -m degla ...`."""
+
+from flows.cli.main import main
+
+if __name__ == "__main__":
+    main()

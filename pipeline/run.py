@@ -1,0 +1,376 @@
+"""A run: a name, a recipe by value, a store and the stages; what it has, what would run and why, and making it.
+
+What is on disk decides: an artifact whose fingerprint is there, complete and unaltered, is reused; otherwise the
+stage runs. A stage takes its inputs from the run's links, so the same code serves the whole pipeline and one stage.
+"""
+
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import duckdb
+from pydantic import ValidationError
+
+from pipeline import tables
+from pipeline.artifact import Artifact, digest, now
+from pipeline.config import Config, from_yaml, to_yaml
+from pipeline.errors import TRANSIENT_ERRNOS, BusyError, TransientError, UserError
+from pipeline.stage import Inputs, Progress, Stage, silent
+from pipeline.store import Store
+
+Working = Callable[[], AbstractContextManager[Progress]]
+"""Entered only while a stage really runs; gives its progress callback."""
+
+
+class Outcome(NamedTuple):
+    """Result of making one stage's artifact: reused from the store, or made."""
+
+    stage: str
+    artifact: Artifact
+    reused: bool
+
+    def __str__(self) -> str:
+        rows = ", ".join(f"{count:,} rows of {table}" for table, count in self.artifact.manifest.rows.items())
+        return f"{self.stage:9} {'reused' if self.reused else 'made':7} {self.artifact.path} ({rows or 'no tables'})"
+
+
+class Status(NamedTuple):
+    """One stage of a run: current, stale (its settings or inputs changed since), or missing."""
+
+    stage: str
+    state: str
+    artifact: Artifact | None
+
+
+@contextmanager
+def quiet() -> Iterator[Progress]:
+    """A stage at work without anybody watching."""
+    yield silent
+
+
+class Run:
+    """One run of a pipeline.
+
+    Attributes:
+        store: where its artifacts are.
+        name: the run's name, a folder of the home.
+        recipe: its settings, a section per stage; the file in the run's folder is for people and for reruns.
+        stages: stage name -> stage, in order.
+        outcomes: stage name -> outcome, of the stages that `make` was called for.
+    """
+
+    def __init__(self, store: Store, name: str, recipe: Config, stages: Mapping[str, Stage[Any]]) -> None:
+        self.store, self.name, self.recipe, self.stages = store, name, recipe, stages
+        self.outcomes: dict[str, Outcome] = {}
+        self._outside: dict[str, dict[str, str]] = {}
+        self._is_at_work = False
+
+    # -- what it has -------------------------------------------------------------------------------------------------
+
+    @property
+    def folder(self) -> Path:
+        """The run's folder, with a link per artifact."""
+        return self.store.run(self.name)
+
+    def get(self, kind: str) -> Artifact | None:
+        """The verified artifact of that kind, or None."""
+        return self.store.linked(self.name, kind)
+
+    def __getitem__(self, kind: str) -> Artifact:
+        """The verified artifact of that kind ("pairs", "scores", ...). Raises UserError when there is none."""
+        artifact = self.get(kind)
+        if artifact is None:
+            raise self._missing(kind, f"degla run {self.name}")
+        return artifact
+
+    def tables(self) -> dict[str, Path]:
+        """Table name -> folder, for every table the run holds. Raises UserError when it holds none."""
+        found: dict[str, Path] = {}
+        for stage in self.stages.values():
+            folder = self.folder / stage.makes
+            if folder.exists():
+                found |= tables.table_folders(folder, stage.makes)
+        if not found:
+            known = ", ".join(self.store.runs()) or "no run"
+            raise UserError("sql", f"run {self.name!r} has no table", f"one of {known}", "degla run")
+        return found
+
+    def sql(self, query: str) -> duckdb.DuckDBPyRelation | None:
+        """Answer SQL over the run's tables; None for a statement without an answer. Raises UserError for wrong SQL."""
+        found = self.tables()
+        try:
+            answer = tables.connect(found).sql(query)
+            return answer.materialize() if answer is not None else None
+        except duckdb.Error as error:
+            reason, example = str(error).strip().splitlines()[0], f"degla sql {self.name} 'describe pairs'"
+            raise UserError("sql", reason, f"SQL over {', '.join(found)}", example) from None
+
+    # -- what would run ------------------------------------------------------------------------------------------------
+
+    def config(self, stage: str) -> Any:
+        """Settings of one stage."""
+        return getattr(self.recipe, stage)
+
+    def inputs(self, stage: str, kinds: Sequence[str] | None = None) -> Inputs:
+        """Artifacts a stage reads (or some of them), verified. Raises UserError when one is missing."""
+        found = {kind: self.get(kind) for kind in (self.stages[stage].needs if kinds is None else kinds)}
+        for kind, artifact in found.items():
+            if artifact is None:
+                raise self._missing(kind, f"degla run {self.name} --until {stage}", stage)
+        return {kind: artifact for kind, artifact in found.items() if artifact is not None}
+
+    def identity(self, stage: str) -> dict[str, Any]:
+        """Everything that decides a stage's result; its digest is the fingerprint."""
+        one, config = self.stages[stage], self.config(stage)
+        inputs = self.inputs(stage)
+        return {
+            "stage": one.name,
+            "stage_version": one.version,
+            "config": config.identity(),
+            "inputs": {kind: artifact.digest for kind, artifact in sorted(inputs.items())},
+            "outside": self._read_outside(stage),
+        }
+
+    def fingerprint(self, stage: str) -> str:
+        """Fingerprint of what a stage would make now. Raises UserError when an input or a file it reads is missing."""
+        return digest(self.identity(stage))
+
+    def check(self, stages: Sequence[str]) -> None:
+        """Look for what the stages read (files, models, artifacts of stages left out) before the first of them starts.
+
+        Raises UserError for the first thing that is not there: better now than after days of generation.
+        """
+        made: set[str] = set()
+        for name in stages:
+            stage = self.stages[name]
+            with suppress(TransientError):  # the stage will see, and is tried again
+                self._read_outside(name)
+            self.inputs(name, [kind for kind in stage.needs if kind not in made])
+            made.add(stage.makes)
+
+    def status(self) -> list[Status]:
+        """How every stage stands against the recipe and what is on disk; changes nothing."""
+        states: list[Status] = []
+        for name, stage in self.stages.items():
+            artifact = self.get(stage.makes)
+            state = "missing"
+            if artifact is not None:
+                try:
+                    wanted = self.fingerprint(name)
+                    upstream_current = all(
+                        other.state == "current" for other in states if self.stages[other.stage].makes in stage.needs
+                    )
+                    state = "current" if wanted == artifact.manifest.fingerprint and upstream_current else "stale"
+                except UserError:
+                    state = "stale"
+            states.append(Status(name, state, artifact))
+        return states
+
+    def why(self) -> Iterator[tuple[str, str]]:
+        """For every stage: reused, or what makes it run again: a setting, an input, a file, the code's version."""
+        upstream_changed: set[str] = set()
+        for name, stage in self.stages.items():
+            artifact = self.get(stage.makes)
+            stale_inputs = upstream_changed & set(stage.needs)
+            if artifact is None:
+                reasons = [f"no intact {stage.makes} on disk"]
+            elif stale_inputs:
+                reasons = [f"{kind} will be made again" for kind in sorted(stale_inputs)]
+            else:
+                wanted, manifest = self.identity(name), artifact.manifest
+                made = {
+                    "stage_version": manifest.stage_version,
+                    "config": _deciding(stage.config, manifest.config),
+                    "inputs": manifest.inputs,
+                    "outside": manifest.outside,
+                }
+                reasons = [] if digest(wanted) == manifest.fingerprint else list(differences(made, wanted))
+            if reasons:
+                upstream_changed.add(stage.makes)
+            yield name, "; ".join(reasons) or "reused"
+
+    # -- making it -----------------------------------------------------------------------------------------------------
+
+    @contextmanager
+    def at_work(self, stages: Sequence[str]) -> Iterator[None]:
+        """While these stages are made: checked beforehand, the recipe written, nobody at work with other settings.
+
+        Within it, nothing outside the store is looked at twice but by the stage that reads it.
+
+        Raises:
+            UserError: as `check` does.
+            BusyError: another command works on this run with other settings; names them.
+        """
+        if self._is_at_work:
+            yield
+            return
+        with ExitStack() as stack:
+            try:
+                stack.enter_context(self.store.at_work(self.name, digest(self.recipe.identity())))
+            except BusyError as error:
+                raise BusyError("run", error.what + self._difference(), error.expected, error.fix) from None
+            self._outside.clear()
+            self.check(stages)
+            self.store.keep_recipe(self.name, to_yaml(self.recipe))
+            self._is_at_work = True
+            try:
+                yield
+            finally:
+                self._is_at_work = False
+
+    def make(self, stage: str, working: Working = quiet, *, force: bool = False) -> Outcome:
+        """Reuse or run one stage, and link what it made into the run.
+
+        Where another process, here or on another machine that shares the home, is making the same artifact, help it if
+        the stage knows how, and wait for it.
+
+        Args:
+            stage: name of the stage.
+            working: entered only when the stage really runs; gives its progress callback.
+            force: run even when the artifact is there.
+
+        Raises:
+            UserError: see each stage; also for an unknown stage, a missing input, or when another process makes the
+                same artifact and cannot be helped, or works on this run with other settings.
+            TransientError: a fault of a disk, a network or an engine that may pass by itself.
+        """
+        if stage not in self.stages:
+            raise UserError("run", f"no stage {stage!r}", f"one of {', '.join(self.stages)}", "name a stage")
+        with self.at_work([stage]):
+            outcome = self._reuse_or_make(stage, working, force)
+        self.outcomes[stage] = outcome
+        return outcome
+
+    def _reuse_or_make(self, name: str, working: Working, force: bool) -> Outcome:
+        stage, store = self.stages[name], self.store
+        inputs, decided = self.inputs(name), self.identity(name)
+        fingerprint = digest(decided)
+        found = None if force else self._take(stage.makes, fingerprint)
+        made = False
+        while found is None:
+            try:
+                with store.build(stage.makes, fingerprint) as partial:
+                    # Another process may have made it before we had the lock.
+                    found = None if force else self._take(stage.makes, fingerprint)
+                    if found is None:
+                        with working() as progress:
+                            found, made = self._make(stage, inputs, decided, partial, progress), True
+            except BusyError:
+                if stage.assist is None:
+                    raise
+                partial = store.partial(stage.makes, fingerprint)
+                with working() as progress:
+                    stage.assist(self.config(name), inputs, partial, progress)
+                    progress("waiting for the process that makes it", 0, 1)
+                    store.wait(stage.makes, fingerprint)
+                found = self._take(stage.makes, fingerprint)
+        return Outcome(name, found, not made)
+
+    def _take(self, kind: str, fingerprint: str) -> Artifact | None:
+        """Link the artifact into the run if it is there, complete and unaltered."""
+        with self.store.lock():
+            found = self.store.find(kind, fingerprint)
+            if found is not None:
+                self.store.link(self.name, found)
+        return found
+
+    def _make(
+        self, stage: Stage[Any], inputs: Inputs, decided: dict[str, Any], partial: Path, progress: Progress
+    ) -> Artifact:
+        started, config = now(), self.config(stage.name)
+        with translate_os_errors(stage.name):
+            meta = stage.run(config, inputs, partial, progress)
+            outside = self._outside[stage.name] = stage.outside(config)
+            if changed := [name for name, one in decided["outside"].items() if outside.get(name) != one]:
+                shutil.rmtree(partial)
+                raise UserError(
+                    stage.name,
+                    f"{', '.join(changed)} changed while it was read",
+                    "files that stay as they are",
+                    "run the same command again when nothing writes there",
+                )
+            manifest = {
+                **decided,
+                "kind": stage.makes,
+                "fingerprint": digest(decided),
+                "config": config.model_dump(mode="json"),
+                "meta": meta,
+                "started": started,
+            }
+            with self.store.lock():
+                made = self.store.publish(partial, manifest=manifest)
+                self.store.link(self.name, made)
+            return made
+
+    def _read_outside(self, stage: str) -> dict[str, str]:
+        """Digests of what a stage reads from outside the store, looked at once."""
+        if stage not in self._outside:
+            with translate_os_errors(stage):
+                self._outside[stage] = self.stages[stage].outside(self.config(stage))
+        return self._outside[stage]
+
+    def _missing(self, kind: str, fix: str, stage: str = "run") -> UserError:
+        maker = next((name for name, one in self.stages.items() if one.makes == kind), None)
+        if maker is None:
+            known = ", ".join(one.makes for one in self.stages.values())
+            return UserError(stage, f"there is no artifact {kind!r}", f"one of {known}", "name one of them")
+        return UserError(
+            stage, f"run {self.name!r} has no intact {kind}", f"the {kind} artifact that {maker} makes", fix
+        )
+
+    def _difference(self) -> str:
+        """What of the recipe differs from the one in the run's folder, the first few settings."""
+        path = self.store.recipe(self.name)
+        try:
+            kept = _deciding(type(self.recipe), from_yaml(path.read_text(encoding="utf-8"))) if path else {}
+        except (OSError, ValueError):
+            return ""
+        changed = list(differences(kept, self.recipe.identity()))
+        return f" ({'; '.join(changed[:3])}{'; ...' if len(changed) > 3 else ''})" if changed else ""
+
+
+def _deciding(config: type[Config], kept: dict[str, Any]) -> dict[str, Any]:
+    """The deciding part of settings that were kept; all of them when degla has other fields by now."""
+    try:
+        return config.model_validate(kept).identity()
+    except ValidationError:
+        return kept
+
+
+def differences(made: Any, wanted: Any, prefix: str = "") -> Iterator[str]:
+    """Dotted settings that differ: "train.lr: 0.001 -> 0.5"."""
+    if isinstance(made, dict) and isinstance(wanted, dict):
+        for key in sorted(set(made) | set(wanted) - {"stage"}):
+            yield from differences(made.get(key), wanted.get(key), f"{prefix}.{key}".lstrip("."))
+    elif made != wanted:
+        yield f"{prefix}: {made} -> {wanted}"
+
+
+@contextmanager
+def translate_os_errors(stage: str) -> Iterator[None]:
+    """What a disk or a network says, as a user's error, or as one that is worth another try."""
+    try:
+        yield
+    except duckdb.OperationalError as error:  # no memory, or a disk that cannot be written
+        raise UserError(
+            stage,
+            str(error).splitlines()[0],
+            "memory and a writable disk with room",
+            "make room, then run the same command again",
+        ) from error
+    except OSError as error:
+        if error.filename is None and error.errno is None:
+            raise
+        what = f"{error.strerror} ({error.filename})" if error.filename else str(error.strerror)
+        if error.errno in TRANSIENT_ERRNOS:
+            raise TransientError(
+                f"{stage}: {what}; expected a disk and a network that answer; fix: the same command goes on from here"
+            ) from error
+        raise UserError(
+            stage,
+            what,
+            "readable inputs and a writable disk with room",
+            "mend the disk or permissions, then run the same command again",
+        ) from error
