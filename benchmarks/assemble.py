@@ -28,7 +28,7 @@ from pipeline.artifact import Artifact, Manifest
 from pipeline.clip import tokenizer
 from pipeline.schema import NEGATIVE_TYPES, NEGATIVES, PAIRS
 from pipeline.stage import silent
-from stages.assemble import stage as assemble
+from stages.assemble import STAGE, Config
 
 CHUNK = 100_000
 SAMPLE = 5_000
@@ -163,7 +163,7 @@ def one(captions: int, memory: str) -> dict[str, float]:
         (folder / "out").mkdir()
         tokenizer("ViT-B-32")(["warm"])
         start, cpu = time.perf_counter(), time.process_time()
-        assemble.run(assemble.Config(tokenizer="ViT-B-32", memory=memory), inputs, folder / "out", silent)
+        STAGE.run(Config(tokenizer="ViT-B-32", memory=memory), inputs, folder / "out", silent)
         seconds, cpu_seconds = time.perf_counter() - start, time.process_time() - cpu
         peak = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
         files = tables.files(folder / "out")

@@ -1,10 +1,10 @@
 """degla's evaluation against scoring one row at a time, in the same process, on the same model, files and machine.
 
-One row at a time is how the benchmarks' own scripts work: open the picture, encode it, encode each of its texts at the
+One row at a time is how the benchmarks' own scripts work: open the image, encode it, encode each of its texts at the
 full 77 tokens, compare. Prints both times, their ratio and the largest difference of a similarity.
 
     python benchmarks/evaluate.py                                     # the built-in world's sets, ViT-B-32
-    python benchmarks/evaluate.py --sugarcrepe <folder of its JSON>   # the real texts; stand-in pictures where absent
+    python benchmarks/evaluate.py --sugarcrepe <folder of its JSON>   # the real texts; stand-in images where absent
 """
 
 import argparse
@@ -19,13 +19,13 @@ import numpy as np
 from pipeline import clip
 from pipeline.clip import Clip
 from stages.benchmarks import loaders as benchmarks
-from stages.benchmarks.loaders import Subset
+from stages.benchmarks.rows import Subset
 from stages.evaluate.encoder import Encoder
 from stages.evaluate.scoring import score
 
 
 def one_row_at_a_time(model: Clip, subsets: Sequence[Subset]) -> list[list[float]]:
-    """As SugarCrepe's main_eval.py does it, by open_clip's own encoders: each text and each picture of a row alone."""
+    """As SugarCrepe's main_eval.py does it, by open_clip's own encoders: each text and each image of a row alone."""
     import torch
 
     network, context = model.model, model.description["context_length"]
@@ -33,19 +33,19 @@ def one_row_at_a_time(model: Clip, subsets: Sequence[Subset]) -> list[list[float
     with torch.no_grad():
         for subset in subsets:
             for row in subset.rows:
-                assert row.picture
+                assert row.image
                 text_D = []
                 for ids in model.tokenize(list(row.texts)):
                     tokens = torch.zeros(1, context, dtype=torch.int64)
                     tokens[0, : len(ids)] = torch.tensor(ids)
                     text_D.append(network.encode_text(tokens, normalize=True))
-                image_D = network.encode_image(model.preprocess(row.picture()).unsqueeze(0), normalize=True)
+                image_D = network.encode_image(model.preprocess(row.image()).unsqueeze(0), normalize=True)
                 found.append([(one @ image_D.T).item() for one in text_D])
     return found
 
 
 def sugarcrepe(source: Path, root: Path, rows: int) -> None:
-    """The first rows of every subset that lie on the fewest pictures in order, so that pictures repeat as they do."""
+    """The first rows of every subset that lie on the fewest images in order, so that images repeat as they do."""
     rng = np.random.default_rng(0)
     files = {path: list(json.loads(path.read_bytes()).items()) for path in sorted(source.glob("*.json"))}
     counts = {name: 0 for items in files.values() for _, row in items for name in [row["filename"]]}
@@ -115,9 +115,9 @@ def main() -> None:
         (one[0] > max(one[1:])) != (row["similarities"][0] > max(row["similarities"][1:]))
         for row, one in zip(rows, alone, strict=True)
     )
-    pictures = len({row.picture for subset in subsets for row in subset.rows})
+    images = len({row.image for subset in subsets for row in subset.rows})
     texts = len({text for subset in subsets for row in subset.rows for text in row.texts})
-    print(f"{options.model}: {len(rows)} rows on {pictures} pictures, {texts} distinct texts")
+    print(f"{options.model}: {len(rows)} rows on {images} images, {texts} distinct texts")
     print(f"one row at a time {slow:8.1f} s   {len(rows) / slow:8.1f} rows/s")
     print(f"degla             {fast:8.1f} s   {len(rows) / fast:8.1f} rows/s   {slow / fast:.1f} x")
     print(f"largest difference of a similarity {away:.1e}; rows decided differently: {flips}")

@@ -27,7 +27,8 @@ import yaml
 from PIL import Image
 
 from pipeline.stage import silent
-from stages.ingest import stage as ingest
+from stages.ingest import STAGE, Config
+from stages.ingest.records import Format
 from stages.road import STAGES, Run
 
 ARCH = {
@@ -85,8 +86,8 @@ def captions(home: Path, arguments: argparse.Namespace) -> dict[str, object]:
 def ingested(root: Path) -> float:
     """Peak memory of this process after the captions of a folder were taken in, MiB."""
     (root / "out").mkdir()
-    layout = ingest.Format(captions="captions.parquet")
-    ingest.run(ingest.Config(source="parquet", root=root, format=layout), {}, root / "out", silent)
+    layout = Format(captions="captions.parquet")
+    STAGE.run(Config(source="parquet", root=root, format=layout), {}, root / "out", silent)
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 

@@ -1,3 +1,4 @@
+{#- Rendered by Jinja before it is asked; `types` are the negative types of pipeline/schema.py. -#}
 -- What must hold between pairs, negatives and dataset. Each query returns the offending rows, their id first.
 -- An error stops `assemble`; a warning is counted in the manifest. Views: pairs, negatives, dataset (as written).
 -- Some warnings group texts by a hash of 64 bits: of ten million texts, two share one by chance once in 400,000 runs.
@@ -19,7 +20,7 @@ select pair_id from negatives anti join pairs using (pair_id);
 
 -- error: negative of an unknown type
 select pair_id from negatives where type not in
-('reshuffle_order', 'swap_nouns', 'swap_adjectives', 'replace_nouns', 'replace_adjectives', 'paraphrase');
+({% for type in types %}'{{ type }}', {% endfor %}'paraphrase');
 
 -- error: two accepted negatives of one type for one pair
 select pair_id from negatives where status = 'accepted' and type <> 'paraphrase'
@@ -49,11 +50,9 @@ select pair_id from dataset group by pair_id having count(*) > 1;
 
 -- error: text without tokens, or tokens without text, in dataset
 select pair_id from dataset where len(caption_tokens) < 2
-or (reshuffle_order is null) <> (reshuffle_order_tokens is null)
-or (swap_nouns is null) <> (swap_nouns_tokens is null)
-or (swap_adjectives is null) <> (swap_adjectives_tokens is null)
-or (replace_nouns is null) <> (replace_nouns_tokens is null)
-or (replace_adjectives is null) <> (replace_adjectives_tokens is null);
+{%- for type in types %}
+or ({{ type }} is null) <> ({{ type }}_tokens is null)
+{%- endfor %};
 
 -- warning: pair without any accepted negative
 select pair_id from pairs anti join

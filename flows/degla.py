@@ -29,7 +29,7 @@ from prefect.task_runners import ThreadPoolTaskRunner
 from prefect.tasks import Task
 
 from flows import progress, serve
-from flows.cli.terminal import with_interval
+from flows.terminal import change_with_interval, with_interval
 from pipeline.errors import TransientError, UserError
 from pipeline.run import Outcome
 from pipeline.stage import Progress
@@ -198,7 +198,7 @@ def _scores(aggregates: dict[str, Any]) -> list[dict[str, Any]]:
         {
             "score": name,
             **{side: with_interval(one[side]) for side in ("before", "after")},
-            "change": with_interval(one["difference"]),
+            "change": change_with_interval(one["difference"]),
             "p": one["difference"].get("p_holm", one["difference"]["p"]),
             "n": one["n"],
             "of": one["of"],

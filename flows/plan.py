@@ -1,6 +1,5 @@
 """Ablations without Prefect: a plan of rows, each a recipe, every row with every seed over one shared dataset."""
 
-import json
 import multiprocessing
 import os
 from collections.abc import Iterator, Sequence
@@ -161,7 +160,7 @@ def _start(threads: int, parent: int) -> None:
 
 
 def facts(store: Store, plan: Plan, found: Sequence[Cell]) -> dict[str, Any]:
-    """Scores of all cells that are done, as `stages.comparison` takes them."""
+    """Scores of all cells that are done, as `stages.report.comparison` takes them."""
     rows: dict[str, dict[str, Any]] = {}
     for cell in found:
         scores, model = store.linked(cell.run, "scores"), store.linked(cell.run, "model")
@@ -191,14 +190,8 @@ def facts(store: Store, plan: Plan, found: Sequence[Cell]) -> dict[str, Any]:
 
 def write(store: Store, name: str, plan: Plan, found: Sequence[Cell]) -> Path:
     """Write comparison.md, comparison.json and figures of what is done so far; returns their folder."""
-    from stages.report import comparison
+    from stages.report import comparison  # draws, with matplotlib
 
-    compared = comparison.compare(facts(store, plan, found))
     folder = store.run(name) / "comparison"
-    folder.mkdir(parents=True, exist_ok=True)
-    for figure, svg in comparison.draw(compared).items():
-        (folder / f"{figure}.svg").write_text(svg, encoding="utf-8")
-    (folder / "comparison.json").write_text(json.dumps(compared, indent=1) + "\n", encoding="utf-8")
-    page = comparison.markdown(compared, f"degla run {name}")
-    (folder / "comparison.md").write_text(page, encoding="utf-8")
+    comparison.write(folder, comparison.compare(facts(store, plan, found)), f"degla run {name}")
     return folder

@@ -5,6 +5,7 @@ An artifact exists when its manifest does and every file in it has the recorded 
 
 import hashlib
 import json
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -89,9 +90,14 @@ def digest(value: Any) -> str:
     return hashlib.sha256(canonical.encode()).hexdigest()[:16]
 
 
-def file_sha256(path: Path) -> str:
+def unit_interval(text: str) -> float:
+    """A number in [0, 1) that is always the same for the same text: the first 48 bits of its sha256."""
+    return int(hashlib.sha256(text.encode()).hexdigest()[:12], 16) / 16**12
+
+
+def file_sha256(path: Path | str) -> str:
     """sha256 of a file's bytes, hex."""
-    with path.open("rb") as handle:
+    with open(path, "rb") as handle:  # noqa: PTH123 - of thousands of files, where a Path costs as much as a stat
         return hashlib.file_digest(handle, "sha256").hexdigest()
 
 
@@ -101,21 +107,21 @@ class FileHashes:
     def __init__(self) -> None:
         self._known: dict[tuple[str, int, int, int], str] = {}
 
-    def sha256(self, path: Path) -> str:
+    def sha256(self, path: str) -> str:
         """As `file_sha256`, from memory where the file was read before."""
         key = self._key(path)
         if key not in self._known:
             self._known[key] = file_sha256(path)
         return self._known[key]
 
-    def remember(self, path: Path, sha256: str) -> None:
+    def remember(self, path: str, sha256: str) -> None:
         """Take over what is known of a file that was just written."""
         self._known[self._key(path)] = sha256
 
     @staticmethod
-    def _key(path: Path) -> tuple[str, int, int, int]:
-        stat = path.stat()
-        return str(path), stat.st_size, stat.st_mtime_ns, stat.st_ino
+    def _key(path: str) -> tuple[str, int, int, int]:
+        stat = os.stat(path)  # noqa: PTH116
+        return path, stat.st_size, stat.st_mtime_ns, stat.st_ino
 
 
 def path_digest(path: Path) -> str:
@@ -142,20 +148,23 @@ def content_files(folder: Path) -> list[Path]:
     return sorted(name for name in found if not any(part.startswith(".") for part in name.parts))
 
 
-def verified(folder: Path, sha256: Callable[[Path], str] = file_sha256) -> Artifact | None:
+def verified(folder: Path, sha256: Callable[[str], str] | None = None) -> Artifact | None:
     """Read an artifact and check every file against its manifest; None when anything is missing or altered.
 
     Args:
         folder: the artifact's, or a link to it.
-        sha256: gives a file's sha256; `FileHashes.sha256` reads each file once.
+        sha256: gives a file's sha256; `FileHashes.sha256` reads each file once. Default: `file_sha256`.
     """
+    sha256 = sha256 or file_sha256
     try:
         folder = folder.resolve()
         manifest = Manifest.model_validate_json((folder / MANIFEST).read_bytes())
         intact = (
             manifest.format == FORMAT
             and manifest.seal in ("", manifest.sealed().seal)
-            and all(_is_below(name) and sha256(folder / name) == recorded for name, recorded in manifest.files.items())
+            and all(
+                _is_below(name) and sha256(f"{folder}/{name}") == recorded for name, recorded in manifest.files.items()
+            )
         )
     except (OSError, ValidationError):
         return None
@@ -164,7 +173,7 @@ def verified(folder: Path, sha256: Callable[[Path], str] = file_sha256) -> Artif
 
 def _is_below(name: str) -> bool:
     """Whether a manifest's file name stays in its folder."""
-    return not (Path(name).is_absolute() or ".." in Path(name).parts or "\0" in name)
+    return not (name.startswith("/") or ".." in name.split("/") or "\0" in name)
 
 
 def now() -> str:

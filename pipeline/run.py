@@ -121,10 +121,15 @@ class Run:
                 raise self._missing(kind, f"degla run {self.name} --until {stage}", stage)
         return {kind: artifact for kind, artifact in found.items() if artifact is not None}
 
-    def identity(self, stage: str) -> dict[str, Any]:
-        """Everything that decides a stage's result; its digest is the fingerprint."""
+    def identity(self, stage: str, inputs: Inputs | None = None) -> dict[str, Any]:
+        """Everything that decides a stage's result; its digest is the fingerprint.
+
+        Args:
+            stage: name of the stage.
+            inputs: what it reads, verified; default: what the run links to now.
+        """
         one, config = self.stages[stage], self.config(stage)
-        inputs = self.inputs(stage)
+        inputs = self.inputs(stage) if inputs is None else inputs
         return {
             "stage": one.name,
             "stage_version": one.version,
@@ -152,34 +157,32 @@ class Run:
 
     def status(self) -> list[Status]:
         """How every stage stands against the recipe and what is on disk; changes nothing."""
+        held, current = self._held(), set[str]()
         states: list[Status] = []
         for name, stage in self.stages.items():
-            artifact = self.get(stage.makes)
-            state = "missing"
-            if artifact is not None:
-                try:
-                    wanted = self.fingerprint(name)
-                    upstream_current = all(
-                        other.state == "current" for other in states if self.stages[other.stage].makes in stage.needs
-                    )
-                    state = "current" if wanted == artifact.manifest.fingerprint and upstream_current else "stale"
-                except UserError:
-                    state = "stale"
+            artifact = held.get(stage.makes)
+            state = "missing" if artifact is None else "stale"
+            if artifact is not None and current >= set(stage.needs):
+                with suppress(UserError):
+                    inputs = {kind: held[kind] for kind in stage.needs}
+                    if digest(self.identity(name, inputs)) == artifact.manifest.fingerprint:
+                        state = "current"
+                        current.add(stage.makes)
             states.append(Status(name, state, artifact))
         return states
 
     def why(self) -> Iterator[tuple[str, str]]:
         """For every stage: reused, or what makes it run again: a setting, an input, a file, the code's version."""
-        upstream_changed: set[str] = set()
+        held, upstream_changed = self._held(), set[str]()
         for name, stage in self.stages.items():
-            artifact = self.get(stage.makes)
+            artifact = held.get(stage.makes)
             stale_inputs = upstream_changed & set(stage.needs)
             if artifact is None:
                 reasons = [f"no intact {stage.makes} on disk"]
             elif stale_inputs:
                 reasons = [f"{kind} will be made again" for kind in sorted(stale_inputs)]
             else:
-                wanted, manifest = self.identity(name), artifact.manifest
+                wanted, manifest = self.identity(name, {kind: held[kind] for kind in stage.needs}), artifact.manifest
                 made = {
                     "stage_version": manifest.stage_version,
                     "config": _deciding(stage.config, manifest.config),
@@ -190,6 +193,11 @@ class Run:
             if reasons:
                 upstream_changed.add(stage.makes)
             yield name, "; ".join(reasons) or "reused"
+
+    def _held(self) -> dict[str, Artifact]:
+        """Every artifact the run holds, verified."""
+        found = {stage.makes: self.get(stage.makes) for stage in self.stages.values()}
+        return {kind: artifact for kind, artifact in found.items() if artifact is not None}
 
     # -- making it -----------------------------------------------------------------------------------------------------
 
@@ -245,7 +253,8 @@ class Run:
 
     def _reuse_or_make(self, name: str, working: Working, force: bool) -> Outcome:
         stage, store = self.stages[name], self.store
-        inputs, decided = self.inputs(name), self.identity(name)
+        inputs = self.inputs(name)
+        decided = self.identity(name, inputs)
         fingerprint = digest(decided)
         found = None if force else self._take(stage.makes, fingerprint)
         made = False

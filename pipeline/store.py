@@ -146,7 +146,7 @@ class Store:
         partial.replace(target)
         _fsync(target.parent)
         for name, sha256 in complete.files.items():
-            self.hashes.remember(target.resolve() / name, sha256)
+            self.hashes.remember(f"{target.resolve()}/{name}", sha256)
         return Artifact(target, complete)
 
     # -- runs ------------------------------------------------------------------------------------------------------

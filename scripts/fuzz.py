@@ -35,6 +35,7 @@ with atheris.instrument_imports(include=["flows.plan", "pipeline", "stages", "ya
     from stages.benchmarks import loaders as benchmarks
     from stages.generate import checks, prompts, surface
     from stages.ingest import sources
+    from stages.ingest.records import Format
     from stages.language_models import base as language_model
 
 CAPTION = "A red cup stands on a small blue table."
@@ -52,8 +53,8 @@ def source(name: str, file: str, good: bytes, **layout: object) -> Target:
     """Records of a source, all of them texts that can be written."""
 
     def read(folder: Path) -> None:
-        chosen = sources.Format(captions=file, images=".", **layout)  # type: ignore[arg-type]
-        for record in sources.read(name, folder, chosen, folder / "unpacked"):
+        chosen = sources.find(name, folder, Format(captions=file, images=".", **layout))  # type: ignore[arg-type]
+        for record in sources.read(chosen, folder / "unpacked"):
             "".join([record.origin, record.image_key, *record.negatives]).encode()
             assert isinstance(record.image, str) and isinstance(record.caption, str)
 
@@ -65,7 +66,7 @@ def benchmark(name: str, file: str, good: bytes) -> Target:
 
     def read(folder: Path) -> None:
         for subset in benchmarks.read(name, folder):
-            for picture in subset.shown:
+            for picture in subset.images:
                 assert picture.path.resolve().is_relative_to((folder / name).resolve()), picture
 
     return Target(f"{name}/{file}", good, read)

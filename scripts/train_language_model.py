@@ -151,7 +151,7 @@ class Chats:
         tokens_BT = torch.full((size, length), self.pad)
         labels_BT = torch.full((size, length), -100)
         for row in range(size):
-            kind = self.rng.choice(REWRITES)
+            kind = self.rng.choice(list(REWRITES))
             tokens, labels = list(self.head[kind]), [-100] * len(self.head[kind])
             while True:
                 question, answer = self.rng.choice(self.turns[kind])
@@ -295,7 +295,7 @@ def main() -> None:
     parser.add_argument("--only-accept", action="store_true", help="judge the model that is there")
     options = parser.parse_args()
 
-    prompts = load(options.prompts, REWRITES, 8)
+    prompts = load(options.prompts, tuple(REWRITES), 8)
     if not options.only_accept:
         torch.set_num_threads(options.threads)
         start = time.monotonic()

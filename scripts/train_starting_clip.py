@@ -16,9 +16,10 @@ from safetensors.torch import load_file, save_file
 from flows import progress
 from pipeline import clip
 from pipeline.clip import CARD, CONFIG, WEIGHTS
-from stages.evaluate import stage as evaluate
+from stages.evaluate import Config as Evaluate
+from stages.evaluate.measure import measure
 from stages.road import Run
-from stages.world import datasets as scene_sets
+from stages.world.datasets import write_benchmarks
 
 ROOT = Path(__file__).resolve().parent.parent
 RUN = "starting_clip"
@@ -53,9 +54,9 @@ def write(student: Path, out: Path) -> None:
     halves = {name: tensor.half() if tensor.is_floating_point() else tensor for name, tensor in weights.items()}
     save_file(halves, out / WEIGHTS)
     with TemporaryDirectory() as folder:
-        scene_sets.write_benchmarks(Path(folder), 150, 42)
+        write_benchmarks(Path(folder), 150, 42)
         loads = {"model": partial(clip.load, str(out))}
-        scores = evaluate.measure(loads, evaluate.Config(root=Path(folder), official=False)).aggregates
+        scores = measure(loads, Evaluate(root=Path(folder), official=False)).aggregates
     rows = []
     for name, one in scores.items():
         if one["headline"] or one["subset"]:

@@ -1,20 +1,30 @@
-"""What opening a picture tells: facts, or why it cannot be used."""
+"""Image files: which suffixes they have, and what opening one tells: facts, or why it cannot be used."""
 
 import hashlib
 from pathlib import Path
 from typing import NamedTuple
 
+from pipeline.clip import PICTURES, upright
 from pipeline.errors import TRANSIENT_ERRNOS
 
+SUFFIXES = frozenset(
+    f".{suffix}"
+    for suffix in [
+        *("jpg", "jpeg", "jfif", "png", "webp", "gif", "bmp"),
+        *("tif", "tiff", "ppm", "pgm", "avif", "jp2", "img"),
+    ]
+)
+"""By which an image is told from what lies beside it; what is in the file decides when it is opened."""
 
-class Facts(NamedTuple):
-    """Facts of one picture file; with a `reason` the rest is empty.
+
+class ImageFacts(NamedTuple):
+    """Facts of one image file; with a `reason` the rest is empty.
 
     Attributes:
         sha256: of the file.
         width: pixels, after EXIF rotation.
         height: pixels, after EXIF rotation.
-        phash: perceptual hash (DCT of the upright picture, 64 bits); copies differ in few bits.
+        phash: perceptual hash (DCT of the upright image, 64 bits); copies differ in few bits.
         reason: slug of what is wrong.
         detail: what was found.
     """
@@ -28,50 +38,49 @@ class Facts(NamedTuple):
 
 
 DEEP = ("I", "F")
-"""Modes of pictures with more than 8 bits a pixel in one channel: read as RGB they come out white."""
+"""Modes of images with more than 8 bits a pixel in one channel: read as RGB they come out white."""
 
 
-def examine(root: Path, name: str, *, max_pixels: int = 89_478_485) -> Facts:
-    """Open and fully decode the picture `name` below `root`; whatever is wrong with it becomes a reason.
+def examine(root: Path, name: str, *, max_pixels: int = 89_478_485) -> ImageFacts:
+    """Open and fully decode the image `name` below `root`; whatever is wrong with it becomes a reason.
 
-    Raises only the OSError of a disk or network that may answer in a moment, lest a good picture be refused for it.
+    Raises only the OSError of a disk or network that may answer in a moment, lest a good image be rejected for it.
 
     Turned upright by its EXIF tag, as RGB (CMYK and palettes converted, transparency laid aside, as CLIP's own
     preprocessing does); of an animation the first frame. The file is opened once.
     """
     from imagehash import phash
-    from PIL import Image, ImageOps
-
-    from pipeline.clip import PICTURES
+    from PIL import Image
 
     path = root / name
     try:
         if not name or not path.resolve().is_relative_to(root.resolve()):
-            return Facts(reason="image_outside", detail=f"{name!r} is not below the picture folder")
+            return ImageFacts(reason="image_outside", detail=f"{name!r} is not below the picture folder")
         if not path.is_file():
-            return Facts(reason="image_missing", detail=f"no file {name}")
+            return ImageFacts(reason="image_missing", detail=f"no file {name}")
     except (ValueError, OSError) as error:  # a null character, half a surrogate pair, a name too long
         if isinstance(error, OSError) and error.errno in TRANSIENT_ERRNOS:
             raise
-        return Facts(reason="image_missing", detail=f"no file can have the name {name[:80]!r}: {error}"[:200])
+        return ImageFacts(reason="image_missing", detail=f"no file can have the name {name[:80]!r}: {error}"[:200])
     try:
         with path.open("rb") as handle:
             sha256 = hashlib.file_digest(handle, "sha256").hexdigest()
             if not handle.tell():
-                return Facts(reason="image_empty", detail="the file has no byte")
+                return ImageFacts(reason="image_empty", detail="the file has no byte")
             handle.seek(0)
             with Image.open(handle, formats=PICTURES) as image:
                 if image.width * image.height > max_pixels:
-                    return Facts(reason="image_too_large", detail=f"{image.width} x {image.height} pixels")
+                    return ImageFacts(reason="image_too_large", detail=f"{image.width} x {image.height} pixels")
                 if image.mode.split(";")[0] in DEEP:
-                    return Facts(reason="image_depth", detail=f"mode {image.mode}: save it with 8 bits per channel")
-                image.load()
-                upright = ImageOps.exif_transpose(image).convert("RGB")
-        hashed = int(str(phash(upright.reduce(max(1, min(upright.size) // 256)))), 16)
-        return Facts(sha256, upright.width, upright.height, hashed)
+                    return ImageFacts(
+                        reason="image_depth", detail=f"mode {image.mode}: save it with 8 bits per channel"
+                    )
+                whole = upright(image)
+        hashed = int(str(phash(whole.reduce(max(1, min(whole.size) // 256)))), 16)
+        return ImageFacts(sha256, whole.width, whole.height, hashed)
     except Image.DecompressionBombError as error:
-        return Facts(reason="image_too_large", detail=str(error)[:200])
-    except Exception as error:  # PIL raises almost anything on a hostile file; one bad picture must not stop a run
+        return ImageFacts(reason="image_too_large", detail=str(error)[:200])
+    except Exception as error:  # PIL raises almost anything on a hostile file; one bad image must not stop a run
         if isinstance(error, OSError) and error.errno in TRANSIENT_ERRNOS:
             raise
-        return Facts(reason="image_unreadable", detail=f"{type(error).__name__}: {error}"[:200])
+        return ImageFacts(reason="image_unreadable", detail=f"{type(error).__name__}: {error}"[:200])

@@ -1,4 +1,4 @@
-"""Pages: templates filled with facts; how numbers, foreign text and pictures are written into them."""
+"""Pages: templates filled with facts; how numbers, foreign text and images are written into them."""
 
 import base64
 import io
@@ -21,12 +21,12 @@ def render(name: str, facts: dict[str, Any], templates: Path = TEMPLATES, **more
 
 
 def thumbnail(path: Path, side: int) -> str:
-    """A picture file as a data URI, its longest side at most `side` pixels. Small pictures are kept as they are, large
+    """An image file as a data URI, its longest side at most `side` pixels. Small images are kept as they are, large
     ones become JPEG. Raises UserError when it cannot be read.
     """
     from PIL import Image
 
-    from pipeline.clip import read_picture
+    from pipeline.clip import read_picture  # brings torch, which a page without images does without
 
     image = read_picture(path)
     small = max(image.size) <= side
@@ -68,14 +68,21 @@ def _environment(templates: Path) -> Any:
     return environment
 
 
-def percent(share: float | None) -> str:
-    """A share as per cent, one decimal; a dash for nothing scored."""
-    return "–" if share is None else f"{100 * share:.1f}"
+def percent(share: float | None, digits: int = 1) -> str:
+    """A share as per cent, with a true minus and never "-0.0"; a dash for nothing scored."""
+    return "–" if share is None else f"{_points(share, digits):.{digits}f}".replace("-", "−")
 
 
-def signed(share: float | None) -> str:
-    """A difference of shares in points with its sign; a dash for nothing scored."""
-    return "–" if share is None else "0.0" if abs(share) < 0.0005 else f"{100 * share:+.1f}".replace("-", "−")
+def signed(share: float | None, digits: int = 1) -> str:
+    """A difference of shares in points, with its sign unless it rounds to zero; a dash for nothing scored."""
+    if share is None:
+        return "–"
+    points = _points(share, digits)
+    return f"{points:+.{digits}f}".replace("-", "−") if points else f"{points:.{digits}f}"
+
+
+def _points(share: float, digits: int) -> float:
+    return round(100 * share, digits) + 0.0  # -0.0 becomes 0.0
 
 
 def _p_value(p: float | None) -> str:

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[1]
+from tests.paths import ROOT
+
 SOURCES = (
     "degla", "pipeline", "stages", "flows", "data", "setup.py", "pyproject.toml", "prefect.yaml", "README.md",
     "LICENSE",

@@ -10,7 +10,7 @@ from rich.table import Table
 
 from flows import progress
 from flows.cli.evaluate import ROOT
-from flows.cli.terminal import out
+from flows.terminal import out
 
 app = typer.Typer(help="The benchmarks: what there is, whether it is whole, and getting it.", no_args_is_help=True)
 
@@ -26,57 +26,57 @@ def show(
 ) -> None:
     """Every benchmark: licence, what it measures, what is there; of those named also where each part is from."""
     from stages.benchmarks import fetch, inventory
-    from stages.benchmarks.loaders import registry
+    from stages.benchmarks.registry import registry
 
-    there = ("files", "rows", "pictures") if root else ()
+    there = ("files", "rows", "images") if root else ()
     table = Table("benchmark", "licence", *there, "measures")
-    for name in inventory.chosen(names or []):
+    for name in inventory.select(names or []):
         facts = registry()[name]
         table.add_row(name, facts["licence"], *(_there(name, root) if root else ()), facts["measures"])
     out.print(table)
     for name in names or ():
         facts = registry()[name]
         out.print(f"\n{facts['title']} ({facts['licence']})", style="bold", soft_wrap=True)
-        for key in ("source", "paper", "layout", "pictures"):
+        for key, label in (("source", "source"), ("paper", "paper"), ("layout", "layout"), ("pictures", "images")):
             if key in facts:
-                out.print(f"  {key:9} {facts[key]}")
+                out.print(f"  {label:9} {facts[key]}")
         for file in fetch.files(name, Path()):
             out.print(f"  {'archive' if file.into else 'file':9} {file.path}  {file.url}")
 
 
 def _there(name: str, root: Path) -> tuple[str, str, str]:
-    """Files, rows and pictures of a benchmark below a root."""
+    """Files, rows and images of a benchmark below a root."""
     from stages.benchmarks import fetch, inventory
 
-    known = [file for file in fetch.files(name, root) if not file.pictures]
-    files = f"{sum(file.is_there for file in known)} of {len(known)}" if known else "-"
-    found = inventory.standing(name, root, official=False)
+    known = [file for file in fetch.files(name, root) if not file.images]
+    files = f"{sum(file.is_complete for file in known)} of {len(known)}" if known else "-"
+    found = inventory.status(name, root, official=False)
     if not found.rows:
-        return files, "cannot be read" if found.there else "-", "-"
-    return files, f"{sum(found.rows.values()):,}", f"{found.pictures:,} of {found.named:,}"
+        return files, "cannot be read" if found.exists else "-", "-"
+    return files, f"{sum(found.rows.values()):,}", f"{found.images_found:,} of {found.images_named:,}"
 
 
 @app.command()
 def check(root: Root, names: Names = None, official: Official = True) -> None:
-    """Verify files, counts, checksums and pictures; exit status 2 when something is not as it should be."""
+    """Verify files, counts, checksums and images; exit status 2 when something is not as it should be."""
     from stages.benchmarks import inventory
 
     with progress.shown("data") as bar:
         found = [
-            inventory.standing(name, root, official=official, progress=bar) for name in inventory.chosen(names or [])
+            inventory.status(name, root, official=official, progress=bar) for name in inventory.select(names or [])
         ]
-    for folder in [] if names else inventory.strangers(root):
+    for folder in [] if names else inventory.unknown_folders(root):
         out.print(f"{folder.name:20} is no benchmark and is passed over")
-    there = [one for one in found if one.there or names]
+    there = [one for one in found if one.exists or names]
     if not there:
         out.print(f"{root} holds no benchmark; see: degla data list")
     for one in there:
-        rows = f"{sum(one.rows.values()):,} rows in {len(one.rows)} subsets" if one.there else "not there"
-        verdict = "ok" if one.there and not one.problems else "wrong"
-        out.print(f"{one.name:20} {verdict:6} {rows}, {one.pictures:,} of {one.named:,} pictures")
+        rows = f"{sum(one.rows.values()):,} rows in {len(one.rows)} subsets" if one.exists else "not there"
+        verdict = "ok" if one.exists and not one.problems else "wrong"
+        out.print(f"{one.name:20} {verdict:6} {rows}, {one.images_found:,} of {one.images_named:,} images")
         for problem in one.problems:
             print(problem, file=sys.stderr)
-    if any(one.problems or not one.there for one in there):
+    if any(one.problems or not one.exists for one in there):
         raise typer.Exit(2)
 
 
@@ -84,22 +84,22 @@ def check(root: Root, names: Names = None, official: Official = True) -> None:
 def fetch(
     names: Annotated[list[str], typer.Argument(help="benchmarks")],
     root: Root,
-    pictures: Annotated[bool, typer.Option("--pictures", help="also archives of pictures, many gigabytes")] = False,
+    pictures: Annotated[bool, typer.Option("--pictures", help="also archives of images, many gigabytes")] = False,
     only: Annotated[str, typer.Option(help="only paths like this, e.g. 'zeroshot/cifar10/*'")] = "*",
     yes: Annotated[bool, typer.Option("--yes", help="do not ask")] = False,
 ) -> None:
     """Download what can be downloaded, after saying what and under which licence; goes on where it was stopped."""
     from stages.benchmarks import fetch as downloads
     from stages.benchmarks import inventory
-    from stages.benchmarks.loaders import registry
+    from stages.benchmarks.registry import registry
 
     wanted = []
-    for name in inventory.chosen(names):
+    for name in inventory.select(names):
         facts = registry()[name]
-        out.print(f"{facts['title']}: licence {facts['licence']}; pictures: {facts['pictures']}")
+        out.print(f"{facts['title']}: licence {facts['licence']}; images: {facts['pictures']}")
         known = downloads.files(name, root)
-        lacking = [f for f in known if not f.is_there and fnmatch(str(f.path.relative_to(root)), only)]
-        missing = [file for file in lacking if pictures or not file.pictures]
+        lacking = [f for f in known if not f.is_complete and fnmatch(str(f.path.relative_to(root)), only)]
+        missing = [file for file in lacking if pictures or not file.images]
         for file in missing:
             out.print(f"  {file.url}\n    -> {file.path}")
         if not known:

@@ -10,9 +10,10 @@ import typer
 from rich.table import Table
 
 from flows import progress
-from flows.cli.terminal import out, with_interval
+from flows.terminal import change_with_interval, out, with_interval
 from pipeline.artifact import digest
 from pipeline.errors import UserError
+from stages.pages import percent
 
 if TYPE_CHECKING:
     from pipeline.clip import Clip
@@ -56,23 +57,24 @@ def measure(
     ] = None,
     rows: Annotated[Path | None, typer.Option(help="also write every row with its similarities, Parquet")] = None,
     official: Annotated[bool, typer.Option(help="hold files against known counts and digests")] = True,
-    blind: Annotated[bool, typer.Option(help="also ask judges that see no picture")] = True,
-    likelihood: Annotated[str, typer.Option(help="language model (by vLLM) as a further blind judge")] = "",
-    attack: Annotated[int, typer.Option(help="rows per set also scored under attack on the picture", min=0)] = 0,
+    blind: Annotated[bool, typer.Option(help="also score text-only baselines, which see no image")] = True,
+    likelihood: Annotated[str, typer.Option(help="language model (by vLLM) as a further text-only baseline")] = "",
+    attack: Annotated[int, typer.Option(help="rows per set also scored under attack on the image", min=0)] = 0,
     resamples: Annotated[int, typer.Option(help="bootstrap resamples behind each interval", min=100)] = 2000,
     seed: Annotated[int, typer.Option(help="of random weights, resampling and attack", min=0)] = 0,
     device: Annotated[str, typer.Option(help="torch device; auto = cuda when there is one")] = "auto",
-    batch: Annotated[int | None, typer.Option(help="pictures, or texts, per forward pass", min=1)] = None,
-    workers: Annotated[int, typer.Option(help="threads that decode pictures", min=0)] = 0,
+    batch: Annotated[int | None, typer.Option(help="images, or texts, per forward pass", min=1)] = None,
+    workers: Annotated[int, typer.Option(help="threads that decode images", min=0)] = 0,
     work: Annotated[Path | None, typer.Option(help="folder that keeps embeddings, to resume and repeat")] = None,
 ) -> None:
     """Score any CLIP model on the benchmarks of a folder; needs no run."""
     from pipeline import tables
     from pipeline.schema import SCORES
-    from stages.evaluate import stage as evaluate
+    from stages.evaluate import Config
+    from stages.evaluate.measure import measure as score
     from stages.report import scorecard
 
-    config = evaluate.Config(
+    config = Config(
         root=_root(root),
         benchmarks=tuple(name.strip() for name in benchmarks.split(",") if name.strip()) or None,
         official=official,
@@ -88,11 +90,20 @@ def measure(
     asked = _asked(model, pretrained, against, activation, seed)
     folders = {name: work / identity for name, identity in asked.digests.items()} if work else None
     with progress.shown("eval") as bar:
-        found = evaluate.measure(asked.loads, config, folders, bar)
+        found = score(asked.loads, config, folders, bar)
     if rows is not None:
         tables.write(rows, found.scores, SCORES)
     if target is not None:
-        scorecard.write(target, found, asked.labels, config)
+        scorecard.write(
+            target,
+            asked.labels,
+            aggregates=found.aggregates,
+            descriptions=found.descriptions,
+            protocols=found.protocols,
+            official=official,
+            settings=config.identity(),
+            resamples=resamples,
+        )
     out.print(_table(found.aggregates, asked.labels))
     if target is not None:
         out.print(f"page: {target / 'eval.html'}")
@@ -142,7 +153,7 @@ def _asked(model: str, pretrained: str, against: str, activation: Activation | N
 
 def _table(aggregates: dict[str, dict[str, Any]], labels: dict[str, str]) -> Table:
     compared = len(labels) == 2
-    title = "per cent right, 95 % intervals by picture" + ("; H: Holm-adjusted" if compared else "")
+    title = "per cent right, 95 % intervals by image" + ("; H: Holm-adjusted" if compared else "")
     table = Table(title=title, title_justify="left")
     table.add_column("score", no_wrap=True)
     for heading in (*labels.values(), *(("change", "p", "detects") if compared else ()), "n"):
@@ -152,8 +163,8 @@ def _table(aggregates: dict[str, dict[str, Any]], labels: dict[str, str]) -> Tab
         if compared:
             change = one["difference"]
             p = change.get("p_holm", change["p"])
-            cells += [with_interval(change), "" if p is None else f"{p:.3f}" + (" H" if "p_holm" in change else "")]
-            cells += ["" if change["detectable"] is None else f"{100 * change['detectable']:.1f}"]
+            found = "" if p is None else f"{p:.3f}" + (" H" if "p_holm" in change else "")
+            cells += [change_with_interval(change), found, percent(change["detectable"])]
         n = f"{one['n']:,}" if one["n"] == one["of"] else f"{one['n']:,} of {one['of']:,}"
         table.add_row(name, *cells, n)
     return table

@@ -17,7 +17,7 @@ from flows import serve as local
 from flows.cli import data as data_cli
 from flows.cli import evaluate as evaluation
 from flows.cli import inspect as inspection
-from flows.cli.terminal import out, with_interval
+from flows.terminal import change_with_interval, out, with_interval
 from pipeline import run as pipeline_run
 from pipeline.config import Config, to_yaml
 from pipeline.errors import TransientError, UserError, printable
@@ -190,10 +190,12 @@ def export(
         raise UserError(
             "export", f"run {name!r} has no dataset", "an assembled run", f"degla run {name} --until assemble"
         )
-    if kind not in get_args(exports.Format):
-        known = (*get_args(model_exports.ModelFormat), *get_args(exports.Format))
+    if kind not in get_args(exports.DatasetFormat):
+        known = (*get_args(model_exports.ModelFormat), *get_args(exports.DatasetFormat))
         raise UserError("export", f"no format {kind!r}", f"one of {', '.join(known)}", "name one")
-    rows = exports.export(dataset, pairs.path / pairs.meta["image_root"], cast(exports.Format, kind), target, split)
+    rows = exports.export(
+        dataset, pairs.path / pairs.meta["image_root"], cast(exports.DatasetFormat, kind), target, split
+    )
     out.print(f"{rows:,} rows of {split} in {target}")
 
 
@@ -332,7 +334,8 @@ def _headline(aggregates: dict[str, Any]) -> Table:
         one = aggregates[name]
         table.add_row(
             Text(printable(name), "bold" if one["headline"] else ""),
-            *(with_interval(one.get(side)) for side in ("before", "after", "difference")),
+            *(with_interval(one.get(side)) for side in ("before", "after")),
+            change_with_interval(one.get("difference")),
             f"{one['n']:,}" if one["n"] == one["of"] else f"{one['n']:,} of {one['of']:,}",
         )
     return table

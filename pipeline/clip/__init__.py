@@ -11,6 +11,7 @@ from pipeline.clip.encode import (
     encode_text,
     normalise,
     read_picture,
+    upright,
 )
 from pipeline.clip.models import (
     imagenet_prompts,
@@ -51,5 +52,6 @@ __all__ = [
     "tokenizer",
     "tokenizer_digest",
     "trained_with",
+    "upright",
     "with_activation",
 ]

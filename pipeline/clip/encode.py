@@ -171,17 +171,28 @@ def read_picture(path: Path, size: int | None = None) -> "Image":
     With `size`, a JPEG is decoded at the smallest of its built-in scales whose both sides stay >= `size` pixels,
     several times faster than decoding all of it. Raises UserError when the file is missing or broken.
     """
-    from PIL import Image, ImageOps
+    from PIL import Image
 
     try:
         with Image.open(path, formats=PICTURES) as picture:
             if size:
                 picture.draft("RGB", (size, size))
-            return ImageOps.exif_transpose(picture).convert("RGB")
+            return upright(picture)
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise UserError(
             "pictures", f"cannot read {path}: {error}", "a whole picture file", "repair it, or run ingest again"
         ) from error
+
+
+def upright(image: "Image") -> "Image":
+    """An opened image, decoded as RGB and turned upright by its EXIF tag; of an animation the first frame.
+
+    Pillow converts CMYK and palettes and lays transparency aside, as CLIP's own preprocessing does. Raises almost
+    anything on a broken file.
+    """
+    from PIL import ImageOps
+
+    return ImageOps.exif_transpose(image).convert("RGB")
 
 
 def crop(clip: Clip) -> Callable[["Image"], "Tensor"]:

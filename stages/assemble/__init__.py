@@ -1,5 +1,6 @@
-"""assemble: pairs and negatives to the training set."""
+"""assemble: the training set, one row per pair, validated, with tokens."""
 
-from stages.assemble.stage import STAGE, Config
+from stages.assemble.config import Config
+from stages.assemble.stage import STAGE
 
 __all__ = ["STAGE", "Config"]

@@ -4,16 +4,19 @@ import difflib
 from pathlib import Path
 from typing import Any
 
+import duckdb
+
 from pipeline import tables
 from pipeline.artifact import Artifact
 from pipeline.errors import UserError
 from pipeline.schema import NEGATIVE_TYPES
+from stages.pages import CARDS, render, thumbnail
 
 SAMPLES = 12
-"""Pairs shown, one per picture: of those with the most negatives the first stored, which is a random draw."""
+"""Pairs shown, one per image: of those with the most negatives the first stored, which is a random draw."""
 
 THUMBNAIL = 192
-"""Longest side of a picture shown, pixels."""
+"""Longest side of an image shown, pixels."""
 
 BARS = 24
 """Bars of the caption lengths at most; longer captions share the last one."""
@@ -39,13 +42,11 @@ def write(
 
     Args:
         out: folder of the dataset's parts and leaks.
-        pairs: the pairs artifact, for its pictures and refusals.
+        pairs: the pairs artifact, for its images and rejected rows.
         facts: what `assemble` records of the dataset.
         config: the stage's settings.
         severities: check -> error or warning.
     """
-    from stages.pages import CARDS, render
-
     told = (
         facts
         | _tables(out, pairs)
@@ -71,40 +72,47 @@ def _tables(out: Path, pairs: Artifact) -> dict[str, Any]:
         views["refused"] = pairs.table_folder("pairs_rejected")
     counts = ", ".join(f"count({kind}) as {kind}" for kind in NEGATIVE_TYPES)
     have = " + ".join(f"({kind} is not null)::int" for kind in NEGATIVE_TYPES)
+
+    def rows(found: duckdb.DuckDBPyRelation) -> list[dict[str, Any]]:
+        return list(found.to_arrow_table().to_pylist())
+
     with tables.connect(views) as sql:
-        sql.read_parquet(str(tables.files(out)[0])).create_view("stored_first")
-
-        def ask(query: str) -> list[dict[str, Any]]:
-            return list(sql.sql(query).to_arrow_table().to_pylist())
-
+        written, first = sql.view("dataset"), sql.read_parquet(str(tables.files(out)[0]))
+        words = written.project(f"least(len(string_split(caption, ' ')), {BARS}) as words")
+        by_split = written.aggregate(
+            f"""split, count(*) as pairs, count(distinct image_key) as pictures, {counts},
+                count(*) filter (len(leaks) > 0) as leaking""",
+            "split",
+        )
+        stored = first.filter("split = 'train'").project(f"*, {have} as have, row_number() over () as place")
+        stored.create_view("stored")
         return {
-            "by_split": ask(
-                f"""select split, count(*) as pairs, count(distinct image_key) as pictures, {counts},
-                           count(*) filter (len(leaks) > 0) as leaking
-                    from dataset group by split order by list_position(['train', 'val', 'test'], split)"""  # noqa: S608
-            ),
-            "sources": ask("select source, count(*) as pairs from pairs group by source order by pairs desc"),
-            "lengths": ask(
-                f"""select least(len(string_split(caption, ' ')), {BARS}) as words, count(*) as captions
-                    from dataset group by 1 order by 1"""  # noqa: S608 - a number of our own
-            ),
-            "refused": ask(
-                """select reason, count(*) as rows, min(origin || ': ' || detail) as example
-                   from refused group by reason order by rows desc"""
+            "by_split": rows(by_split.order("list_position(['train', 'val', 'test'], split)")),
+            "sources": rows(sql.sql("select source, count(*) as pairs from pairs group by source order by pairs desc")),
+            "lengths": rows(words.aggregate("words, count(*) as captions", "words").order("words")),
+            "refused": rows(
+                sql.sql(
+                    """select reason, count(*) as rows, min(origin || ': ' || detail) as example
+                       from refused group by reason order by rows desc"""
+                )
             )
             if "refused" in views
             else [],
-            "overlaps": ask(
-                """select benchmark, rule, count(distinct pair_id) as pairs, count(distinct (subset, row_id)) as rows
-                   from leaks group by all order by all"""
+            "overlaps": rows(
+                sql.sql(
+                    """select benchmark, rule, count(distinct pair_id) as pairs,
+                              count(distinct (subset, row_id)) as rows
+                       from leaks group by all order by all"""
+                )
             ),
             "samples": [
                 _sample(row)
-                for row in ask(
-                    f"""from (from (select *, {have} as have, row_number() over () as place
-                               from stored_first where split = 'train')
-                              qualify row_number() over (partition by image_group order by have desc, place) = 1)
-                        order by have desc, place limit {SAMPLES}"""  # noqa: S608 - names and numbers of our own
+                for row in rows(
+                    sql.sql(
+                        """from (from stored
+                                 qualify row_number() over (partition by image_group order by have desc, place) = 1)
+                           order by have desc, place"""
+                    ).limit(SAMPLES)
                 )
             ],
         }
@@ -128,9 +136,7 @@ def _changed(caption: str, negative: str) -> list[tuple[str, bool]]:
 
 
 def _pictures(pairs: Artifact, samples: list[dict[str, Any]]) -> dict[str, str]:
-    """Data URI by pair id of those samples whose picture can still be read; a card is no reason to fail."""
-    from stages.pages import thumbnail
-
+    """Data URI by pair id of those samples whose image can still be read; a card is no reason to fail."""
     found = {}
     for sample in samples:
         try:

@@ -1,10 +1,10 @@
-"""Which training pairs overlap with a benchmark: by picture number, by caption, by look, by a foil's wording.
+"""Which training pairs overlap with a benchmark: by image number, by caption, by look, by a foil's wording.
 
 Rules, as they appear in the `leaks` table:
-    image_id         the same COCO picture, whatever the year in its name (2014 and 2017 share numbers), or the same
-                     Visual Genome picture; both meet through the VG -> COCO map when the user supplies one
+    image_id         the same COCO image, whatever the year in its name (2014 and 2017 share numbers), or the same
+                     Visual Genome image; both meet through the VG -> COCO map when the user supplies one
     caption_hash     the caption equals one of the row's texts, case and punctuation aside
-    perceptual_hash  the pictures' hashes differ in at most `NEAR` of 64 bits
+    perceptual_hash  the images' hashes are near (see duplicates.py)
     foil_ngram       an accepted negative shares `NGRAM` words in a row with one of the row's wrong texts
 """
 
@@ -22,7 +22,6 @@ from numpy.typing import NDArray
 from pipeline.errors import UserError
 from pipeline.schema import NEGATIVE_TYPES
 from stages.assemble.duplicates import MACROS as WORDS_AND_LOOKS
-from stages.assemble.duplicates import NEAR
 from stages.benchmarks import loaders as benchmarks
 from stages.images import examine
 
@@ -39,9 +38,9 @@ create or replace macro ngrams(words) as list_transform(
 
 
 def benchmark_rows(root: Path, names: list[str]) -> pa.Table:
-    """All rows of the benchmarks below a root: benchmark, subset, row_id, file (of the picture), path, texts.
+    """All rows of the benchmarks below a root: benchmark, subset, row_id, file (of the image), path, texts.
 
-    The first text is the right one where the benchmark is pairwise. Zero-shot sets have pictures and no texts. Raises
+    The first text is the right one where the benchmark is pairwise. Zero-shot sets have images and no texts. Raises
     UserError as the benchmarks' loaders do.
     """
 
@@ -53,8 +52,8 @@ def benchmark_rows(root: Path, names: list[str]) -> pa.Table:
                 )
             for subset in benchmarks.LOADERS[name](root / name):
                 for row in subset.rows:
-                    path = row.picture.path if row.picture else None
-                    numbered = path and subset.rule != "classify"  # those sets number their pictures for themselves
+                    path = row.image.path if row.image else None
+                    numbered = path and subset.rule != "classify"  # those sets number their images for themselves
                     yield {
                         "benchmark": name,
                         "subset": subset.name,
@@ -99,7 +98,7 @@ def find_leaks(sql: duckdb.DuckDBPyConnection, rows: pa.Table, vg_map: pa.Table)
     sql.register("looks", _looks(rows))
     sql.register("suspects", _suspects(sql))
     sql.execute(
-        f"""
+        """
         create table leaks as
         with train as (
             select pair_id, dataset.caption, phash,
@@ -133,11 +132,11 @@ def find_leaks(sql: duckdb.DuckDBPyConnection, rows: pa.Table, vg_map: pa.Table)
         union
         select pair_id, benchmark, subset, row_id, 'perceptual_hash' from look join looks_banded as other
             on look.band = other.band and quarter(look.phash, look.band) = quarter(other.phash, other.band)
-            and bit_count(xor(look.phash, other.phash)) <= {NEAR}
+            and near(look.phash, other.phash)
         union
         select pair_id, benchmark, subset, row_id, 'foil_ngram' from ngrams join foils using (words)
         order by all
-        """  # noqa: S608 - column names and numbers are our own constants
+        """
     )
 
 
@@ -192,7 +191,7 @@ class _Hashes:
 
 
 def _looks(rows: pa.Table) -> pa.Table:
-    """Perceptual hashes of those benchmark pictures that are on disk."""
+    """Perceptual hashes of those benchmark images that are on disk."""
     fields = [(name, pa.string()) for name in ("benchmark", "subset", "row_id")]
     hashes: dict[str, int | None] = {}
     for path in rows["path"].unique().drop_null().to_pylist():

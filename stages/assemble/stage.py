@@ -5,58 +5,46 @@ group, so that going through the files one after another is going through a shuf
 to disk; only one shard's texts are in Python's memory.
 """
 
-import re
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any
 
 import duckdb
 import pyarrow as pa
-from pydantic import Field
 
 from pipeline import tables
-from pipeline.artifact import SCRATCH, Artifact, listing_digest, path_digest
-from pipeline.assets import DATA
-from pipeline.config import Config as BaseConfig
-from pipeline.config import placement
+from pipeline.artifact import SCRATCH, Artifact, listing_digest
+from pipeline.clip import tokenizer, tokenizer_digest
 from pipeline.errors import UserError
 from pipeline.schema import DATASET, LEAKS, NEGATIVE_TYPES, PARAPHRASE
 from pipeline.stage import Inputs, Progress, Stage
-from stages.assemble import card as dataset_card
-from stages.assemble.duplicates import count_copies, group_pictures
+from stages.assemble import card, decontaminate
+from stages.assemble.checks import checks_digest, read_checks, validate
+from stages.assemble.config import Config
+from stages.assemble.duplicates import count_copies, group_images
 from stages.assemble.tokens import Tokeniser
 
-CHECKS = DATA / "checks.sql"
+JOIN = """
+create table dataset as
+select pair_id, image_key, image_group, image_uri, caption, rewrites.* exclude (pair_id, have),
+       group_split as split, []::varchar[] as leaks
+from pairs join image_groups using (image_key) join group_splits using (image_group)
+left join rewrites using (pair_id)
+where coalesce(have, 0) >= ?
+"""
+"""The table `dataset`: DATASET without tokens, no leak marked yet. `rewrites` holds the accepted texts of a pair."""
 
-
-class Config(BaseConfig):
-    """What enters the training set."""
-
-    tokenizer: str = Field("ViT-B-32", description="open_clip model, or local folder, whose tokenizer is used")
-    min_negatives: int = Field(0, ge=0, le=5, description="pairs with fewer accepted negatives are left out")
-    duplicates: Literal["keep", "drop"] = Field(
-        "keep", description="one caption (case, punctuation aside) repeated on copies of a picture: kept, or kept once"
-    )
-    leaks: Literal["keep", "flag", "drop"] = Field(
-        "flag", description="pairs that overlap with a benchmark: only counted, flagged, or left out of training"
-    )
-    leaks_from: Path | None = Field(
-        None, description="folder of benchmarks to look for; null = the built-in world's own, where there are any"
-    )
-    leak_benchmarks: tuple[str, ...] = Field(("sugarcrepe", "valse", "aro"), description="which of them")
-    vg_map: Path | None = Field(None, description="Visual Genome's image_data.json, to know its COCO pictures")
-    seed: int = Field(0, ge=0, description="seed of the order in which rows are stored")
-    shard: int = Field(65_536, ge=1, le=65_536, description="rows per file; a kill costs those in hand, two at most")
-    memory: str = placement("2GB", description="memory DuckDB may use before it spills to disk")
+ONCE = """
+qualify row_number() over (partition by image_group, said(caption) order by coalesce(have, 0) desc, pair_id) = 1
+"""
+"""Of captions that say the same on copies of an image: one, of those with the most negatives."""
 
 
 def outside(config: Config) -> dict[str, str]:
     """Digests of the tokenizer and of the checks."""
-    from pipeline.clip import tokenizer_digest
-
-    digests = {"tokenizer": tokenizer_digest(config.tokenizer), "checks": path_digest(CHECKS)}
+    digests = {"tokenizer": tokenizer_digest(config.tokenizer), "checks": checks_digest()}
     for name, path in (("leaks_from", config.leaks_from), ("vg_map", config.vg_map)):
         if path is not None:
             if not path.exists():
@@ -70,8 +58,6 @@ def run(config: Config, inputs: Inputs, out: Path, progress: Progress) -> dict[s
 
     Raises UserError when a validation query finds offending rows, or when no row is left for training.
     """
-    from pipeline.clip import tokenizer, tokenizer_digest
-
     pairs, negatives = inputs["pairs"], inputs["negatives"]
     tokeniser = Tokeniser(tokenizer(config.tokenizer))
     checks = read_checks()
@@ -84,9 +70,9 @@ def run(config: Config, inputs: Inputs, out: Path, progress: Progress) -> dict[s
         sql.execute("set preserve_insertion_order = false")
         # What only needs the inputs is checked before the long work.
         offending = validate(sql, [check for check in checks if not check.of_dataset])
-        with_copies = group_pictures(sql)
-        _assemble(sql, config.min_negatives, config.duplicates)
-        found = _leaks(sql, config, pairs)
+        with_copies = group_images(sql)
+        _join(sql, config)
+        leaks = _leaks(sql, config, pairs)
         splits = dict(sql.execute("select split::varchar, count(*) from dataset group by 1 order by 1").fetchall())
         if not splits.get("train"):
             raise UserError(
@@ -96,10 +82,11 @@ def run(config: Config, inputs: Inputs, out: Path, progress: Progress) -> dict[s
                 "lower assemble.min_negatives or see degla sql",
             )
         total = sum(splits.values())
+        sql.execute("set variable seed = $1", [str(config.seed)])
         rows = sql.sql(
-            f"""select dataset.* replace (coalesce(flagged.names, []) as leaks)
-                from dataset left join flagged using (pair_id)
-                order by md5('{config.seed} ' || pair_id), pair_id"""  # noqa: S608 - a number of our own
+            """select dataset.* replace (coalesce(flagged.names, []) as leaks)
+               from dataset left join flagged using (pair_id)
+               order by md5(getvariable('seed') || ' ' || pair_id), pair_id"""
         ).to_arrow_reader(config.shard)
         # One shard is written while the next is tokenised.
         with ThreadPoolExecutor(1) as writer:
@@ -123,13 +110,13 @@ def run(config: Config, inputs: Inputs, out: Path, progress: Progress) -> dict[s
     facts |= {
         "splits": splits,
         "checks": {check.what: offending[check.what] for check in checks},
-        "leaks": found,
+        "leaks": leaks,
         "duplicates": copies,
         "tokenizer": tokenizer_digest(config.tokenizer),
         "image_root": pairs.meta["image_root"],
     }
     severities = {check.what: check.severity for check in checks}
-    dataset_card.write(out, pairs, facts, config.model_dump(mode="json"), severities)
+    card.write(out, pairs, facts, config.model_dump(mode="json"), severities)
     return facts
 
 
@@ -148,68 +135,27 @@ def _spilling(config: Config) -> Iterator[None]:
         ) from None
 
 
-class Check(NamedTuple):
-    """One named query of data/checks.sql; it returns the rows that break the rule, their id first."""
-
-    severity: str
-    what: str
-    query: str
-
-    @property
-    def of_dataset(self) -> bool:
-        """Whether it asks of what assemble makes, not only of its inputs."""
-        return re.search(r"\bdataset\b", self.query) is not None
-
-
-def read_checks(path: Path = CHECKS) -> list[Check]:
-    """The checks of a file: each a `-- error: ...` or `-- warning: ...` line with the query below it."""
-    found = re.findall(r"^-- (error|warning): (.+)\n((?:(?!--).*\n?)+)", path.read_text(encoding="utf-8"), re.MULTILINE)
-    return [Check(severity, what.strip(), query.strip().rstrip(";")) for severity, what, query in found]
-
-
-def validate(sql: duckdb.DuckDBPyConnection, checks: list[Check]) -> dict[str, int]:
-    """Offending rows per check, over the views pairs, negatives and dataset. Raises UserError on the first error."""
-    counts = {}
-    for severity, what, query in checks:
-        found = sql.execute(f"select count(*), min(id::varchar) from ({query}) as offending(id)").fetchall()[0]  # noqa: S608
-        counts[what] = found[0]
-        if found[0] and severity == "error":
-            raise UserError(
-                "assemble", f"{what}: {found[0]} rows, e.g. {found[1]}", "none", "degla run RUN --from generate --force"
-            )
-    return counts
-
-
-def _assemble(sql: duckdb.DuckDBPyConnection, min_negatives: int, duplicates: str) -> None:
-    """Create the table `dataset`: DATASET without tokens, no leak marked yet."""
-    # Copies of a picture that ingest put on different sides all train: a held-out picture has no copy in training.
+def _join(sql: duckdb.DuckDBPyConnection, config: Config) -> None:
+    """Create the table `dataset`, see JOIN."""
+    # Copies of an image that ingest put on different sides all train: a held-out image has no copy in training.
     sql.execute(
         """create table group_splits as
            select image_group, if(count(distinct split) = 1, min(split::varchar), 'train') as group_split
-           from pairs join picture_groups using (image_key) group by image_group"""
+           from pairs join image_groups using (image_key) group by image_group"""
     )
-    columns = ", ".join(f"max(text) filter (type = '{kind}') as {kind}" for kind in NEGATIVE_TYPES)
+    texts = ", ".join(f"max(text) filter (type = '{kind}') as {kind}" for kind in NEGATIVE_TYPES)
     chances = ", ".join(f"max(weight) filter (type = '{kind}')" for kind in NEGATIVE_TYPES)
-    once = "row_number() over (partition by image_group, said(caption) order by coalesce(have, 0) desc, pair_id) = 1"
-    sql.execute(
-        f"""create table dataset as
-            select pair_id, image_key, image_group, image_uri, caption, {", ".join(NEGATIVE_TYPES)}, paraphrases,
-                   chances, group_split as split, []::varchar[] as leaks
-            from pairs join picture_groups using (image_key) join group_splits using (image_group)
-            left join (select pair_id, {columns}, count(*) filter (type <> '{PARAPHRASE}') as have,
-                              list(text order by text) filter (type = '{PARAPHRASE}') as paraphrases,
-                              if(min(weight) < 1, [{chances}], null) as chances
-                       from negatives where status = 'accepted' group by pair_id) using (pair_id)
-            where coalesce(have, 0) >= ?
-            {f"qualify {once}" if duplicates == "drop" else ""}""",  # noqa: S608 - our own names
-        [min_negatives],
-    )
+    sql.view("negatives").filter("status = 'accepted'").aggregate(
+        f"""pair_id, {texts}, count(*) filter (type <> '{PARAPHRASE}') as have,
+            list(text order by text) filter (type = '{PARAPHRASE}') as paraphrases,
+            if(min(weight) < 1, [{chances}], null) as chances""",
+        "pair_id",
+    ).create_view("rewrites")
+    sql.execute(JOIN + (ONCE if config.duplicates == "drop" else ""), [config.min_negatives])
 
 
 def _leaks(sql: duckdb.DuckDBPyConnection, config: Config, pairs: Artifact) -> dict[str, dict[str, int]]:
     """Fill the tables `leaks` and `flagged` (pair_id, names), or drop the pairs; pairs per benchmark and rule."""
-    from stages.assemble import decontaminate
-
     built_in = pairs.path / "benchmarks"
     root = config.leaks_from or (built_in if built_in.is_dir() else None)
     names = list(config.leak_benchmarks) if root else []
@@ -253,8 +199,6 @@ def _with_tokens(table: pa.Table, tokeniser: Tokeniser) -> pa.Table:
 
 def _facts(sql: duckdb.DuckDBPyConnection) -> dict[str, Any]:
     """Figures of the written dataset: negatives per type and pair, lengths and vocabulary of captions."""
-    have = " + ".join(f"({kind} is not null)::int" for kind in NEGATIVE_TYPES)
-    counted = ", ".join(f"count({kind})" for kind in NEGATIVE_TYPES)
     lengths = sql.execute(
         """select round(avg(n), 2), median(n)::int, max(n), round(avg(tokens), 2), max(tokens)
            from (select len(string_split(caption, ' ')) as n, len(caption_tokens) as tokens from dataset)"""
@@ -264,13 +208,13 @@ def _facts(sql: duckdb.DuckDBPyConnection) -> dict[str, Any]:
            from (select word, count(*) as times
                  from (select unnest(string_split(plain(caption), ' ')) as word from dataset) group by word)"""
     ).fetchall()[0]
+    written = sql.view("dataset")
+    have = " + ".join(f"({kind} is not null)::int" for kind in NEGATIVE_TYPES)
+    per_pair = written.project(f"({have})::varchar as have").aggregate("have, count(*)", "have").order("have")
+    counted = written.aggregate(", ".join(f"count({kind})" for kind in NEGATIVE_TYPES))
     return {
-        "negatives": dict(
-            zip(NEGATIVE_TYPES, sql.execute(f"select {counted} from dataset").fetchall()[0], strict=True)  # noqa: S608
-        ),
-        "negatives_per_pair": dict(
-            sql.execute(f"select ({have})::varchar, count(*) from dataset group by 1 order by 1").fetchall()  # noqa: S608
-        ),
+        "negatives": dict(zip(NEGATIVE_TYPES, counted.fetchall()[0], strict=True)),
+        "negatives_per_pair": dict(per_pair.fetchall()),
         "caption": dict(
             zip(("words_mean", "words_median", "words_max", "tokens_mean", "tokens_max"), lengths, strict=True)
         )

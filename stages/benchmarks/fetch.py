@@ -21,7 +21,7 @@ import httpx
 from pipeline import tables
 from pipeline.errors import UserError
 from pipeline.stage import Progress, silent
-from stages.benchmarks.loaders import registry
+from stages.benchmarks.registry import registry
 
 CHUNK = 1 << 20
 TIMEOUT_SECONDS = 60
@@ -44,7 +44,7 @@ class File:
         into: folder an archive is unpacked into; None = no archive.
         strip: leading folders left off the archive's members.
         only: pattern of the members that are wanted, after stripping; * crosses folders.
-        pictures: it holds pictures, and is large.
+        images: it holds images, and is large.
     """
 
     path: Path
@@ -53,7 +53,7 @@ class File:
     into: Path | None = None
     strip: int = 0
     only: str = "*"
-    pictures: bool = False
+    images: bool = False
 
     @property
     def download(self) -> Path:
@@ -66,7 +66,7 @@ class File:
         return self.download.with_name(f".{self.download.name.lstrip('.')}.part")
 
     @property
-    def is_there(self) -> bool:
+    def is_complete(self) -> bool:
         """Whether nothing is left to do, unchecked."""
         return self.path.exists() and not (self.into and self.download.exists())
 
@@ -80,7 +80,7 @@ def files(name: str, root: Path) -> list[File]:
         into = root / name / unpack["into"] if unpack else None
         rest = {key: unpack[key] for key in ("strip", "only") if key in unpack}
         found.append(
-            File(root / name / one["path"], one["url"], checksum, into, pictures=one.get("pictures", False), **rest)
+            File(root / name / one["path"], one["url"], checksum, into, images=one.get("pictures", False), **rest)
         )
     return found
 
@@ -103,7 +103,7 @@ def fetch(file: File, progress: Progress = silent) -> None:
         UserError: the server does not give it, the connection breaks, the checksum is another one (what came is then
             removed), or an archive would write outside its folder.
     """
-    if file.is_there:
+    if file.is_complete:
         return
     if not (file.into and file.download.exists()):
         try:

@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 
 from pipeline.artifact import file_sha256
 from pipeline.errors import UserError
-from stages.benchmarks.rows import Picture
+from stages.benchmarks.rows import ImageRef
 
 FIX = "download the file again"
 LONGEST_NAME = 255
@@ -110,22 +110,27 @@ def worded(path: Path, row_id: str, name: str, value: Any) -> str:
     return str(value)
 
 
-def picture(
+def texts(path: Path, row_id: str, item: Any, *names: str) -> tuple[str, ...]:
+    """Several fields that are texts, in the order given."""
+    return tuple(text(path, row_id, item, name) for name in names)
+
+
+def image(
     path: Path, row_id: str, item: Any, name: str, folder: Path, box: tuple[int, int, int, int] | None = None
-) -> tuple[str, Picture]:
-    """A field that names a picture below a folder: the name, and the picture."""
+) -> tuple[str, ImageRef]:
+    """A field that names an image below a folder: the name, and the image."""
     return below(path, row_id, name, text(path, row_id, item, name), folder, box)
 
 
 def below(
     path: Path, row_id: str, name: str, value: str, folder: Path, box: tuple[int, int, int, int] | None = None
-) -> tuple[str, Picture]:
-    """A picture file below a folder. Raises UserError for a name that leads elsewhere or that no file can have."""
+) -> tuple[str, ImageRef]:
+    """An image file below a folder. Raises UserError for a name that leads elsewhere or that no file can have."""
     parts = PurePosixPath(value).parts
     fits = all(len(part.encode()) <= LONGEST_NAME for part in parts)
     if value.startswith("/") or ".." in parts or "\0" in value or not fits:
         wrong(path, row_id, name, value, f"a file name below {folder.name}")
-    return value, Picture(folder / value, box)
+    return value, ImageRef(folder / value, box)
 
 
 def box(path: Path, row_id: str, item: Any, *names: str) -> tuple[int, int, int, int]:

@@ -8,37 +8,39 @@ from pathlib import Path
 from pipeline.errors import UserError
 from pipeline.stage import Progress, silent
 from stages.benchmarks import fetch
-from stages.benchmarks.loaders import LOADERS, Subset, assert_official, read, registry
+from stages.benchmarks.loaders import LOADERS, assert_official, read
+from stages.benchmarks.registry import registry
+from stages.benchmarks.rows import Subset
 
 
 @dataclass(frozen=True)
-class Standing:
+class Status:
     """One benchmark below a root.
 
     Attributes:
         name: of the benchmark.
-        there: whether it has a folder.
-        rows: questions by subset; empty where they cannot be read.
-        pictures: picture files that are there.
-        named: picture files the rows name.
+        exists: whether it has a folder.
+        rows: count by subset; empty where they cannot be read.
+        images_found: image files that are there.
+        images_named: image files the rows name.
         problems: one line each; empty = all is as it should be.
     """
 
     name: str
-    there: bool
+    exists: bool
     rows: dict[str, int]
-    pictures: int
-    named: int
+    images_found: int
+    images_named: int
     problems: tuple[UserError, ...]
 
 
-def standing(name: str, root: Path, *, official: bool = True, progress: Progress = silent) -> Standing:
-    """Read one benchmark, count its rows and pictures, and hold it against the registry.
+def status(name: str, root: Path, *, official: bool = True, progress: Progress = silent) -> Status:
+    """Read one benchmark, count its rows and images, and hold it against the registry.
 
     With `official`, checksums, counts and the list of subsets are those of the published files.
     """
     if not (root / name).is_dir():
-        return Standing(name, False, {}, 0, 0, ())
+        return Status(name, False, {}, 0, 0, ())
     progress(f"reading {name}", 0, 1)
     problems: list[UserError] = []
     for file in fetch.files(name, root) if official else ():
@@ -56,16 +58,16 @@ def standing(name: str, root: Path, *, official: bool = True, progress: Progress
         if lacking:
             fix = f"degla data list {name} says where it is from"
             problems.append(UserError("data", f"{root / name} lacks {', '.join(lacking)}", "every subset", fix))
-    files = {picture.path for subset in subsets for picture in subset.shown}
+    files = {image.path for subset in subsets for image in subset.images}
     absent = sorted(path for path in files if not path.is_file())
     progress(f"reading {name}", 1, 1)
     if absent:
-        what = f"{name} lacks {len(absent):,} of {len(files):,} pictures, e.g. {absent[0]}"
-        problems.append(UserError("data", what, registry()[name]["pictures"], "link the pictures there"))
-    return Standing(name, True, rows, len(files) - len(absent), len(files), tuple(problems))
+        what = f"{name} lacks {len(absent):,} of {len(files):,} images, e.g. {absent[0]}"
+        problems.append(UserError("data", what, registry()[name]["pictures"], "link the images there"))
+    return Status(name, True, rows, len(files) - len(absent), len(files), tuple(problems))
 
 
-def strangers(root: Path) -> list[Path]:
+def unknown_folders(root: Path) -> list[Path]:
     """Folders of a root that are no benchmark's, such as one with a misspelt name."""
     folders = [path for path in root.iterdir() if path.is_dir()] if root.is_dir() else []
     return sorted(path for path in folders if path.name not in LOADERS and not path.name.startswith("."))
@@ -79,8 +81,8 @@ def _noted(problems: list[UserError]) -> Iterator[None]:
         problems.append(error)
 
 
-def chosen(names: list[str]) -> list[str]:
-    """The benchmarks asked for, or all; raises UserError for one that does not exist."""
+def select(names: list[str]) -> list[str]:
+    """The benchmarks of these names, or all when none is given; raises UserError for one that does not exist."""
     for name in names:
         if name not in LOADERS:
             raise UserError("data", f"there is no benchmark {name!r}", ", ".join(LOADERS), "name one of these")

@@ -1,43 +1,116 @@
-"""The benchmarks there are, by name: loading one, and holding it against what is known of its official files.
+"""The table of benchmarks, and loading one: reading its files and holding them against what is known of them.
 
-Readers of files: readers.py (pairs), zeroshot.py (classes), retrieval.py (captioned images). What a root
-holds, and where each set comes from: data/benchmarks.yaml.
+A benchmark is one file of this package, with what reads it and what it averages over, and one line of `BENCHMARKS`;
+what its folder holds, and where it comes from, is an entry of data/benchmarks.yaml.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 from pipeline.artifact import Artifact
 from pipeline.errors import UserError
-from stages.benchmarks import fields as annotations
-from stages.benchmarks import readers as benchmark_files
-from stages.benchmarks import zeroshot
-from stages.benchmarks.readers import REGISTRY, registry
-from stages.benchmarks.retrieval import heldout, karpathy, retrieval
-from stages.benchmarks.rows import Picture, Row, Rule, Subset, Tie
+from stages.benchmarks import (
+    aro,
+    bivlc,
+    cola,
+    fields,
+    hard_positives,
+    heldout,
+    mmvp,
+    retrieval,
+    robust,
+    sugarcrepe,
+    sugarcrepe_pp,
+    valse,
+    vl_checklist,
+    winoground,
+    zeroshot,
+)
+from stages.benchmarks.means import Means
+from stages.benchmarks.registry import registry
+from stages.benchmarks.rows import Subset
 
-__all__ = ["FROM_DATASET", "LOADERS", "REGISTRY", "Picture", "Row", "Rule", "Subset", "Tie", "registry"]
+Family = Literal["composition", "heldout", "retention", "robust"]
+"""What is shown together: benchmarks of composition, a dataset's own negatives, what was known before, attacks."""
 
-LOADERS: dict[str, Callable[[Path], Iterator[Subset]]] = {
-    "sugarcrepe": benchmark_files.sugarcrepe,
-    "valse": benchmark_files.valse,
-    "aro": benchmark_files.aro,
-    "sugarcrepe_pp": benchmark_files.sugarcrepe_pp,
-    "winoground": benchmark_files.winoground,
-    "cola": benchmark_files.cola,
-    "bivlc": benchmark_files.bivlc,
-    "mmvp": benchmark_files.mmvp,
-    "hard_positives": benchmark_files.hard_positives,
-    "vl_checklist": benchmark_files.vl_checklist,
-    "zeroshot": zeroshot.read,
-    "coco_retrieval": karpathy("coco_retrieval"),
-    "flickr30k_retrieval": karpathy("flickr30k_retrieval"),
+Question = Literal["composition", "retention"]
+
+FromFolder = Callable[[Path], Iterator[Subset]]
+FromDataset = Callable[[Artifact, Path, int], list[Subset]]
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """One benchmark.
+
+    Attributes:
+        means: what it averages over.
+        read: subsets from its folder; None when it has none.
+        from_dataset: subsets from the test split of a dataset artifact, given the folder of its images and how many
+            images to take at most; None when they do not come from there.
+        family: what it is shown with.
+    """
+
+    means: Means
+    read: FromFolder | None = None
+    from_dataset: FromDataset | None = None
+    family: Family = "composition"
+
+
+BENCHMARKS: dict[str, Benchmark] = {
+    "sugarcrepe": Benchmark(sugarcrepe.means, sugarcrepe.read),
+    "valse": Benchmark(valse.means, valse.read),
+    "aro": Benchmark(aro.means, aro.read),
+    "sugarcrepe_pp": Benchmark(sugarcrepe_pp.means, sugarcrepe_pp.read),
+    "winoground": Benchmark(winoground.means, winoground.read),
+    "cola": Benchmark(cola.means, cola.read),
+    "bivlc": Benchmark(bivlc.means, bivlc.read),
+    "mmvp": Benchmark(mmvp.means, mmvp.read),
+    "hard_positives": Benchmark(hard_positives.means, hard_positives.read),
+    "vl_checklist": Benchmark(vl_checklist.means, vl_checklist.read),
+    "zeroshot": Benchmark(zeroshot.means, zeroshot.read, family="retention"),
+    "coco_retrieval": Benchmark(retrieval.means, retrieval.karpathy("coco_retrieval"), family="retention"),
+    "flickr30k_retrieval": Benchmark(retrieval.means, retrieval.karpathy("flickr30k_retrieval"), family="retention"),
+    "retrieval": Benchmark(retrieval.means, from_dataset=retrieval.from_dataset, family="retention"),
+    "heldout": Benchmark(heldout.means, from_dataset=heldout.from_dataset, family="heldout"),
+    robust.BENCHMARK: Benchmark(robust.means, family="robust"),
 }
-"""From a folder of files."""
+"""Every benchmark, in the order in which they are scored and reported."""
 
-FROM_DATASET: dict[str, Callable[[Artifact, Path, int], list[Subset]]] = {"retrieval": retrieval, "heldout": heldout}
-"""From a dataset artifact."""
+LOADERS: dict[str, FromFolder] = {name: one.read for name, one in BENCHMARKS.items() if one.read}
+"""Those read from a folder of files."""
+
+FROM_DATASET: dict[str, FromDataset] = {name: one.from_dataset for name, one in BENCHMARKS.items() if one.from_dataset}
+"""Those made from a dataset artifact."""
+
+
+class About(NamedTuple):
+    """What the score of an aggregate tells.
+
+    Attributes:
+        benchmark: whose it is; `composition` for the mean over benchmarks of that name.
+        family: what it is shown with.
+        question: which of the two questions it helps to answer; None = neither.
+    """
+
+    benchmark: str
+    family: Family
+    question: Question | None
+
+
+def about(name: str) -> About:
+    """What an aggregate, or a benchmark, tells: about("zeroshot.mean").question is "retention".
+
+    A name that is no benchmark's, such as that of an older scores table, counts as one of composition.
+    """
+    benchmark = name.partition(".")[0]
+    family: Family = BENCHMARKS[benchmark].family if benchmark in BENCHMARKS else "composition"
+    questions: dict[Family, Question] = {
+        "composition": "composition", "heldout": "composition", "retention": "retention",
+    }  # fmt: skip
+    return About(benchmark, family, questions.get(family))
 
 
 def available(root: Path) -> list[str]:
@@ -45,28 +118,35 @@ def available(root: Path) -> list[str]:
     return [name for name in LOADERS if (root / name).is_dir()]
 
 
+def check_names(names: Iterable[str], known: Collection[str] = (*LOADERS, *FROM_DATASET)) -> None:
+    """Raise UserError for a name that is no benchmark's."""
+    for name in names:
+        if name not in known:
+            raise UserError("evaluate", f"there is no benchmark {name!r}", ", ".join(known), "set evaluate.benchmarks")
+
+
 def load(name: str, root: Path, *, official: bool) -> list[Subset]:
     """All subsets of one benchmark below a root.
 
     With `official`, files are held against the registry's row counts and digests. Raises UserError for a missing
-    folder or file, broken files, a row without a field, changed counts or digests, and when no picture at all is there.
+    folder or file, broken files, a row without a field, changed counts or digests, and when no image at all is there.
     """
     subsets = read(name, root)
     if official:
         assert_official(subsets)
-    pictures = {picture.path for subset in subsets for picture in subset.shown}
-    if pictures and not any(path.is_file() for path in pictures):
+    files = {image.path for subset in subsets for image in subset.images}
+    if files and not any(path.is_file() for path in files):
         raise UserError(
             "evaluate",
-            f"none of the {len(pictures)} pictures of {name} is there, e.g. {min(pictures)}",
+            f"none of the {len(files)} images of {name} is there, e.g. {min(files)}",
             registry()[name]["pictures"],
-            f"link the pictures there, or leave {name!r} out of evaluate.benchmarks",
+            f"link the images there, or leave {name!r} out of evaluate.benchmarks",
         )
     return subsets
 
 
 def read(name: str, root: Path) -> list[Subset]:
-    """All subsets of one benchmark below a root, with or without pictures. Raises UserError as `load`."""
+    """All subsets of one benchmark below a root, with or without images. Raises UserError as `load`."""
     folder = root / name
     if not folder.is_dir():
         raise UserError(
@@ -90,7 +170,7 @@ def read(name: str, root: Path) -> list[Subset]:
                 "evaluate",
                 f"{name}/{subset.name} has {len(subset.rows)} rows but {len(ids)} row ids",
                 "an id of its own for each row",
-                annotations.FIX,
+                fields.FIX,
             )
     return subsets
 

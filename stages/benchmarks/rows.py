@@ -1,16 +1,16 @@
-"""What benchmarks ask: one row type for all of them.
+"""What benchmarks are made of: one row type for all of them.
 
 Rules, with what `similarities` hold:
-    choice          one picture, K texts, the right one first; correct when it scores highest (SugarCrepe, VALSE, ARO,
+    choice          one image, K texts, the right one first; correct when it scores highest (SugarCrepe, VALSE, ARO,
                     VL-CheckList).
-    both            one picture, two right texts and a wrong one; correct when both beat it (SugarCrepe++ ITT, Hard
+    both            one image, two right texts and a wrong one; correct when both beat it (SugarCrepe++ ITT, Hard
                     Positives).
-    texts           no picture; the same three: first-second, first-wrong, second-wrong (SugarCrepe++ TOT).
-    square          two pictures, two texts: 0-0, 0-1, 1-0, 1-1; correct when each finds its own (Winoground, COLA,
+    texts           no image; the same three: first-second, first-wrong, second-wrong (SugarCrepe++ TOT).
+    square          two images, two texts: 0-0, 0-1, 1-0, 1-1; correct when each finds its own (Winoground, COLA,
                     BiVLC, MMVP-VLM).
-    classify        one picture against the subset's classes, each the normalised mean of its prompts.
-    image_to_text   one picture against all texts of the subset; right when one of its own comes first.
-    text_to_image   one text against all pictures of the subset.
+    classify        one image against the subset's classes, each the normalised mean of its prompts.
+    image_to_text   one image against all texts of the subset; right when one of its own comes first.
+    text_to_image   one text against all images of the subset.
 The last three keep the best right option and the ten best wrong ones: top-1, top-5 and R@10 are read from these.
 """
 
@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
+from pipeline.clip import read_picture
 from pipeline.errors import UserError
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ Tie = Literal["wrong", "right"]
 
 
 class Part(NamedTuple):
-    """One picture of a file that packs many: `read(file, column, row)` decodes it as RGB."""
+    """One image of a file that packs many: `read(file, column, row)` decodes it as RGB."""
 
     read: "Callable[[Path, str, int], Image]"
     column: str
@@ -41,8 +42,8 @@ class Part(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Picture:
-    """A picture file, or a box of one in pixels (left, top, right, bottom), or a part of a file that packs many."""
+class ImageRef:
+    """An image file, or a box of one in pixels (left, top, right, bottom), or a part of a file that packs many."""
 
     path: Path
     box: tuple[int, int, int, int] | None = None
@@ -53,8 +54,6 @@ class Picture:
 
         Of a box that only reaches over the edge the rest is black, as in ARO's own script.
         """
-        from pipeline.clip import read_picture
-
         image = self.part.read(self.path, self.part.column, self.part.row) if self.part else read_picture(self.path)
         if self.box is None:
             return image
@@ -63,33 +62,33 @@ class Picture:
             raise UserError(
                 "evaluate",
                 f"the box {self.box} lies outside {self.path}, {image.width} x {image.height} pixels",
-                "a box (left, top, right, bottom) inside the picture",
-                "put the picture the annotations were made on there",
+                "a box (left, top, right, bottom) inside the image",
+                "put the image the annotations were made on there",
             )
         return image.crop(self.box)
 
 
 @dataclass(frozen=True)
 class Row:
-    """One question to a model.
+    """One example of a benchmark.
 
     Attributes:
         row_id: its name within the subset, as the benchmark gives it.
-        image_key: the picture, as the unit that is resampled.
-        picture: what is shown; None for a row that asks with a text.
+        image_key: identity of the image, the unit that is resampled.
+        image: what the model sees; None for a row whose query is a text.
         texts: `choice`: the options, the right one first. `text_to_image`: the query.
         right: indices of the right options, into `texts` for `choice`, else into the subset's options.
-        other: `square`: the second picture, of the second text.
         group: what a macro rule averages over (relation, attribute pair, class); None = in no group.
+        other: `square`: the second image, of the second text.
     """
 
     row_id: str
     image_key: str
-    picture: Picture | None
+    image: ImageRef | None
     texts: tuple[str, ...] = ()
     right: tuple[int, ...] = (0,)
     group: str | None = None
-    other: Picture | None = None
+    other: ImageRef | None = None
 
 
 @dataclass(frozen=True)
@@ -97,14 +96,14 @@ class Subset:
     """Rows that are scored alike and averaged together.
 
     Attributes:
-        benchmark: family ("valse").
+        benchmark: the benchmark ("valse").
         name: subset of it ("existence").
         rule: see the top of this file.
         tie: what equal similarities count as. SugarCrepe, VALSE and VG-* scripts say wrong, ARO's order sets right.
         digest: of the file the rows come from.
-        rows: the questions.
+        rows: the examples.
         prompts: `classify`: the prompts of each class; `image_to_text`: the single text of each option.
-        pictures: `text_to_image`: the options.
+        image_options: `text_to_image`: the options.
         split: which part of a set without an official split this is; empty where there is one.
     """
 
@@ -115,7 +114,7 @@ class Subset:
     digest: str
     rows: tuple[Row, ...]
     prompts: tuple[tuple[str, ...], ...] = ()
-    pictures: tuple[Picture, ...] = ()
+    image_options: tuple[ImageRef, ...] = ()
     split: str = ""
 
     @property
@@ -125,6 +124,6 @@ class Subset:
         return f"{self.rule};tie={self.tie};fp32;{self.digest}{split}"
 
     @property
-    def shown(self) -> set[Picture]:
-        """Every picture it asks about."""
-        return {p for row in self.rows for p in (row.picture, row.other) if p} | set(self.pictures)
+    def images(self) -> set[ImageRef]:
+        """Every image it uses, options among them."""
+        return {one for row in self.rows for one in (row.image, row.other) if one} | set(self.image_options)

@@ -1,4 +1,4 @@
-"""Zero-shot classification: folders of pictures, and eleven sets in torchvision's own layouts.
+"""Zero-shot classification: folders of images, and eleven sets in torchvision's own layouts.
 
 Below `zeroshot/<set>/` lies either
 
@@ -17,10 +17,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.artifact import digest
+from pipeline.clip import imagenet_prompts
 from pipeline.errors import UserError
-from stages.benchmarks import fields as annotations
-from stages.benchmarks.readers import registry
-from stages.benchmarks.rows import Part, Picture, Row, Subset
+from stages.benchmarks import fields
+from stages.benchmarks.means import Aggregate, Cells, Present, mean, nested
+from stages.benchmarks.registry import registry
+from stages.benchmarks.rows import ImageRef, Part, Row, Subset
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -42,14 +44,14 @@ def read(folder: Path) -> Iterator[Subset]:
 
 def _folders(folder: Path) -> Subset:
     path, images = folder / "classes.json", folder / "images"
-    item = annotations.read_json(path)
+    item = fields.read_json(path)
     names, templates = (
-        [annotations.worded(path, "", key, text) for text in annotations.field(path, "", item, key, list)]
+        [fields.worded(path, "", key, text) for text in fields.field(path, "", item, key, list)]
         for key in ("classnames", "templates")
     )
     labels = sorted(entry.name for entry in images.iterdir() if entry.is_dir()) if images.is_dir() else []
     if not names or not templates:
-        annotations.wrong(path, "", "classnames, templates", [names, templates], "at least one of each")
+        fields.wrong(path, "", "classnames, templates", [names, templates], "at least one of each")
     if len(labels) != len(names):
         raise UserError(
             "evaluate",
@@ -58,14 +60,12 @@ def _folders(folder: Path) -> Subset:
             f"mend {path}",
         )
     rows = tuple(
-        Row(f"{label}/{file.name}", f"{folder.name}/{label}/{file.name}", Picture(file), (), (index,), label)
+        Row(f"{label}/{file.name}", f"{folder.name}/{label}/{file.name}", ImageRef(file), (), (index,), label)
         for index, label in enumerate(labels)
         for file in sorted((images / label).iterdir())
         if file.is_file() and not file.name.startswith(".")
     )
-    return Subset(
-        "zeroshot", folder.name, "classify", "wrong", annotations.digest(path), rows, _prompts(names, templates)
-    )
+    return Subset("zeroshot", folder.name, "classify", "wrong", fields.digest(path), rows, _prompts(names, templates))
 
 
 def _prompts(names: list[str], templates: list[str]) -> tuple[tuple[str, ...], ...]:
@@ -76,22 +76,19 @@ def _prompts(names: list[str], templates: list[str]) -> tuple[tuple[str, ...], .
 
 
 def _torchvision(folder: Path, facts: dict[str, Any]) -> Subset:
-    labels, pictures = _opened(folder, facts)
+    labels, images = _opened(folder, facts)
     if facts.get("names") == "imagenet":
-        from pipeline.clip import imagenet_prompts
-
         names, templates = imagenet_prompts()
         if len(names) != len(labels):
             raise UserError(
-                "evaluate", f"{folder} has {len(labels)} classes", f"all {len(names)} of ImageNet", annotations.FIX
+                "evaluate", f"{folder} has {len(labels)} classes", f"all {len(names)} of ImageNet", fields.FIX
             )
     else:
         names, templates = [spoken(label, facts) for label in labels], facts["templates"]
     rows = [
-        Row(row_id, f"{folder.name}/{row_id}", picture, (), (index,), labels[index])
-        for row_id, picture, index in pictures
+        Row(row_id, f"{folder.name}/{row_id}", image, (), (index,), labels[index]) for row_id, image, index in images
     ]
-    rows, split = _share(rows, facts.get("share"))
+    rows, split = fixed_share(rows, facts.get("share"))
     prompts = _prompts(names, templates)
     content = digest([prompts, [(row.row_id, row.group) for row in rows]])[:12]
     return Subset("zeroshot", folder.name, "classify", "wrong", content, tuple(rows), prompts, split=split)
@@ -104,8 +101,8 @@ def spoken(label: str, facts: dict[str, Any]) -> str:
     return str(facts.get("names", {}).get(label, plain))
 
 
-def _opened(folder: Path, facts: dict[str, Any]) -> tuple[list[str], list[tuple[str, Picture, int]]]:
-    """Labels by class index; row id, picture and class index of every picture, sorted by row id."""
+def _opened(folder: Path, facts: dict[str, Any]) -> tuple[list[str], list[tuple[str, ImageRef, int]]]:
+    """Labels by class index; row id, image and class index of every image, sorted by row id."""
     from torchvision import datasets
 
     kind = facts["torchvision"]
@@ -119,14 +116,13 @@ def _opened(folder: Path, facts: dict[str, Any]) -> tuple[list[str], list[tuple[
         )
     try:
         if kind.startswith("CIFAR"):
-            found = _cifar(kind, folder)
+            found = open_cifar(kind, folder)
             file = folder / found.base_folder / found.test_list[0][0]
-            packed = [Picture(file, part=Part(read_cifar, kind, row)) for row in range(len(found))]
+            packed = [ImageRef(file, part=Part(read_cifar, kind, row)) for row in range(len(found))]
             return found.classes, [(str(row), packed[row], found.targets[row]) for row in range(len(found))]
-        if kind == "OxfordIIITPet":  # these two have no `loader`, so their lists are read instead
-            found = datasets.OxfordIIITPet(folder, split="test")
-            labels, listed = found.classes, list(zip(found._images, found._labels, strict=True))
-        elif kind == "Caltech101":
+        if kind == "OxfordIIITPet":
+            labels, listed = pet_files(folder)
+        elif kind == "Caltech101":  # has no `loader` either, but its lists are public
             found = datasets.Caltech101(folder)
             top = Path(found.root) / "101_ObjectCategories"
             numbered = zip(found.index, found.y, strict=True)
@@ -142,14 +138,25 @@ def _opened(folder: Path, facts: dict[str, Any]) -> tuple[list[str], list[tuple[
             "evaluate",
             f"torchvision.datasets.{kind} cannot read {folder}: {error!r}",
             "the set as its authors publish it",
-            annotations.FIX,
+            fields.FIX,
         ) from error
-    rows = [(*annotations.below(folder, name, "picture", name, folder), index) for name, index in named]
+    rows = [(*fields.below(folder, name, "image", name, folder), index) for name, index in named]
     return list(labels), rows
 
 
+def pet_files(folder: Path) -> tuple[list[str], list[tuple[Path, int]]]:
+    """Classes of the Oxford-IIIT Pet test split, and each image's file with its class index.
+
+    The one use of torchvision's private attributes: this class takes no `loader`, so nothing public tells its files.
+    """
+    from torchvision import datasets
+
+    found = datasets.OxfordIIITPet(folder, split="test")
+    return found.classes, list(zip(found._images, found._labels, strict=True))
+
+
 @lru_cache(maxsize=2)
-def _cifar(kind: str, folder: Path) -> Any:
+def open_cifar(kind: str, folder: Path) -> Any:
     """The data set; torchvision holds its pickles against their md5 before it opens them."""
     from torchvision import datasets
 
@@ -157,13 +164,13 @@ def _cifar(kind: str, folder: Path) -> Any:
 
 
 def read_cifar(path: Path, kind: str, row: int) -> "Image":
-    """One picture of a CIFAR test set."""
+    """One image of a CIFAR test set."""
     from PIL import Image
 
-    return Image.fromarray(_cifar(kind, path.parents[1]).data[row])
+    return Image.fromarray(open_cifar(kind, path.parents[1]).data[row])
 
 
-def _share(rows: list[Row], share: dict[str, int] | None) -> tuple[list[Row], str]:
+def fixed_share(rows: list[Row], share: dict[str, int] | None) -> tuple[list[Row], str]:
     """The part of a set without an official split that is scored, and its name.
 
     Those rows whose id has the smallest sha256: of all (`take`), or of each class (`per_class`). Everyone gets the same
@@ -177,3 +184,28 @@ def _share(rows: list[Row], share: dict[str, int] | None) -> tuple[list[Row], st
     ((how, count),) = share.items()
     chosen = [row for pool in pools.values() for row in pool[:count]]
     return sorted(chosen, key=lambda row: row.row_id), f"sha256_{how}_{count}"
+
+
+def means(benchmark: str, names: list[str], present: Present) -> list[Aggregate]:
+    """Over the sets, with the paper's eleven there by its metrics; then top-1, mean per class and top-5 of each set."""
+    every = [[(benchmark, name, None)] for name in names]
+    says = f"plain mean of top-1 over {len(names)} sets"
+    made = [mean(f"{benchmark}.mean", says, every, headline="retention")]
+    eleven: list[Cells] = []
+    metrics = {name: facts["metric"] for name, facts in registry()[benchmark]["subsets"].items()}
+    for name in names:
+        rows, classes = [[(benchmark, name, None)]], sorted(present[benchmark, name])
+        cells, chance = [[(benchmark, name, label)] for label in classes], 1 / len(classes)
+        top1 = mean(f"{benchmark}.{name}.top1", "top-1 accuracy", rows, chance=chance, subset=name)
+        per_class = mean(f"{benchmark}.{name}.mean_per_class", "top-1, mean over classes", cells, chance=chance)
+        made += [top1, per_class]
+        if len(classes) > 5:
+            made.append(mean(f"{benchmark}.{name}.top5", "top-5 accuracy", rows, measure="at5", chance=5 * chance))
+        if name in metrics:
+            eleven.append((per_class if metrics[name] == "mean_per_class" else top1).cells)
+    if len(eleven) == len(metrics):
+        says = (
+            "plain mean of the 11 sets, mean per class for pets, flowers102, caltech101, aircraft, else top-1 (DeGLA)"
+        )
+        made.insert(1, Aggregate(f"{benchmark}.mean11", says, nested([[cells] for cells in eleven])))
+    return made

@@ -1,5 +1,6 @@
-"""evaluate: a CLIP to scores, before and after."""
+"""evaluate: score the starting model and the trained one on every benchmark, row by row."""
 
-from stages.evaluate.stage import STAGE, Config
+from stages.evaluate.config import Config
+from stages.evaluate.stage import STAGE
 
 __all__ = ["STAGE", "Config"]

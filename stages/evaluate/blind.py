@@ -1,25 +1,25 @@
-"""Blind baselines: how much of a score needs no picture. Judges that read only the options of a row.
+"""Text-only baselines: how much of a score needs no image. They read only the options of a row.
 
 rule        no model: prefer the option without a final full stop; then odd spacing or a lower-case start; then fewer
             words; then fewer characters; then a coin. Written after looking at SugarCrepe, so an upper-ish bound there.
 ngrams      a linear classifier of word and character n-grams that learns to tell true captions from foils on other
-            pictures of the same subset (five folds, grouped by picture).
+            images of the same subset (five folds, grouped by image).
 likelihood  a language model: the option whose text has the highest log-probability.
 """
 
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from pipeline.errors import UserError
 from pipeline.stage import Progress
-from stages.benchmarks.loaders import Subset
-from stages.evaluate import encoder
+from stages.benchmarks.rows import Subset
+from stages.evaluate.pieces import pieces
+from stages.evaluate.rows import Judge
+from stages.language_models import vllm
+from stages.language_models.folders import local_model
 from stages.text.ngrams import FEWEST
 from stages.text.ngrams import Judge as NgramJudge
-
-Judge = Callable[[Subset], Sequence[list[float] | None]]
-"""A subset -> scores of each row's options, the preferred one highest; None where it abstains."""
 
 
 def rule(subset: Subset) -> list[list[float]]:
@@ -38,7 +38,7 @@ def _surface(text: str) -> tuple[bool, bool, int, int, int]:
 
 
 def ngrams(subset: Subset) -> list[list[float] | None]:
-    """Scores of each row's options by a classifier that never saw the row's picture; None when it abstains."""
+    """Scores of each row's options by a classifier that never saw the row's image; None when it abstains."""
     if len({row.image_key for row in subset.rows}) < FEWEST:
         return [None] * len(subset.rows)
     pairs = [(row.image_key, row.texts[0], text) for row in subset.rows for text in row.texts[1:]]
@@ -49,36 +49,33 @@ def ngrams(subset: Subset) -> list[list[float] | None]:
 
 
 def likelihood(model: str, subsets: Sequence[Subset], work: Path, progress: Progress) -> Judge:
-    """A judge by the log-probability of the options under a language model; every distinct text is read once.
+    """A baseline by the log-probability of the options under a language model; every distinct text is read once.
 
     Args:
         model: a local folder, or a name on the model hub; vLLM runs it.
-        subsets: all that the judge will be asked of.
+        subsets: all that it will score.
         work: folder that keeps what was read, for a killed run.
         progress: callback.
 
     Raises UserError when vLLM or the model is not there.
     """
-    from stages.language_models.folders import local_model
-    from stages.language_models.vllm import Engine
-
     rows = [row for subset in subsets if subset.rule == "choice" for row in subset.rows]
     texts = list(dict.fromkeys(text for row in rows for text in row.texts))
-    engines: list[Engine] = []
+    engines: list[vllm.Engine] = []
 
     def read(piece: Sequence[str]) -> list[float]:
         if not engines:
             folder = str(local_model(model) or model)
             log = work / "engine.log"
-            engines.append(Engine(folder, revision=None, temperature=0.0, top_p=1.0, seed=0, settings={}, log=log))
+            engines.append(vllm.Engine(folder, revision=None, temperature=0.0, top_p=1.0, seed=0, settings={}, log=log))
         return engines[0].likelihood(piece)
 
     try:
-        pieces = list(encoder.pieces(work, "likelihood", texts, texts, read, progress))
+        found = list(pieces(work, "likelihood", texts, texts, read, progress))
     except UserError as error:
         raise UserError("evaluate", error.what, error.expected, "evaluate.likelihood=null, or degla doctor") from error
     finally:
         for engine in engines:
             engine.close()
-    told = dict(zip(texts, (float(one) for piece in pieces for one in piece), strict=True))
-    return lambda subset: [[told[text] for text in row.texts] for row in subset.rows]
+    known = dict(zip(texts, (float(one) for piece in found for one in piece), strict=True))
+    return lambda subset: [[known[text] for text in row.texts] for row in subset.rows]

@@ -1,43 +1,34 @@
-"""Every distinct picture and text of an evaluation through one model, once.
+"""Every distinct image and text of an evaluation through one model, once.
 
-Embeddings are kept in pieces below a folder, each named by what is in it, so a killed run repeats at most one piece and
-no piece is ever taken for another.
-
-Shapes: N pictures or texts · D embedding width.
+Shapes: N images or texts · D embedding width.
 """
 
-import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from pipeline import tables
+from pipeline.clip import Clip, embed_images, embed_texts
+from pipeline.clip import device as torch_device
 from pipeline.stage import Progress, silent
-from stages.benchmarks.loaders import Picture
+from stages.benchmarks.rows import ImageRef
+from stages.evaluate.pieces import pieces
+from stages.evaluate.rows import Floats
 
-if TYPE_CHECKING:
-    from pipeline.clip import Clip
-
-Floats = NDArray[np.float32]
-Load = Callable[[], "Clip"]
-
-PIECE = 1024
-"""Pictures or texts per file of embeddings."""
+Load = Callable[[], Clip]
 
 
 class Encoder:
-    """One model, loaded when first needed, and the embeddings of what it is asked about.
+    """One model, loaded when first needed, and the embeddings it gives.
 
     Args:
         load: gives the model.
         work: folder that keeps embeddings between calls; None = memory only.
         progress: callback.
         device: torch device; auto = cuda when there is one.
-        batch: pictures, or texts, per forward pass; None = 32 on a CPU (its caches), else 256.
-        workers: threads that decode pictures; at least one.
+        batch: images, or texts, per forward pass; None = 32 on a CPU (its caches), else 256.
+        workers: threads that decode images; at least one.
     """
 
     def __init__(
@@ -55,7 +46,7 @@ class Encoder:
         self._clip: Clip | None = None
 
     @property
-    def clip(self) -> "Clip":
+    def clip(self) -> Clip:
         """The model, on its device."""
         if self._clip is None:
             self._clip = self._load()
@@ -65,15 +56,11 @@ class Encoder:
     @property
     def device(self) -> str:
         """The torch device."""
-        if self._device != "auto":
-            return self._device
-        import torch
-
-        return "cuda" if torch.cuda.is_available() else "cpu"
+        return torch_device(self._device)
 
     @property
     def batch(self) -> int:
-        """Pictures, or texts, per forward pass."""
+        """Images, or texts, per forward pass."""
         return self._batch or (32 if self.device == "cpu" else 256)
 
     @property
@@ -82,25 +69,21 @@ class Encoder:
         keep = ("activation", "preprocess", "tokenizer", "context_length")
         return {key: self.clip.description.get(key) for key in keep} | {"device": self.device}
 
-    def pictures(self, pictures: Sequence[Picture]) -> tuple[dict[Picture, int], Floats]:
-        """Row of each picture in image_ND; pictures that are not there have rows of NaN."""
-        from pipeline.clip import embed_images
+    def images(self, images: Sequence[ImageRef]) -> tuple[dict[ImageRef, int], Floats]:
+        """Row of each image in image_ND; images that are not there have rows of NaN."""
+        distinct = dict.fromkeys(images)
+        there = [image for image in distinct if image.path.is_file()]
 
-        distinct = dict.fromkeys(pictures)
-        there = [picture for picture in distinct if picture.path.is_file()]
-
-        def embed(piece: Sequence[Picture]) -> Any:
+        def embed(piece: Sequence[ImageRef]) -> Any:
             return embed_images(self.clip, piece, batch=self.batch, workers=self.workers, device=self.device)
 
-        image_ND = self._embedded("pictures", there, [_identity(picture) for picture in there], embed)
-        at = {picture: index for index, picture in enumerate(there)}
+        image_ND = self._embedded("images", there, [_identity(image) for image in there], embed)
+        at = {image: index for index, image in enumerate(there)}
         missing_1D = np.full((1, image_ND.shape[1]), np.nan, dtype=np.float32)
-        return {picture: at.get(picture, len(there)) for picture in distinct}, np.concatenate([image_ND, missing_1D])
+        return {image: at.get(image, len(there)) for image in distinct}, np.concatenate([image_ND, missing_1D])
 
     def texts(self, texts: Sequence[str]) -> tuple[dict[str, int], Floats]:
-        """Row of each text in text_ND. Texts with the same tokens share a row, so they tie exactly, as they must."""
-        from pipeline.clip import embed_texts
-
+        """Row of each text in text_ND. Texts with the same tokens share a row, so their similarities are equal."""
         distinct = list(dict.fromkeys(texts))
         tokens = [tuple(row) for row in self.clip.tokenize(distinct)]
         first: dict[tuple[int, ...], str] = {}
@@ -122,45 +105,6 @@ class Encoder:
         return np.concatenate(found) if found else np.empty((0, 1), dtype=np.float32)
 
 
-def pieces(
-    work: Path | None,
-    what: str,
-    items: Sequence[Any],
-    names: Sequence[str],
-    compute: Callable[[Sequence[Any]], Any],
-    progress: Progress,
-) -> Iterator[Floats]:
-    """What `compute` gives of the items, in order, piece by piece; pieces that `work` holds are not computed again.
-
-    Args:
-        work: folder of the pieces; None = memory only.
-        what: the unit, for progress and file names.
-        items: what `compute` takes some of.
-        names: their identities, in the same order; a piece is named by those in it.
-        compute: items -> fp32 array with one row each.
-        progress: callback.
-    """
-    for start in range(0, len(items), PIECE):
-        name = hashlib.sha256("\0".join(names[start : start + PIECE]).encode()).hexdigest()[:16]
-        file = work / f"{what}-{name}.npy" if work else None
-        if file and file.exists():
-            found = np.load(file)
-        else:
-            found = np.asarray(compute(items[start : start + PIECE]), dtype=np.float32)
-            if file:
-                _write(file, found)
-        progress(what, min(start + PIECE, len(items)), len(items))
-        yield found
-
-
-def _identity(picture: Picture) -> str:
-    stat = picture.path.stat()
-    return f"{picture} {stat.st_size} {stat.st_mtime_ns}"
-
-
-def _write(path: Path, array: Floats) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.name}.tmp")
-    with unfinished.open("wb") as handle:
-        np.save(handle, array)
-    tables.commit_file(unfinished, path)
+def _identity(image: ImageRef) -> str:
+    stat = image.path.stat()
+    return f"{image} {stat.st_size} {stat.st_mtime_ns}"

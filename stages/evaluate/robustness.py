@@ -1,10 +1,10 @@
-"""How much of a score survives an attack on the picture: projected gradient descent in a small l-infinity ball.
+"""How much of a score survives an attack on the image: projected gradient descent in a small l-infinity ball.
 
 The attack is TeCoA's (arXiv 2212.07016; attacks.py of cvlab-columbia/ZSRobust4FoundationModel): a random start in the
 ball, steps along the sign of the gradient of the cross-entropy over the texts at the model's own temperature, each
 step projected back into the ball and into valid pixels. The radius of 1/255 is the paper's, five steps of 1/255 are
 the defaults of its test script. It works on the pixels that the model sees, after resizing and before normalisation.
-Where TeCoA counts the last step, here the worst picture met on the way counts, the untouched one among them, so an
+Where TeCoA counts the last step, here the worst image met on the way counts, the untouched one among them, so an
 attack never helps.
 
 Every chosen row becomes two rows of the scores table: `<benchmark>.<subset>.clean` and `.attacked`, both of `robust`.
@@ -19,32 +19,18 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field
 
-from pipeline import tables
+from pipeline import clip, tables
 from pipeline.artifact import digest
-from pipeline.config import Config
 from pipeline.schema import SCORES
-from stages.benchmarks.loaders import Row, Subset
+from stages.benchmarks.robust import BENCHMARK, SIDES
+from stages.benchmarks.rows import Row, Subset
+from stages.evaluate.config import Robustness
 from stages.evaluate.encoder import Encoder
-from stages.evaluate.scoring import WRONG_KEPT, Leaked, prompted, table_row
+from stages.evaluate.rows import WRONG_KEPT, Floats, Leaked, prompted, table_row
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-BENCHMARK = "robust"
-SIDES = ("clean", "attacked")
-
-Floats = NDArray[np.float32]
-
-
-class Robustness(Config):
-    """Accuracy under attack; off unless `rows` is set."""
-
-    rows: int = Field(0, ge=0, description="most rows attacked per subset of pairwise and zero-shot sets; 0 = none")
-    eps: float = Field(1.0, ge=0, le=255, description="largest change of a pixel, of 255")
-    step: float = Field(1.0, gt=0, le=255, description="change of a pixel per step, of 255")
-    steps: int = Field(5, ge=1, description="gradient steps")
 
 
 def score(
@@ -61,11 +47,11 @@ def score(
         seed: of the choice of rows and of the attack's starts, the same for every model.
     """
     flagged = {(BENCHMARK, f"{one}.{name}.{side}", row_id) for one, name, row_id in leaked for side in SIDES}
-    asked = [subset for subset in subsets if subset.rule in ("choice", "classify")]
+    attacked = [subset for subset in subsets if subset.rule in ("choice", "classify")]
     found: list[dict[str, Any]] = []
-    for done, subset in enumerate(asked):
-        encoder.progress("attacked subsets", done, len(asked))
-        rows = chosen(subset, settings.rows, seed)
+    for done, subset in enumerate(attacked):
+        encoder.progress("attacked subsets", done, len(attacked))
+        rows = choose(subset, settings.rows, seed)
         identity = digest([subset.protocol, [row.row_id for row in rows], settings.identity(), seed, model])
         kept = encoder.work / "attacked" / identity if encoder.work else None
         if kept and tables.files(kept):
@@ -75,13 +61,13 @@ def score(
         if kept:
             tables.write(tables.part(kept, 0), made, SCORES)
         found += made
-    encoder.progress("attacked subsets", len(asked), len(asked))
+    encoder.progress("attacked subsets", len(attacked), len(attacked))
     return found
 
 
-def chosen(subset: Subset, most: int, seed: int) -> tuple[Row, ...]:
-    """At most so many of a subset's rows whose picture is there, in their order."""
-    there = [row for row in subset.rows if row.picture and row.picture.path.is_file()]
+def choose(subset: Subset, most: int, seed: int) -> tuple[Row, ...]:
+    """At most so many of a subset's rows whose image is there, in their order."""
+    there = [row for row in subset.rows if row.image and row.image.path.is_file()]
     rng = np.random.default_rng([seed, zlib.crc32(f"{subset.benchmark}.{subset.name}".encode())])
     return tuple(there[index] for index in sorted(rng.permutation(len(there))[:most]))
 
@@ -92,17 +78,15 @@ def attack(
     """Similarities of each row to its options, [B, K], the right one first: untouched, and at the worst point met."""
     import torch
 
-    from pipeline.clip import crop, encode_image, normalise
-
-    clip = encoder.clip
-    clip.model.requires_grad_(False)
-    options = torch.from_numpy(option_BKD).to(encoder.device)
-    cut = crop(clip)
-    clean_BCHW = torch.stack([cut(row.picture()) for row in rows if row.picture]).float().to(encoder.device)
-    scale = clip.model.logit_scale.exp()  # type: ignore[operator]
+    model = encoder.clip
+    model.model.requires_grad_(False)
+    all_BKD = torch.from_numpy(option_BKD).to(encoder.device)
+    crop = clip.crop(model)
+    clean_BCHW = torch.stack([crop(row.image()) for row in rows if row.image]).float().to(encoder.device)
+    scale = model.model.logit_scale.exp()  # type: ignore[operator]
 
     def similar(image_BCHW: "Tensor") -> "Tensor":
-        return torch.einsum("bd,bkd->bk", encode_image(clip.model, normalise(clip, image_BCHW)), options)
+        return torch.einsum("bd,bkd->bk", clip.encode_image(model.model, clip.normalise(model, image_BCHW)), all_BKD)
 
     untouched_BK = similar(clean_BCHW.clone().requires_grad_(True)).detach()  # with a gradient: the same kernels
     worst_BK = untouched_BK.clone()
@@ -128,7 +112,7 @@ def _margin(similarity_BK: "Tensor") -> "Tensor":
     return similarity_BK[:, 0] - similarity_BK[:, 1:].amax(1)
 
 
-def _options(encoder: Encoder, subset: Subset, rows: Sequence[Row]) -> tuple[Floats, NDArray[np.int64]]:
+def options(encoder: Encoder, subset: Subset, rows: Sequence[Row]) -> tuple[Floats, NDArray[np.int64]]:
     """Embeddings of all options, [O, D], and which are each row's, [B, K], the right one first.
 
     Where a row has fewer than others, its last one fills up.
@@ -155,18 +139,18 @@ def _both(
     leaked: Leaked,
     seed: int,
 ) -> list[dict[str, Any]]:
-    option_OD, own_BK = _options(encoder, subset, rows)
+    option_OD, own_BK = options(encoder, subset, rows)
     found = []
     for start in range(0, len(rows), encoder.batch):
         batch = slice(start, start + encoder.batch)
         found.append(attack(encoder, rows[batch], option_OD[own_BK[batch]], settings, seed + start))
-    said = f"linf={settings.eps:g}/255;step={settings.step:g}/255;steps={settings.steps}"
+    attack_id = f"linf={settings.eps:g}/255;step={settings.step:g}/255;steps={settings.steps}"
     made = []
-    for side, asked_of, batches in zip(
-        SIDES, (subset.digest, f"{subset.digest};{said}"), zip(*found, strict=True), strict=True
+    for side, source, batches in zip(
+        SIDES, (subset.digest, f"{subset.digest};{attack_id}"), zip(*found, strict=True), strict=True
     ):
-        asked = replace(subset, benchmark=BENCHMARK, name=f"{subset.benchmark}.{subset.name}.{side}", digest=asked_of)
+        half = replace(subset, benchmark=BENCHMARK, name=f"{subset.benchmark}.{subset.name}.{side}", digest=source)
         for row, (right, *wrong) in zip(rows, np.concatenate(batches).tolist(), strict=True):
             kept = wrong[: len(row.texts) - 1] if row.texts else sorted(wrong, reverse=True)[:WRONG_KEPT]
-            made.append(table_row(asked, row, [right, *kept], model, leaked))
+            made.append(table_row(half, row, [right, *kept], model, leaked))
     return made

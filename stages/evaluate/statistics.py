@@ -1,10 +1,10 @@
 """How sure a score is: intervals, paired tests and what a benchmark of this size can show at all.
 
 Every estimate here is a weighted mean of cell means: a cell is a subset, a relation, an attribute pair or a class,
-and a plain accuracy is the case of one cell. Rows that show the same picture are not independent (93 % of SugarCrepe's
-rows share theirs), so pictures, not rows, are drawn and flipped.
+and a plain accuracy is the case of one cell. Rows that show the same image are not independent (93 % of SugarCrepe's
+rows share theirs), so images, not rows, are drawn and flipped.
 
-Shapes: M models · N rows · K pictures · C cells · R resamples.
+Shapes: M models · N rows · K images · C cells · R resamples.
 """
 
 from collections.abc import Sequence
@@ -26,27 +26,27 @@ def mean_of_cells(outcome_MN: Floats, cell_N: Ints, weight_C: Floats) -> Floats:
     NaN outcomes (not scored) are left out of their cell; a cell that has none left is left out with its weight.
     """
     together_N = np.zeros(outcome_MN.shape[1], dtype=np.int64)
-    estimate_RM = _estimate(np.ones((1, 1)), _by_picture(outcome_MN, together_N, cell_N, len(weight_C)), weight_C)
+    estimate_RM = _estimate(np.ones((1, 1)), _by_image(outcome_MN, together_N, cell_N, len(weight_C)), weight_C)
     return estimate_RM.reshape(-1)
 
 
 def bootstrap(
-    outcome_MN: Floats, picture_N: Ints, cell_N: Ints, weight_C: Floats, *, resamples: int = 2000, seed: int = 0
+    outcome_MN: Floats, image_N: Ints, cell_N: Ints, weight_C: Floats, *, resamples: int = 2000, seed: int = 0
 ) -> Floats:
-    """Draw pictures with replacement, all their rows at once, and estimate again; [R, M], the models side by side.
+    """Draw images with replacement, all their rows at once, and estimate again; [R, M], the models side by side.
 
     Column differences are the bootstrap of a paired difference. Source: cluster bootstrap, Davison & Hinkley 1997, 3.8;
     why clusters: Miller, "Adding Error Bars to Evals", arXiv 2411.00640.
     """
-    by_picture = _by_picture(outcome_MN, picture_N, cell_N, len(weight_C))
-    pictures = by_picture[0][0].shape[0]
+    by_image = _by_image(outcome_MN, image_N, cell_N, len(weight_C))
+    images = by_image[0][0].shape[0]
     rng = np.random.default_rng(seed)
     drawn = []
-    for start in range(0, resamples, step := max(1, CHUNK // pictures)):
+    for start in range(0, resamples, step := max(1, CHUNK // images)):
         size = min(step, resamples - start)
-        picks = rng.integers(0, pictures, (size, pictures)) + np.arange(size)[:, None] * pictures
-        times_RK = np.bincount(picks.ravel(), minlength=size * pictures).reshape(size, pictures).astype(float)
-        drawn.append(_estimate(times_RK, by_picture, weight_C))
+        picks = rng.integers(0, images, (size, images)) + np.arange(size)[:, None] * images
+        times_RK = np.bincount(picks.ravel(), minlength=size * images).reshape(size, images).astype(float)
+        drawn.append(_estimate(times_RK, by_image, weight_C))
     return np.concatenate(drawn)
 
 
@@ -59,28 +59,28 @@ def interval(drawn_R: Floats, level: float = 0.95) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def interval_at_bound(value: float, pictures: int, level: float = 0.95) -> tuple[float, float]:
+def interval_at_bound(value: float, images: int, level: float = 0.95) -> tuple[float, float]:
     """Interval when all rows are right (1) or all wrong (0), where resampling finds nothing else: Clopper-Pearson.
 
-    With the picture as the unit, the other end is (1 - level)/2 to the power of 1 / pictures, away from the bound.
+    With the image as the unit, the other end is (1 - level)/2 to the power of 1 / images, away from the bound.
     """
-    far = ((1 - level) / 2) ** (1 / pictures) if pictures else float("nan")
+    far = ((1 - level) / 2) ** (1 / images) if images else float("nan")
     return (far, 1.0) if value == 1 else (0.0, 1 - far)
 
 
 def paired_permutation(
     before_N: Floats,
     after_N: Floats,
-    picture_N: Ints,
+    image_N: Ints,
     cell_N: Ints,
     weight_C: Floats,
     *,
     flips: int = 9999,
     seed: int = 0,
 ) -> float:
-    """Two-sided p of "no difference": the two models change places picture by picture; NaN without rows.
+    """Two-sided p of "no difference": the two models change places image by image; NaN without rows.
 
-    Exact (all flips) up to 13 pictures that differ, else `flips` random ones with the usual (hits + 1) / (flips + 1).
+    Exact (all flips) up to 13 images that differ, else `flips` random ones with the usual (hits + 1) / (flips + 1).
     Source: Fisher's paired permutation test, clusters as units.
     """
     both = np.isfinite(before_N) & np.isfinite(after_N)
@@ -89,7 +89,7 @@ def paired_permutation(
     count_C = np.bincount(cell_N[both], minlength=len(weight_C))
     share_C = np.where(count_C > 0, weight_C, 0) / np.maximum(count_C, 1)
     share_C = share_C / max(float(share_C @ count_C), 1e-300)
-    part_K = np.bincount(picture_N[both], weights=(after_N - before_N)[both] * share_C[cell_N[both]])
+    part_K = np.bincount(image_N[both], weights=(after_N - before_N)[both] * share_C[cell_N[both]])
     part_K = part_K[np.abs(part_K) > 1e-12]
     observed = abs(float(part_K.sum())) - 1e-12
     if len(part_K) <= 13:
@@ -106,7 +106,7 @@ def paired_permutation(
 def mcnemar(won: int, lost: int) -> float:
     """Exact two-sided McNemar p: of the rows on which two models differ, `won` turned right and `lost` turned wrong.
 
-    It takes rows as independent, so with shared pictures it is sharper than the data; read it beside the permutation.
+    It takes rows as independent, so with shared images it is sharper than the data; read it beside the permutation.
     """
     return float(binomtest(won, won + lost, 0.5).pvalue) if won + lost else 1.0
 
@@ -130,24 +130,22 @@ def minimum_detectable_difference(standard_error: float, level: float = 0.95, po
     return float((norm.ppf((1 + level) / 2) + norm.ppf(power)) * standard_error)
 
 
-def _by_picture(
-    outcome_MN: Floats, picture_N: Ints, cell_N: Ints, cells: int
+def _by_image(
+    outcome_MN: Floats, image_N: Ints, cell_N: Ints, cells: int
 ) -> list[tuple[sparse.csr_array, sparse.csr_array]]:
-    """Per model: sum of outcomes and count of scored rows by picture and cell, sparse [K, C] each."""
-    shape = (int(picture_N.max()) + 1 if picture_N.size else 1, cells)
+    """Per model: sum of outcomes and count of scored rows by image and cell, sparse [K, C] each."""
+    shape = (int(image_N.max()) + 1 if image_N.size else 1, cells)
 
     def spread(values_N: Floats) -> sparse.csr_array:
-        return sparse.coo_array((values_N, (picture_N, cell_N)), shape=shape).tocsr()
+        return sparse.coo_array((values_N, (image_N, cell_N)), shape=shape).tocsr()
 
     return [(spread(np.nan_to_num(row_N)), spread(np.isfinite(row_N).astype(float))) for row_N in outcome_MN]
 
 
-def _estimate(
-    times_RK: Floats, by_picture: list[tuple[sparse.csr_array, sparse.csr_array]], weight_C: Floats
-) -> Floats:
-    """The estimate of each model when picture k counts times_RK[r, k] times, [R, M]."""
+def _estimate(times_RK: Floats, by_image: list[tuple[sparse.csr_array, sparse.csr_array]], weight_C: Floats) -> Floats:
+    """The estimate of each model when image k counts times_RK[r, k] times, [R, M]."""
     estimates = []
-    for sums_KC, count_KC in by_picture:
+    for sums_KC, count_KC in by_image:
         sums_RC, count_RC = times_RK @ sums_KC, times_RK @ count_KC
         weight_RC = (count_RC > 0) * weight_C
         total_R = weight_RC.sum(1)

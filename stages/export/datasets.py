@@ -1,4 +1,4 @@
-"""Writers from the dataset to other projects' formats: nobody is locked in, and `stages.sources` reads them back."""
+"""Writers from the dataset to other projects' formats: nobody is locked in, and ingest reads them back."""
 
 import csv
 import json
@@ -15,19 +15,19 @@ from pipeline import tables
 from pipeline.artifact import Artifact
 from pipeline.errors import UserError
 from pipeline.schema import NEGATIVE_TYPES
-from stages.ingest.sources import PICTURES
+from stages.images import SUFFIXES
 
-Format = Literal["negclip_tsv", "degla_json", "webdataset"]
+DatasetFormat = Literal["negclip_tsv", "degla_json", "webdataset"]
 SHARD = 1000
 
 
-def export(dataset: Artifact, image_root: Path, kind: Format, target: Path, split: str = "train") -> int:
+def export(dataset: Artifact, image_root: Path, kind: DatasetFormat, target: Path, split: str = "train") -> int:
     """Write one split of a dataset.
 
     Args:
         dataset: the dataset artifact.
-        image_root: folder the dataset's picture paths are relative to.
-        kind: `negclip_tsv` and `degla_json` name the pictures, `webdataset` holds them (shards of 1,000 pairs).
+        image_root: folder the dataset's image paths are relative to.
+        kind: `negclip_tsv` and `degla_json` name the images, `webdataset` holds them (shards of 1,000 pairs).
         target: a file, or for webdataset a folder that is not there yet; written whole or not at all.
         split: which rows.
 
@@ -35,7 +35,7 @@ def export(dataset: Artifact, image_root: Path, kind: Format, target: Path, spli
         Rows written.
 
     Raises:
-        UserError: the format cannot say what the dataset holds, or a picture is missing.
+        UserError: the format cannot say what the dataset holds, or an image is missing.
     """
     columns = ["image_key", "image_uri", "caption", *NEGATIVE_TYPES, "split"]
     rows = (
@@ -46,11 +46,8 @@ def export(dataset: Artifact, image_root: Path, kind: Format, target: Path, spli
     )
     if kind == "webdataset":
         return _webdataset(rows, image_root, target)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = target.with_name(f".{target.name}.tmp")
-    written = (_negclip_tsv if kind == "negclip_tsv" else _degla_json)(rows, unfinished)
-    tables.commit_file(unfinished, target)
-    return written
+    with tables.replacing(target) as unfinished:
+        return (_negclip_tsv if kind == "negclip_tsv" else _degla_json)(rows, unfinished)
 
 
 def _negclip_tsv(rows: Iterator[dict[str, Any]], target: Path) -> int:
@@ -67,14 +64,14 @@ def _negclip_tsv(rows: Iterator[dict[str, Any]], target: Path) -> int:
 def _degla_json(rows: Iterator[dict[str, Any]], target: Path) -> int:
     found, template = [], ""
     for row in rows:
-        # The format says the number alone; the reader puts it into one template, which must then fit every picture.
+        # The format says the number alone; the reader puts it into one template, which must then fit every image.
         before, number, after = re.fullmatch(r"(.*?)(\d{12})?(\.\w+)?", row["image_uri"], re.DOTALL).groups()  # type: ignore[union-attr]
         named = f"{before}{{:012d}}{after}"
         if number is None or not row["image_key"].startswith("coco:") or named != (template := template or named):
             raise UserError(
                 "export",
                 f"{row['image_uri']} has no COCO number" + (f" as in {template}" if number else ""),
-                "COCO pictures of one collection",
+                "COCO images of one collection",
                 "export to webdataset instead",
             )
         found.append({"image_id": int(number), "original": row["caption"], "enhanced": row["negatives"]})
@@ -83,7 +80,7 @@ def _degla_json(rows: Iterator[dict[str, Any]], target: Path) -> int:
 
 
 def _webdataset(rows: Iterator[dict[str, Any]], image_root: Path, target: Path) -> int:
-    """Shards of {key}.<suffix>, {key}.txt and {key}.json (picture, caption; key and negatives), dates fixed."""
+    """Shards of {key}.<suffix>, {key}.txt and {key}.json (image, caption; key and negatives), dates fixed."""
     if target.exists():
         raise UserError("export", f"{target} is there already", "a folder that is not there", "name a new folder")
     whole = target.with_name(f".{target.name}.tmp")
@@ -91,14 +88,14 @@ def _webdataset(rows: Iterator[dict[str, Any]], image_root: Path, target: Path) 
     whole.mkdir(parents=True)
     written = 0
     for shard, group in groupby(enumerate(rows), key=lambda numbered: numbered[0] // SHARD):
-        with tarfile.open(whole / f"{shard:05d}.tar", "w") as archive:
+        with tables.replacing(whole / f"{shard:05d}.tar") as unfinished, tarfile.open(unfinished, "w") as archive:
             for number, row in group:
-                picture = image_root / row["image_uri"]
-                if not picture.is_file():
-                    raise UserError("export", f"{picture} is not there", "every picture", "degla run RUN --from ingest")
+                image = image_root / row["image_uri"]
+                if not image.is_file():
+                    raise UserError("export", f"{image} is not there", "every image", "degla run RUN --from ingest")
                 facts = {"image_key": row["image_key"], "negatives": row["negatives"], "status": "success"}
-                suffix = picture.suffix.lower() if picture.suffix.lower() in PICTURES else ".img"
-                _add(archive, f"{number:08d}{suffix}", picture.read_bytes())
+                suffix = image.suffix.lower() if image.suffix.lower() in SUFFIXES else ".img"
+                _add(archive, f"{number:08d}{suffix}", image.read_bytes())
                 _add(archive, f"{number:08d}.txt", row["caption"].encode())
                 _add(archive, f"{number:08d}.json", json.dumps(facts, ensure_ascii=False).encode())
                 written = number + 1

@@ -1,26 +1,24 @@
 """A trained model for other libraries: open_clip, Hugging Face transformers, ONNX; each checked by its embeddings.
 
 Every export can be interpolated with the start (WiSE-FT) and gets a model card. It is read back by the library it is
-for, and refused when an embedding differs from ours by 1e-5 or more.
+for, and rejected when an embedding differs from ours by 1e-5 or more.
 
-Shapes: B pictures or texts, C channels, H and W pixels, L tokens.
+Shapes: B images or texts, C channels, H and W pixels, L tokens.
 """
 
 import json
 from collections.abc import Callable
-from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
-from pipeline import tables
+import torch
+from torch import Tensor, nn
+
+from pipeline import clip, tables
 from pipeline.artifact import Artifact
-from pipeline.errors import UserError
-from stages.pages import markdown
-
-if TYPE_CHECKING:
-    from torch import Tensor, nn
-
-    from pipeline.clip import Clip
+from pipeline.clip import Clip, tuning
+from pipeline.errors import UserError, need_package
+from stages.pages import markdown, percent
 
 ModelFormat = Literal["open_clip", "transformers", "onnx"]
 TOLERANCE = 1e-5
@@ -32,7 +30,7 @@ PROBES = (
     "the quick brown fox jumps over the lazy dog in the quiet park, again and again",
 )
 
-Embed = Callable[["Tensor", "Tensor"], tuple["Tensor", "Tensor"]]
+Embed = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 """image_BCHW and tokens_BL, padded to the context length -> their embeddings, L2 norm 1."""
 
 
@@ -54,19 +52,14 @@ def export_model(
     Raises:
         UserError: the library is missing, cannot hold this architecture, or the difference is `TOLERANCE` or more.
     """
-    import torch
-
-    from pipeline import clip
-    from pipeline.clip import tuning
-
     tuned = tuning.mixture(model, alpha)
     target.mkdir(parents=True, exist_ok=True)
     write = {"open_clip": _open_clip, "transformers": _transformers, "onnx": _onnx}[kind]
     embed = write(tuned, target, str(model.path / "student"))
-    pictures, tokens = _probes(tuned)
+    images, tokens = _probes(tuned)
     with torch.inference_mode():
-        ours = clip.encode_image(tuned.model, pictures), clip.encode_text(tuned.model, tokens)
-        theirs = embed(pictures, tokens)
+        ours = clip.encode_image(tuned.model, images), clip.encode_text(tuned.model, tokens)
+        theirs = embed(images, tokens)
     difference = max(float((one - other).abs().max()) for one, other in zip(ours, theirs, strict=True))
     if not difference < TOLERANCE:
         raise UserError(
@@ -79,41 +72,32 @@ def export_model(
     return difference
 
 
-def _probes(model: "Clip") -> tuple["Tensor", "Tensor"]:
-    """Noise pictures and texts of several lengths, as the model reads them."""
-    import torch
-
-    from pipeline import clip
-
+def _probes(model: Clip) -> tuple[Tensor, Tensor]:
+    """Noise images and texts of several lengths, as the model reads them."""
     size: Any = model.description["preprocess"]["size"]
     height, width = size if isinstance(size, list) else (size, size)
-    pictures = torch.randn(3, 3, height, width, generator=torch.Generator().manual_seed(0))
+    images = torch.randn(3, 3, height, width, generator=torch.Generator().manual_seed(0))
     tokens = clip.pad(model.tokenize(list(PROBES)))
     full = torch.zeros(len(PROBES), model.description["context_length"], dtype=torch.int64)
     full[:, : tokens.shape[1]] = tokens
-    return pictures, full
+    return images, full
 
 
 # -- formats -----------------------------------------------------------------------------------------------------------
 
 
-def _open_clip(model: "Clip", target: Path, name: str) -> Embed:
-    from pipeline import clip
-
+def _open_clip(model: Clip, target: Path, name: str) -> Embed:
     clip.save(model, target)
-    network = clip.load_with_open_clip(target)
-    return lambda pictures, tokens: (
-        network.encode_image(pictures, normalize=True),  # type: ignore[operator]
-        network.encode_text(tokens, normalize=True),  # type: ignore[operator]
+    network: Any = clip.load_with_open_clip(target)
+    return lambda images, tokens: (
+        network.encode_image(images, normalize=True),
+        network.encode_text(tokens, normalize=True),
     )
 
 
-def _transformers(model: "Clip", target: Path, name: str) -> Embed:
-    _need("transformers", "transformers")
-    import torch
+def _transformers(model: Clip, target: Path, name: str) -> Embed:
+    need_package("export", "transformers", "transformers")
     from transformers import CLIPConfig, CLIPImageProcessorPil, CLIPModel
-
-    from pipeline import clip
 
     arch, weights = model.description["arch"], model.model.state_dict()
     image, text = arch["vision_cfg"], arch["text_cfg"]
@@ -182,16 +166,14 @@ def _transformers(model: "Clip", target: Path, name: str) -> Embed:
         tables.write_text(target / "tokenizer_config.json", json.dumps(context | ends))
     back = CLIPModel.from_pretrained(target).eval()
 
-    def embed(pictures: "Tensor", tokens: "Tensor") -> tuple["Tensor", "Tensor"]:
-        found = back(pixel_values=pictures, input_ids=tokens)
-        return tuple(  # type: ignore[return-value]
-            torch.nn.functional.normalize(each, dim=-1) for each in (found.image_embeds, found.text_embeds)
-        )
+    def embed(images: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor]:
+        found = back(pixel_values=images, input_ids=tokens)
+        return nn.functional.normalize(found.image_embeds, dim=-1), nn.functional.normalize(found.text_embeds, dim=-1)
 
     return embed
 
 
-def _renamed(weights: dict[str, "Tensor"]) -> dict[str, "Tensor"]:
+def _renamed(weights: dict[str, Tensor]) -> dict[str, Tensor]:
     """open_clip's weights by the names CLIPModel has for them."""
     plain = {
         "logit_scale": "logit_scale",
@@ -233,15 +215,13 @@ def _renamed(weights: dict[str, "Tensor"]) -> dict[str, "Tensor"]:
     return {name: tensor.contiguous() for name, tensor in found.items()}
 
 
-def _onnx(model: "Clip", target: Path, name: str) -> Embed:
-    _need("onnxruntime", "onnx")
-    _need("onnxscript", "onnx")
-    import torch
-
-    pictures, tokens = _probes(model)
+def _onnx(model: Clip, target: Path, name: str) -> Embed:
+    need_package("export", "onnxruntime", "onnx")
+    need_package("export", "onnxscript", "onnx")
+    images, tokens = _probes(model)
     towers = {
-        "image": (_Tower(model.model, "encode_image"), pictures),
-        "text": (_Tower(model.model, "encode_text"), tokens),
+        "image": (_Tower(model.model, "encode_image").eval(), images),
+        "text": (_Tower(model.model, "encode_text").eval(), tokens),
     }
     for tower, (module, example) in towers.items():
         batch = torch.export.Dim("batch", min=1, max=4096)
@@ -253,7 +233,7 @@ def _onnx(model: "Clip", target: Path, name: str) -> Embed:
         program.save(str(target / f"{tower}.onnx"))
     import onnxruntime
 
-    def run(tower: str, given: "Tensor") -> "Tensor":
+    def run(tower: str, given: Tensor) -> Tensor:
         session = onnxruntime.InferenceSession(str(target / f"{tower}.onnx"), providers=["CPUExecutionProvider"])
         # One row at a time as well: the batch must be free.
         pieces = [
@@ -262,23 +242,19 @@ def _onnx(model: "Clip", target: Path, name: str) -> Embed:
         ]
         return torch.cat([torch.from_numpy(piece) for piece in pieces])
 
-    return lambda pictures, tokens: (run("image", pictures), run("text", tokens))
+    return lambda images, tokens: (run("image", images), run("text", tokens))
 
 
-def _Tower(model: "nn.Module", method: str) -> "nn.Module":  # noqa: N802 - stands for a class that must not be at the top
+class _Tower(nn.Module):
     """One tower as a module whose output has L2 norm 1."""
-    from torch import nn
 
-    class Tower(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.model = model
+    def __init__(self, model: nn.Module, method: str) -> None:
+        super().__init__()
+        self.model, self.method = model, method
 
-        def forward(self, given: "Tensor") -> "Tensor":
-            embedding: Tensor = getattr(self.model, method)(given)
-            return nn.functional.normalize(embedding, dim=-1)
-
-    return Tower().eval()
+    def forward(self, given: Tensor) -> Tensor:
+        embedding: Tensor = getattr(self.model, self.method)(given)
+        return nn.functional.normalize(embedding, dim=-1)
 
 
 # -- the card ----------------------------------------------------------------------------------------------------------
@@ -291,7 +267,7 @@ def card(model: Artifact, scores: Artifact | None, alpha: float = 1.0) -> str:
     what = "Trained weights"
     if alpha != 1:
         what = f"Interpolated: {1 - alpha:g} of the start, {alpha:g} trained (WiSE-FT)"
-    columns = tables.read(model.table("steps")).column_names
+    columns = tables.read(model.table_folder("steps")).column_names
     terms = [name.removesuffix("_loss") for name in columns if name.endswith("_loss")]
     weights = {name: objective[name] for name in terms if objective[name]}
     lines = [
@@ -323,14 +299,12 @@ def card(model: Artifact, scores: Artifact | None, alpha: float = 1.0) -> str:
     if scores is not None:
         lines += ["", "## Scores", "", "| score | before | after | n |", "|---|---:|---:|---:|"]
         for name, one in scores.meta["aggregates"].items():
-            before, after = (
-                "" if one[side]["value"] is None else f"{100 * one[side]['value']:.1f}" for side in ("before", "after")
-            )
+            before, after = (percent(one[side]["value"]) for side in ("before", "after"))
             lines.append(f"| {markdown(name)} | {before} | {after} | {one['n']:,} of {one['of']:,} |")
         leaked = _leaked(scores)
         lines += [
             "",
-            f"Leaks: {leaked:,} scored rows share a picture or a caption with the training pairs; "
+            f"Leaks: {leaked:,} scored rows share an image or a caption with the training pairs; "
             "the scores table marks them.",
         ]
     return "\n".join(lines) + "\n"
@@ -340,8 +314,3 @@ def _leaked(scores: Artifact) -> int:
     with tables.connect({"scores": scores.table_folder("scores")}) as sql:
         found = sql.execute("select count(*) from scores where model = 'after' and leaked").fetchone()
     return int(found[0]) if found else 0
-
-
-def _need(package: str, extra: str) -> None:
-    if find_spec(package) is None:
-        raise UserError("export", f"{package} is not installed", "the package", f"pip install 'degla[{extra}]'")

@@ -1,5 +1,6 @@
-"""ingest: images and captions to pairs."""
+"""ingest: pairs of image and caption from any source, and what could not be used."""
 
-from stages.ingest.stage import STAGE, Config
+from stages.ingest.config import Config
+from stages.ingest.stage import STAGE
 
 __all__ = ["STAGE", "Config"]

@@ -1,5 +1,5 @@
 """Readers of data that others published as pickles. Only plain data is taken out of them: what would need any other
-class or function is refused, so nothing in the file is ever run.
+class or function is rejected, so nothing in the file is ever run.
 """
 
 import pickle
@@ -12,7 +12,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, ClassVar
 
 from pipeline.errors import UserError
-from stages.ingest.sources import Format, Record, coco_key
+from stages.ingest.records import Format, Record, coco_key
 
 CE_CLIP = {
     "relation_aug_caption": "swap_nouns",
@@ -72,7 +72,7 @@ def cc_neg(path: Path, layout: Format) -> Iterator[Record]:
     first_test = len(notes) - layout.evaluation_rows if len(notes) > layout.evaluation_rows else len(notes)
     for number, (image, note) in enumerate(zip(images, notes, strict=False)):
         try:
-            # The paths are those of the authors' machine; all pictures lie in one folder.
+            # The paths are those of the authors' machine; all images lie in one folder.
             name = PurePosixPath(str(image)).name
             caption, negative = note["json"]["caption"], note["sop_data"]["negative-prompt"].replace(",", "")
         except (AttributeError, KeyError, TypeError, IndexError) as error:

@@ -121,7 +121,9 @@ def _training(model: Artifact) -> list[Line]:
         Line("The start is known by digest", bool(start), f"{model.meta['start']['model']}: {start}"),
         Line("The weights are known by digest", bool(weights), ", ".join(f"{n} {s[:12]}" for n, s in weights.items())),
         Line("No checkpoint was chosen by a benchmark", judged is not None or None, f"kept: {judged or select}"),
-        Line("No step was lost to infinities", None if bad is None else bad == 0, f"{bad} such steps"),
+        Line(
+            "No step was skipped for values that are not finite", None if bad is None else bad == 0, f"{bad} such steps"
+        ),
         Line(
             "Training again gives the same bits",
             exact["level"] == "bits" if exact else None,

@@ -3,95 +3,104 @@
 A score of a row is the mean over its seeds; sd is the sample standard deviation, absent for a single seed.
 """
 
+import json
 import math
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
+from pipeline import tables
 from pipeline.schema import NEGATIVE_TYPES
 from stages.pages import markdown as escaped
-from stages.report import figures
+from stages.pages import percent, signed
+from stages.report import charts
+from stages.report.families import answer, family
 
-Facts = dict[str, Any]
+Comparison = dict[str, Any]
+"""What `compare` returns, plain JSON data."""
 
-COMPOSITION = ("composition", "heldout.mean")
-RETENTION = ("zeroshot.mean", "retrieval.mean_r1")
+ComparedRow = Mapping[str, Any]
+"""One row of it: one setting with all its seeds."""
+
 SHOWN = ("composition", "sugarcrepe.macro7", "valse.mean_files", "heldout.mean", "zeroshot.mean", "retrieval.mean_r1")
 GROUPS = {
-    "rivals": "Rivals",
+    "rivals": "Baselines",
     "degla": "DeGLA",
     "ablations": "DeGLA without a part, or with another K",
     "types": "DeGLA without one negative type",
 }
 
 
-def compare(facts: Facts) -> Facts:
+def compare(runs: Mapping[str, Any]) -> Comparison:
     """Means, deviations, the undominated rows and what each negative type gives, from the scores of every run.
 
     Args:
-        facts: rows, each {name, title, group, without, runs: [{seed, scores, before, subsets}]}; see flows/plan.py.
+        runs: description, base, settings, seeds, and rows, each {name, title, group, without, runs: [{seed, scores,
+            before, subsets}]}; see flows/plan.py.
 
     Returns:
-        facts with `mean` and `sd` by score in every row that has runs, `pareto` (names of rows that no other beats in
+        runs with `mean` and `sd` by score in every row that was run, `pareto` (names of rows that no other beats in
         both questions), `before`, and `types` (type -> subset -> points that training without the type lacks).
     """
-    done = [row for row in facts["rows"] if row["runs"]]
+    done = [row for row in runs["rows"] if row["runs"]]
     names = list(done[0]["runs"][0]["scores"]) if done else []
-    rows = []
-    for row in done:
-        columns = {name: _scored([run["scores"][name] for run in row["runs"]]) for name in names}
-        rows.append(
-            row
-            | {"mean": {name: mean(values) if values else None for name, values in columns.items()}}
-            | {"sd": {name: stdev(values) if len(values) > 1 else None for name, values in columns.items()}}
-        )
-    up, across = _present(names, COMPOSITION), _present(names, RETENTION)
-    whole = next((row for row in rows if row["name"] == "degla"), None)
-    left_out = [row for row in rows if row["without"]]
-    subsets = done[0]["runs"][0]["subsets"] if done else []
-    return facts | {
+    rows = [_with_means(row, names) for row in done]
+    up, across = answer("composition", names), answer("retention", names)
+    return {
+        **runs,
         "rows": rows,
-        "missing": [row["name"] for row in facts["rows"] if len(row["runs"]) < len(facts["seeds"])],
+        "missing": [row["name"] for row in runs["rows"] if len(row["runs"]) < len(runs["seeds"])],
         "before": done[0]["runs"][0]["before"] if done else {},
         "up": up,
         "across": across,
         "pareto": [row["name"] for row in rows if up and across and not _beaten(row, rows, up, across)],
-        "types": {
-            row["without"]: {
-                name: _less(whole["mean"][name], row["mean"][name])
-                for name in subsets
-                if not name.startswith(("zeroshot", "retrieval"))
-            }
-            for row in left_out
-            if whole
-        },
+        "types": _types(rows, done[0]["runs"][0]["subsets"] if done else []),
     }
 
 
-def versus(comparison: Facts, one: str, other: str) -> Facts | None:
-    """How row `one` does against row `other`, seed by seed: mean and sd of the differences in both questions."""
-    found = {row["name"]: {run["seed"]: run["scores"] for run in row["runs"]} for row in comparison["rows"]}
-    seeds = sorted(found.get(one, {}).keys() & found.get(other, {}).keys())
-    if not seeds:
+def versus(comparison: Comparison, one: str, other: str) -> dict[str, Any] | None:
+    """How row `one` does against row `other`, seed by seed: mean and sd of the differences in both questions.
+
+    None when no seed is common to both, or nothing measures one of the questions.
+    """
+    questions = (comparison["up"], comparison["across"])
+    scores = {row["name"]: {run["seed"]: run["scores"] for run in row["runs"]} for row in comparison["rows"]}
+    seeds = sorted(scores.get(one, {}).keys() & scores.get(other, {}).keys())
+    if not seeds or None in questions:
         return None
-    said: Facts = {"seeds": seeds}
-    for name in (comparison["up"], comparison["across"]):
-        gaps = [found[one][seed][name] - found[other][seed][name] for seed in seeds]
-        said[name] = {"mean": mean(gaps), "sd": stdev(gaps) if len(gaps) > 1 else None}
-    return said
+    gaps: dict[str, Any] = {"seeds": seeds}
+    for name in questions:
+        values = [scores[one][seed][name] - scores[other][seed][name] for seed in seeds]
+        gaps[name] = {"mean": mean(values), "sd": stdev(values) if len(values) > 1 else None}
+    return gaps
 
 
-def markdown(comparison: Facts, command: str, pictures: str = "") -> str:
+def write(folder: Path, comparison: Comparison, command: str) -> None:
+    """Write comparison.md, comparison.json and the figures into a folder, made when it is not there.
+
+    Args:
+        folder: of the comparison.
+        comparison: what `compare` returns.
+        command: the command that makes it again.
+    """
+    for name, svg in draw(comparison).items():
+        tables.write_text(folder / f"{name}.svg", svg)
+    tables.write_text(folder / "comparison.json", json.dumps(comparison, indent=1) + "\n")
+    tables.write_text(folder / "comparison.md", markdown(comparison, command))
+
+
+def markdown(comparison: Comparison, command: str, figures: str = "") -> str:
     """The comparison as a page.
 
     Args:
         comparison: what `compare` returns.
         command: the command that makes it again.
-        pictures: folder of the figures, as seen from the page; empty = beside it.
+        figures: folder of the figures, as seen from the page; empty = beside it.
     """
     rows, before = comparison["rows"], comparison["before"]
     shown = [name for name in SHOWN if name in before]
-    beside = f"{pictures}/" if pictures else ""
+    beside = f"{figures}/" if figures else ""
     lines = [
         "# Ablation",
         "",
@@ -109,7 +118,7 @@ def markdown(comparison: Facts, command: str, pictures: str = "") -> str:
         "",
         f"| row | {' | '.join(shown)} |",
         f"|---|{'---:|' * len(shown)}",
-        f"| before training | {' | '.join(_percent(before[name]) for name in shown)} |",
+        f"| before training | {' | '.join(percent(before[name]) for name in shown)} |",
     ]
     for group, title in GROUPS.items():
         members = [row for row in rows if row["group"] == group]
@@ -118,21 +127,25 @@ def markdown(comparison: Facts, command: str, pictures: str = "") -> str:
         for row in members:
             title = escaped(row["title"])
             label = f"**{title}**" if row["name"] in comparison["pareto"] else title
-            cells = (_with_deviation(row["mean"][name], row["sd"][name]) for name in shown)
+            cells = (percent(row["mean"][name]) + _deviation(row["sd"][name]) for name in shown)
             lines.append(f"| {label} | {' | '.join(cells)} |")
     if comparison["missing"]:
         lines += ["", f"Not yet trained with every seed: {', '.join(comparison['missing'])}."]
-    lines += ["", f"![composition against retention]({beside}pareto.svg)", ""]
+    if comparison["up"] and comparison["across"]:
+        lines += ["", f"![composition against retention]({beside}pareto.svg)", ""]
     for other in ("negclip", "clip_ft", "no_distill"):
         gaps = versus(comparison, "degla", other)
         if gaps:
             title = escaped(next(row["title"] for row in rows if row["name"] == other))
-            up, across = (_signed(gaps[comparison[key]]) for key in ("up", "across"))
-            lines.append(f"- DeGLA minus {title}, seed by seed: composition {up}, retention {across} points.")
+            up, across = (gaps[comparison[key]] for key in ("up", "across"))
+            lines.append(
+                f"- DeGLA minus {title}, seed by seed: composition {signed(up['mean'])}{_deviation(up['sd'])}, "
+                f"retention {signed(across['mean'])}{_deviation(across['sd'])} points."
+            )
     if comparison["types"]:
         lines += [
             "",
-            "## What each negative type gives",
+            "## Effect of each negative type",
             "",
             "Points lost on a subset when DeGLA trains without the type (mean over seeds).",
             "",
@@ -141,10 +154,10 @@ def markdown(comparison: Facts, command: str, pictures: str = "") -> str:
     return "\n".join(lines) + "\n"
 
 
-def draw(comparison: Facts) -> dict[str, str]:
+def draw(comparison: Comparison) -> dict[str, str]:
     """The figures, SVG text by name: pareto, and types where types were left out."""
     up, across = comparison["up"], comparison["across"]
-    found = {}
+    drawn = {}
     if up and across:
         points = [("before", comparison["before"][across], comparison["before"][up], 0.0, 0.0, "before", False)]
         points += [
@@ -154,26 +167,41 @@ def draw(comparison: Facts) -> dict[str, str]:
             )
             for row in comparison["rows"]
         ]  # fmt: skip
-        found["pareto"] = figures.pareto(points, across, up)
-    types = [kind for kind in NEGATIVE_TYPES if kind in comparison["types"]]
+        drawn["pareto"] = charts.pareto(points, across, up)
+    lost = comparison["types"]
+    types = [kind for kind in NEGATIVE_TYPES if kind in lost]
     if types:
-        subsets = list(comparison["types"][types[0]])
-        found["types"] = figures.heat(
-            [[comparison["types"][kind][name] for name in subsets] for kind in types], types, subsets
-        )
-    return found
+        subsets = list(lost[types[0]])
+        drawn["types"] = charts.heat([[lost[kind][name] for name in subsets] for kind in types], types, subsets)
+    return drawn
 
 
-def _beaten(row: Facts, rows: Sequence[Facts], up: str, across: str) -> bool:
+def _with_means(row: ComparedRow, names: Sequence[str]) -> dict[str, Any]:
+    columns = {name: _scored([run["scores"][name] for run in row["runs"]]) for name in names}
+    return {
+        **row,
+        "mean": {name: mean(values) if values else None for name, values in columns.items()},
+        "sd": {name: stdev(values) if len(values) > 1 else None for name, values in columns.items()},
+    }
+
+
+def _types(rows: Sequence[ComparedRow], subsets: Sequence[str]) -> dict[str, dict[str, float | None]]:
+    """What training without a type lacks on each subset, those of retention aside."""
+    whole = next((row for row in rows if row["name"] == "degla"), None)
+    names = [name for name in subsets if family(name.partition(".")[0]) != "retention"]
+    return {
+        row["without"]: {name: _less(whole["mean"][name], row["mean"][name]) for name in names}
+        for row in rows
+        if row["without"] and whole
+    }
+
+
+def _beaten(row: ComparedRow, rows: Sequence[ComparedRow], up: str, across: str) -> bool:
     mine = (row["mean"][up], row["mean"][across])
     return any(
         theirs[0] >= mine[0] and theirs[1] >= mine[1] and theirs != mine
         for theirs in ((other["mean"][up], other["mean"][across]) for other in rows)
     )
-
-
-def _present(names: Sequence[str], wanted: Sequence[str]) -> str | None:
-    return next((name for name in wanted if name in names), None)
 
 
 def _scored(values: Sequence[float | None]) -> list[float]:
@@ -188,14 +216,5 @@ def _code(text: str) -> str:
     return f"`{' '.join(text.replace('`', ' ').split())}`"
 
 
-def _percent(value: float | None) -> str:
-    return "" if value is None else f"{100 * value:.1f}"
-
-
-def _with_deviation(value: float | None, deviation: float | None) -> str:
-    return _percent(value) + ("" if deviation is None else f" ± {100 * deviation:.1f}")
-
-
-def _signed(gap: Mapping[str, float | None]) -> str:
-    value, deviation = gap["mean"], gap["sd"]
-    return f"{100 * (value or 0):+.1f}" + ("" if deviation is None else f" ± {100 * deviation:.1f}")
+def _deviation(sd: float | None) -> str:
+    return "" if sd is None else f" ± {percent(sd)}"

@@ -1,82 +1,71 @@
 """What the report says, as plain JSON data: every figure of it read from the artifacts."""
 
-import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
 from pipeline import tables
 from pipeline.artifact import Artifact
-from pipeline.assets import DATA
-from pipeline.errors import UserError
+from pipeline.config import validation_error
 from pipeline.schema import NEGATIVE_TYPES, TABLES
 from pipeline.stage import Inputs
-from stages.benchmarks.loaders import registry
-from stages.pages import signed
+from stages.benchmarks.loaders import Question
+from stages.benchmarks.registry import registry
+from stages.pages import percent, signed
 from stages.report.checklist import checklist
+from stages.report.config import Config
+from stages.report.families import ANSWERS, answer
+from stages.report.published import composition_levels, published
 
-if TYPE_CHECKING:
-    from stages.report.stage import Config
-
-PUBLISHED = DATA / "published_scores.json"
 ORDER = ("pairs", "negatives", "dataset", "model", "scores")
 CARDS = ("dataset", "negatives")
-HEADS = {"sugarcrepe": "sugarcrepe.macro7", "valse": "valse.mean11", "aro": "aro.mean4"}
-"""What `composition` takes of each benchmark, as papers' figures are stored."""
-
 OURS: dict[str, dict[str, str]] = {
-    "composition": {"title": "Composition as a whole"},
+    "composition": {"title": "Composition, overall"},
     "robust": {
-        "title": "Under attack",
-        "measures": "the same rows, some of each set, when the picture is changed by at most a little, by projected "
-        "gradient descent against the model (stages/evaluate/robustness.py; radius and steps in the settings below)",
+        "title": "Adversarial robustness",
+        "measures": "some rows of each set when projected gradient descent against the model changes the image by at "
+        "most a little, and the same rows clean (radius and steps in the settings below)",
     },
 }
 """Titles of what the registry does not list."""
 
-Facts = dict[str, Any]
+JsonObject = dict[str, Any]
 
 
-class _Row(BaseModel):
+class _AblationRow(BaseModel):
     title: str
     group: str
     mean: dict[str, float | None]
     sd: dict[str, float | None]
 
 
-class _Comparison(BaseModel):
+class _Ablation(BaseModel):
     """What is read of an ablation's comparison.json (stages/report/comparison.py)."""
 
-    rows: list[_Row]
+    rows: list[_AblationRow]
     before: dict[str, float | None]
     types: dict[str, dict[str, float | None]]
     seeds: list[int]
 
 
-def _comparison(path: Path) -> Facts:
+def _ablation(path: Path) -> JsonObject:
     try:
-        return _Comparison.model_validate_json(path.read_bytes()).model_dump()
+        return _Ablation.model_validate_json(path.read_bytes()).model_dump()
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"])) or "the file"
-        raise UserError(
-            "report",
-            f"{path}: {where}: {first['msg']}",
-            "comparison.json, which degla run ablation writes",
-            "set report.comparison",
-        ) from None
+        expected, fix = "comparison.json, which degla run ablation writes", "set report.comparison"
+        raise validation_error("report", str(path), error, expected, fix) from None
 
 
-def gather(config: "Config", inputs: Inputs) -> Facts:
+def gather(config: Config, inputs: Inputs) -> JsonObject:
     """Everything the page says, as plain JSON data; all of it read from the artifacts."""
     scores = inputs["scores"].meta
-    aggregates: Mapping[str, Facts] = scores["aggregates"]
+    aggregates: Mapping[str, JsonObject] = scores["aggregates"]
     heads = headline(aggregates)
-    compared = _comparison(config.comparison) if config.comparison else None
+    compared = _ablation(config.comparison) if config.comparison else None
     return {
         "title": config.title,
         "types": list(NEGATIVE_TYPES),
@@ -99,35 +88,27 @@ def gather(config: "Config", inputs: Inputs) -> Facts:
     }
 
 
-def headline(aggregates: Mapping[str, Facts]) -> list[Facts]:
+def headline(aggregates: Mapping[str, JsonObject]) -> list[JsonObject]:
     """The two questions: did composition go up, was what the model knew kept. In words that the interval allows.
 
     Composition is `composition`, or the held-out negatives when no benchmark of it was there; retention is zero-shot
     classification, or retrieval.
     """
-    asked = (
-        ("composition", ("composition", "heldout.mean")),
-        ("retention", ("zeroshot.mean", "retrieval.mean_r1")),
-    )
-    found = []
-    for question, names in asked:
-        name = next((name for name in names if name in aggregates and aggregates[name]["n"]), None)
-        if name is None:
-            found.append(
-                {"question": question, "name": None, "verdict": "unknown", "says": "Nothing measures it here."}
-            )
-            continue
-        one = aggregates[name]
-        change = one["difference"]
-        verdict = "up" if change["low"] > 0 else "down" if change["high"] < 0 else "unclear"
-        says = _sentence(question, verdict, change)
-        found.append(
-            one | {"question": question, "name": name, "verdict": verdict, "says": says, "says_rule": one["says"]}
-        )
-    return found
+    scored = {name for name, one in aggregates.items() if one["n"]}
+    return [_answered(question, aggregates, answer(question, scored)) for question in ANSWERS]
 
 
-def _sentence(question: str, verdict: str, change: Facts) -> str:
+def _answered(question: Question, aggregates: Mapping[str, JsonObject], name: str | None) -> JsonObject:
+    if name is None:
+        return {"question": question, "name": None, "verdict": "unknown", "says": "Nothing measures it here."}
+    one = aggregates[name]
+    change = one["difference"]
+    verdict = "up" if change["low"] > 0 else "down" if change["high"] < 0 else "unclear"
+    says = _sentence(question, verdict, change)
+    return one | {"question": question, "name": name, "verdict": verdict, "says": says, "says_rule": one["says"]}
+
+
+def _sentence(question: str, verdict: str, change: JsonObject) -> str:
     points = f"{signed(change['value'])} points (95 % interval {signed(change['low'])} to {signed(change['high'])})"
     if question == "composition":
         return {
@@ -140,53 +121,28 @@ def _sentence(question: str, verdict: str, change: Facts) -> str:
         "down": f"Part of what the model knew was forgotten: {points}.",
         "unclear": f"No loss could be shown: {points}; the interval includes no change"
         + (
-            f", and a true loss under {100 * change['detectable']:.1f} points could hide here."
+            f", and a true loss under {percent(change['detectable'])} points could hide here."
             if change["detectable"]
             else "."
         ),
     }[verdict]
 
 
-def benchmarks(aggregates: Mapping[str, Facts]) -> list[Facts]:
+def benchmarks(aggregates: Mapping[str, JsonObject]) -> list[JsonObject]:
     """Aggregates by benchmark, with what the registry says of each."""
     known = registry() | OURS
-    grouped: dict[str, list[Facts]] = {}
+    grouped: dict[str, list[JsonObject]] = {}
     for name, facts in aggregates.items():
         grouped.setdefault(facts["benchmark"], []).append({"name": name} | facts)
     return [{"key": key, "about": known.get(key, {"title": key}), "rows": rows} for key, rows in grouped.items()]
 
 
-def published(aggregates: Mapping[str, Facts], models: Sequence[str], official: bool) -> Facts:
-    """What others printed under the very rule of one of our aggregates, joined only where the files are official.
+def _trade(heads: list[JsonObject], scores: JsonObject, compared: JsonObject | None) -> JsonObject | None:
+    """Composition against retention: the two models, mixtures between them, baselines, and what papers print.
 
-    Args:
-        aggregates: of the scores.
-        models: ours, by the name the aggregates know them by.
-        official: whether the files were held against the registry.
-
-    Returns {models, rows: [{name, ours by model, values by model, how by model}]}, published values in per cent.
-    """
-    facts: dict[str, Facts] = {}
-    for one in _papers() if official else ():
-        ours = aggregates.get(one["score"])
-        if ours and ours["n"] == ours["of"]:
-            row = facts.setdefault(one["score"], {"name": one["score"], "values": {}, "how": {}})
-            row["ours"] = {model: ours[model]["value"] for model in models}
-            row["values"][one["model"]] = one["value"]
-            row["how"][one["model"]] = f"{one['how']}, {one['source']}"
-    theirs = list(dict.fromkeys(model for row in facts.values() for model in row["values"]))
-    return {"models": theirs, "rows": list(facts.values())}
-
-
-def _papers() -> list[Facts]:
-    return list(json.loads(PUBLISHED.read_text(encoding="utf-8")))
-
-
-def _trade(heads: list[Facts], scores: Facts, compared: Facts | None) -> Facts | None:
-    """Composition against retention: the two models, mixtures between them, rivals, and what papers printed.
-
-    Rivals are joined only when their starting model has our starting model's scores in both questions: then they were
-    asked the same. Papers print no retention under our rule, so of them only the level of composition is known.
+    Rows of an ablation are joined only when their starting model has our starting model's scores in both questions:
+    then they were asked the same. Papers print no retention under our rule, so of them only the level of composition
+    is known.
     """
     up, across = heads
     if up["name"] is None or across["name"] is None:
@@ -205,36 +161,19 @@ def _trade(heads: list[Facts], scores: Facts, compared: Facts | None) -> Facts |
             for row in (compared["rows"] if compared and same_start(heads, compared) else ())
             if all(row["mean"].get(name) is not None for name in names.values())
         ],
-        "levels": _levels(up, scores),
+        "levels": composition_levels(up, scores),
     }
 
 
-def same_start(heads: list[Facts], compared: Facts) -> bool:
+def same_start(heads: list[JsonObject], compared: JsonObject) -> bool:
     """Whether a comparison's starting model has our starting model's scores in both questions, to nine digits."""
     return all(compared["before"].get(one["name"]) == one["before"]["value"] for one in heads)
 
 
-def _levels(up: Facts, scores: Facts) -> list[Facts]:
-    """Composition of published models by our rule: the mean of what they print of every benchmark that enters ours."""
-    asked = {name.partition(".")[0] for name in scores["protocols"]} & set(HEADS)
-    if up["name"] != "composition" or not scores["official"] or up["n"] < up["of"]:
-        return []
-    if any(HEADS[name] not in scores["aggregates"] for name in asked):
-        return []
-    found: dict[str, dict[str, float]] = {}
-    for one in _papers():
-        found.setdefault(one["model"], {})[one["score"]] = one["value"] / 100
-    return [
-        {"label": model, "value": sum(values[HEADS[name]] for name in asked) / len(asked)}
-        for model, values in found.items()
-        if all(HEADS[name] in values for name in asked)
-    ]
-
-
-def _data(inputs: Inputs) -> Facts:
-    """Counts of pairs, refusals, dataset rows and leaks."""
+def _data(inputs: Inputs) -> JsonObject:
+    """Counts of pairs, rejected pairs, dataset rows and leaks."""
     pairs, dataset = inputs["pairs"], inputs["dataset"]
-    facts: Facts = {}
+    facts: JsonObject = {}
     with _sql(pairs=pairs.table_folder("pairs"), pairs_rejected=pairs.path / "pairs_rejected") as ask:
         facts["pairs"] = ask(
             "select split, count(*) pairs, count(distinct image_key) pictures from pairs group by 1 order by 1"
@@ -252,7 +191,7 @@ def _data(inputs: Inputs) -> Facts:
     return facts
 
 
-def _generation(inputs: Inputs) -> Facts:
+def _generation(inputs: Inputs) -> JsonObject:
     """Who wrote the negatives, how many passed the checks by type, and what the rest failed on."""
     with _sql(negatives=inputs["negatives"].table_folder("negatives")) as ask:
         counts = ask("select type, status, count(*) n from negatives group by 1, 2 order by all")
@@ -275,12 +214,12 @@ def _generation(inputs: Inputs) -> Facts:
     }
 
 
-def _training(inputs: Inputs) -> Facts:
+def _training(inputs: Inputs) -> JsonObject:
     """How long it trained and where each term of the loss began and ended (mean of the first and last tenth)."""
     model = inputs["model"]
     if not tables.files(model.path / "steps"):
         return {"steps": 0, "terms": []}
-    weights: Facts = model.manifest.config.get("objective", {})
+    weights: JsonObject = model.manifest.config.get("objective", {})
     there = tables.read(model.path / "steps").column_names
     with _sql(steps=model.path / "steps") as ask:
         facts = ask(
@@ -301,12 +240,12 @@ def _training(inputs: Inputs) -> Facts:
     return facts | {"terms": terms}
 
 
-def _notes(inputs: Inputs, heads: list[Facts], compared: Facts | None) -> list[str]:
+def _notes(inputs: Inputs, heads: list[JsonObject], compared: JsonObject | None) -> list[str]:
     """What a reader must know before believing the figures."""
     notes = [str(note) for note in inputs["scores"].meta["notes"]]
     for name, one in inputs["scores"].meta["aggregates"].items():
         if one["subset"] and one["n"] < one["of"]:
-            notes.append(f"{name}: {one['n']} of {one['of']} rows scored, the pictures of the others are missing")
+            notes.append(f"{name}: {one['n']} of {one['of']} rows scored, the images of the others are missing")
     activation = {name: model.get("activation") for name, model in inputs["scores"].meta["models"].items()}
     if len(set(activation.values())) > 1:
         notes.append(f"the models compute different activations: {activation}")
@@ -315,8 +254,8 @@ def _notes(inputs: Inputs, heads: list[Facts], compared: Facts | None) -> list[s
     return notes
 
 
-def _gallery(inputs: Inputs, examples: int) -> list[Facts]:
-    """Held-out pictures with all their negatives and both models' margins: as many wins as losses, the clearest first.
+def _gallery(inputs: Inputs, examples: int) -> list[JsonObject]:
+    """Held-out images with all their negatives and both models' margins: as many wins as losses, the clearest first.
 
     A margin is similarity to the caption minus similarity to the negative; above 0 is right.
     """
@@ -333,7 +272,7 @@ def _gallery(inputs: Inputs, examples: int) -> list[Facts]:
                join dataset on pair_id = row_id where before is not null and after is not null
                order by pair_id, type"""
         )
-    cards: dict[str, Facts] = {}
+    cards: dict[str, JsonObject] = {}
     for row in rows:
         card = cards.setdefault(
             row["pair_id"],
@@ -353,18 +292,18 @@ def _gallery(inputs: Inputs, examples: int) -> list[Facts]:
         (c for c in cards.values() if c["lost"] > c["won"]), key=lambda c: (c["won"] - c["lost"], moved[c["pair_id"]])
     )
     half = min(len(losses), examples // 2)
-    chosen = _different_pictures(wins, examples - half) + _different_pictures(losses, half)
-    return chosen or _different_pictures(list(cards.values()), examples)
+    chosen = _different_images(wins, examples - half) + _different_images(losses, half)
+    return chosen or _different_images(list(cards.values()), examples)
 
 
-def _different_pictures(cards: list[Facts], most: int) -> list[Facts]:
-    """The first cards, no picture and no caption twice."""
-    pictures = {card["image_key"]: card for card in reversed(cards)}.values()
-    captions = {card["caption"]: card for card in pictures}.values()
+def _different_images(cards: list[JsonObject], most: int) -> list[JsonObject]:
+    """The first cards, no image and no caption twice."""
+    images = {card["image_key"]: card for card in reversed(cards)}.values()
+    captions = {card["caption"]: card for card in images}.values()
     return list(captions)[::-1][:most]
 
 
-def _provenance(artifact: Artifact) -> Facts:
+def _provenance(artifact: Artifact) -> JsonObject:
     """Where an artifact comes from: settings, versions, machine and time."""
     manifest = artifact.manifest
     seconds = (datetime.fromisoformat(manifest.finished) - datetime.fromisoformat(manifest.started)).total_seconds()
@@ -388,7 +327,7 @@ def _share(part: int, whole: int) -> float | None:
 
 
 @contextmanager
-def _sql(**folders: Path) -> Iterator[Callable[[str], list[Facts]]]:
+def _sql(**folders: Path) -> Iterator[Callable[[str], list[JsonObject]]]:
     """Ask SQL of tables by name and get rows as dicts; a table that is not there is empty."""
     with tables.connect({name: folder for name, folder in folders.items() if tables.files(folder)}) as connection:
         for name, folder in folders.items():

@@ -1,315 +1,169 @@
-"""The report's figures: small SVG files that read on a phone and in print, the same bytes for the same numbers.
+"""The figures of the report: which there are, of which facts, and what each says without being seen.
 
-Colours are Okabe and Ito's, told apart by every common kind of colour blindness, and never the only sign: before is a
-hollow ring, after a filled dot. Every function takes plain numbers and returns the SVG as text.
+Adding one is a function and a line of `FIGURES`; how it is drawn is charts.py.
 """
 
-import io
-import math
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
 
-import matplotlib
+from pipeline import tables
+from pipeline.artifact import Artifact
+from pipeline.schema import NEGATIVE_TYPES
+from stages.benchmarks.loaders import Family
+from stages.pages import data_uri, percent
+from stages.report import charts
+from stages.report.families import family
 
-matplotlib.use("Agg")
+Report = Mapping[str, Any]
+"""What facts.gather returns."""
 
-from matplotlib.axes import Axes
-from matplotlib.colors import Normalize
-from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
-from matplotlib.ticker import FuncFormatter, MaxNLocator
+ScoreRow = Mapping[str, Any]
+"""One aggregate with its name, before, after and difference."""
 
-BEFORE, AFTER, WORSE, GOOD, QUIET = "#6b7280", "#0072b2", "#d55e00", "#009e73", "#d1d5db"
-WIDTH = 5.2
 
-STYLE: dict[str, Any] = {
-    "font.size": 10,
-    "font.family": "DejaVu Sans",
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.edgecolor": "#9ca3af",
-    "axes.labelcolor": "#374151",
-    "xtick.color": "#374151",
-    "ytick.color": "#374151",
-    "svg.hashsalt": "degla",
-    "svg.fonttype": "path",
-    "text.parse_math": False,  # names come from data; a dollar sign in one is a dollar sign
-    "figure.constrained_layout.use": True,
+class ReportFigure(NamedTuple):
+    """One figure of the page.
+
+    Attributes:
+        title: stands above it.
+        svg: the drawing.
+        alt: its numbers in words, for those who do not see it.
+    """
+
+    title: str
+    svg: str
+    alt: str
+
+    @property
+    def uri(self) -> str:
+        """The drawing as a link that holds it."""
+        return data_uri("image/svg+xml", self.svg.encode())
+
+
+Drawn = tuple[str, str]
+"""SVG and alternative text."""
+
+
+def draw(report: Report, model: Artifact) -> dict[str, ReportFigure]:
+    """Figures by name, in the order of `FIGURES`; only those there are numbers for."""
+    drawn = ((name, title, made(report, model)) for name, (title, made) in FIGURES.items())
+    return {name: ReportFigure(title, *found) for name, title, found in drawn if found}
+
+
+def _composition(report: Report, model: Artifact) -> Drawn | None:
+    return _before_after(_subsets(report, "composition"))
+
+
+def _heldout(report: Report, model: Artifact) -> Drawn | None:
+    return _before_after(_subsets(report, "heldout"))
+
+
+def _retention(report: Report, model: Artifact) -> Drawn | None:
+    return _before_after(_subsets(report, "retention"))
+
+
+def _robust(report: Report, model: Artifact) -> Drawn | None:
+    """The means under attack, each beside the same rows untouched."""
+    return _before_after([row for row in _rows(report, "robust") if not row["subset"]])
+
+
+def _overview(report: Report, model: Artifact) -> Drawn | None:
+    rows = [row for name in ("composition", "heldout", "retention") for row in _subsets(report, name)]
+    if not rows:
+        return None
+    cells = [
+        (_short(row), _best_blind(row), row["before"]["value"], row["after"]["value"], row["difference"])
+        for row in rows
+    ]
+    alt = "One line per set: the best text-only baseline, before, after, and the change; the numbers are in the tables"
+    return charts.overview(cells), alt
+
+
+def _forgetting(report: Report, model: Artifact) -> Drawn | None:
+    rows = _subsets(report, "retention")
+    return (charts.changes([(_short(row), row["difference"]) for row in rows]), _alt(rows)) if rows else None
+
+
+def _trade(report: Report, model: Artifact) -> Drawn | None:
+    trade = report["trade"]
+    if not trade:
+        return None
+    points = "; ".join(
+        f"{one['label']} {percent(one['up']['value'])} and {percent(one['across']['value'])}"
+        for one in (*trade["models"], *trade["rivals"])
+    )
+    return charts.trade(trade), f"{trade['up']} against {trade['across']}: {points}"
+
+
+def _types(report: Report, model: Artifact) -> Drawn | None:
+    lost = report["ablation"] and report["ablation"]["types"]
+    if not lost:
+        return None
+    rows = [kind for kind in NEGATIVE_TYPES if kind in lost]
+    columns = list(lost[rows[0]])
+    svg = charts.heat([[lost[kind][name] for name in columns] for kind in rows], rows, columns)
+    return svg, "Points that a subset loses when the model trains without a negative type"
+
+
+def _acceptance(report: Report, model: Artifact) -> Drawn | None:
+    types = report["generation"]["types"]
+    if not types:
+        return None
+    alt = "; ".join(f"{row['type']} {percent(row['accepted'])} accepted" for row in types)
+    return charts.acceptance([(row["type"], row["counts"]) for row in types]), alt
+
+
+def _training(report: Report, model: Artifact) -> Drawn | None:
+    terms = report["training"]["terms"]
+    if not terms:
+        return None
+    steps = tables.read(model.path / "steps").sort_by("step")
+    curves = [(name, steps[name].to_pylist()) for name in (*(row["term"] for row in terms), "logit_scale", "lr")]
+    alt = "; ".join(f"{row['term']} {row['first']:.3g} to {row['last']:.3g}" for row in terms)
+    return charts.training(steps["step"].to_pylist(), curves), alt
+
+
+FIGURES: dict[str, tuple[str, Callable[[Report, Artifact], Drawn | None]]] = {
+    "composition": ("Composition, by subset", _composition),
+    "heldout": ("Held-out negatives, by type", _heldout),
+    "retention": ("Retention, by set", _retention),
+    "robust": ("Adversarial robustness: attacked and clean", _robust),
+    "overview": ("All sets at a glance", _overview),
+    "forgetting": ("Forgetting, by set", _forgetting),
+    "trade": ("Composition against retention", _trade),
+    "types": ("Effect of each negative type, by subset", _types),
+    "acceptance": ("Accepted negatives, by type", _acceptance),
+    "training": ("Training curves", _training),
 }
-
-Estimate = Mapping[str, Any]
-"""value, low, high as shares in 0..1, each None when nothing was scored."""
+"""Name -> title, and what draws it from the report's facts and the model; None = no numbers for it."""
 
 
-def before_after(rows: Sequence[tuple[str, Estimate, Estimate, float | None]]) -> str:
-    """One line per subset: before and after with their intervals, and a tick where guessing stands.
-
-    rows: label, before, after, chance.
-    """
-    with matplotlib.rc_context(STYLE):
-        figure, axes = _lines(len(rows))
-        for y, (_, before, after, chance) in enumerate(rows):
-            if chance is not None:
-                axes.plot([100 * chance] * 2, [y - 0.32, y + 0.32], color="#111827", lw=1, ls=":", zorder=1)
-            for estimate, colour, face, shift in ((before, BEFORE, "white", -0.14), (after, AFTER, AFTER, 0.14)):
-                if estimate["value"] is not None:
-                    _whisker(axes, estimate, y + shift, colour, face)
-        _label(axes, [row[0] for row in rows])
-        axes.set_xlim(-2, 102)
-        axes.set_xlabel("accuracy, % (dotted: guessing)")
-        handles = [
-            axes.plot([], [], "o", mfc=face, mec=colour, color=colour, label=label)[0]
-            for label, colour, face in (("before", BEFORE, "white"), ("after", AFTER, AFTER))
-        ]
-        _legend(figure, handles)
-        return _svg(figure)
+def _rows(report: Report, wanted: Family) -> list[ScoreRow]:
+    return [row for one in report["benchmarks"] if family(one["key"]) == wanted for row in one["rows"]]
 
 
-def changes(rows: Sequence[tuple[str, Estimate]]) -> str:
-    """One line per set: the difference after - before in points with its interval; left of zero is forgotten.
-
-    rows: label, difference.
-    """
-    with matplotlib.rc_context(STYLE):
-        figure, axes = _lines(len(rows))
-        axes.axvline(0, color="#111827", lw=1)
-        for y, (_, difference) in enumerate(rows):
-            if difference["value"] is not None:
-                sure = difference["low"] > 0 or difference["high"] < 0
-                colour = (AFTER if difference["low"] > 0 else WORSE) if sure else BEFORE
-                _whisker(axes, difference, y, colour, colour if sure else "white")
-        _label(axes, [row[0] for row in rows])
-        reach = max([1.0, *(abs(v) * 110 for _, d in rows for v in (d["low"], d["high"]) if v is not None)])
-        axes.set_xlim(-reach, reach)
-        axes.set_xlabel("change, points (filled: interval excludes 0)")
-        return _svg(figure)
+def _subsets(report: Report, wanted: Family) -> list[ScoreRow]:
+    """The one score of each subset of a family's benchmarks."""
+    return [row for row in _rows(report, wanted) if row["subset"]]
 
 
-def acceptance(rows: Sequence[tuple[str, Mapping[str, int]]]) -> str:
-    """One bar per negative type, split into accepted, rejected and not applicable, % of the captions.
-
-    rows: type, counts by status.
-    """
-    parts = (("accepted", AFTER, ""), ("rejected", WORSE, "///"), ("not_applicable", QUIET, "..."))
-    with matplotlib.rc_context(STYLE):
-        figure, axes = _lines(len(rows))
-        for y, (_, counts) in enumerate(rows):
-            left, total = 0.0, sum(counts.values()) or 1
-            for status, colour, hatch in parts:
-                share = 100 * counts.get(status, 0) / total
-                axes.barh(y, share, left=left, color=colour, hatch=hatch, edgecolor="white", height=0.62, lw=0.4)
-                if share > 9:
-                    dark = "#111827" if status == "not_applicable" else "white"
-                    box = {"facecolor": colour, "edgecolor": "none", "pad": 1.2}
-                    axes.text(left + share / 2, y, f"{share:.0f}", ha="center", va="center", color=dark, bbox=box)
-                left += share
-        _label(axes, [row[0] for row in rows])
-        axes.set_xlim(0, 100)
-        axes.set_xlabel("% of captions")
-        handles = [
-            matplotlib.patches.Patch(facecolor=colour, hatch=hatch, edgecolor="white", label=status.replace("_", " "))
-            for status, colour, hatch in parts
-        ]
-        _legend(figure, handles)
-        return _svg(figure)
+def _before_after(rows: list[ScoreRow]) -> Drawn | None:
+    if not rows:
+        return None
+    return charts.before_after([(_short(row), row["before"], row["after"], row["chance"]) for row in rows]), _alt(rows)
 
 
-def training(step: Sequence[float], curves: Sequence[tuple[str, Sequence[float]]]) -> str:
-    """One small panel per curve over the steps: each value faint, their running mean on top."""
-    import numpy as np
-
-    with matplotlib.rc_context(STYLE):
-        columns = 2 if len(curves) > 1 else 1
-        lines = -(-len(curves) // columns)
-        figure = Figure(figsize=(WIDTH, 1.35 * lines + 0.3))
-        grid = figure.subplots(lines, columns, squeeze=False, sharex=True)
-        for axes, (name, values) in zip(grid.flat, curves, strict=False):
-            found = np.asarray(values, dtype=float)
-            width = max(1, len(found) // 40)
-            padded = np.pad(found, (width // 2, width - 1 - width // 2), mode="edge")
-            axes.plot(step, found, color=QUIET, lw=0.8, rasterized=len(found) > 5000)
-            axes.plot(step, np.convolve(padded, np.ones(width) / width, mode="valid"), color=AFTER, lw=1.4)
-            axes.set_title(name, fontsize=10, loc="left", color="#374151")
-            axes.yaxis.set_major_locator(MaxNLocator(4))
-            axes.xaxis.set_major_locator(MaxNLocator(4, integer=True))
-        for axes in list(grid.flat)[len(curves) :]:
-            axes.set_visible(False)
-        for axes in grid[-1]:
-            axes.set_xlabel("step")
-        return _svg(figure)
+def _best_blind(row: ScoreRow) -> float | None:
+    """The best of those that saw no image."""
+    return max((one["value"] for one in row.get("blind", {}).values()), default=None)
 
 
-def trade(facts: Mapping[str, Any]) -> str:
-    """Retention across, composition up; up and to the right is better.
-
-    Both models with their intervals, the line of mixtures between them, rivals numbered in the order given with one
-    standard deviation each way, and at the right edge what papers print of composition alone.
-
-    facts: up, across (names), models, curve, rivals, levels; see stages/report/facts.py.
-    """
-    with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(WIDTH, 4.2 if facts["rivals"] or facts["levels"] else 3.4))
-        axes = figure.subplots()
-        shown = [
-            one for one in facts["models"] if one["up"]["value"] is not None and one["across"]["value"] is not None
-        ]
-        line = [one for one in facts["curve"] if one["up"] is not None and one["across"] is not None] or [
-            {"across": one["across"]["value"], "up": one["up"]["value"]} for one in shown
-        ]
-        axes.plot(
-            [100 * one["across"] for one in line], [100 * one["up"] for one in line], "--", color="#9ca3af", zorder=1
-        )
-        for one in line[1:-1]:
-            h, v = 100 * one["across"], 100 * one["up"]
-            axes.plot(h, v, "D", color=AFTER, mfc="white", ms=4.5)
-            axes.annotate(f"α {one['alpha']:g}", (h, v), xytext=(6, 3), textcoords="offset points", color=AFTER, size=8)
-        for number, one in enumerate(facts["rivals"], start=1):
-            x, y, colour = one["across"], one["up"], GROUPS[one["group"]]
-            h, v = 100 * x["value"], 100 * y["value"]
-            axes.errorbar(h, v, 100 * (y["sd"] or 0), 100 * (x["sd"] or 0), color=colour, lw=0.8, alpha=0.4, fmt="none")
-            axes.plot(h, v, "s", color=colour, mfc="white", ms=5)
-            axes.annotate(str(number), (h, v), xytext=(4, 3), textcoords="offset points", color=colour, size=8)
-        for one in shown:
-            x, y = one["across"], one["up"]
-            colour, face = (AFTER, AFTER) if one["label"] == "after" else (BEFORE, "white")
-            h, v = 100 * x["value"], 100 * y["value"]
-            axes.plot([100 * x["low"], 100 * x["high"]], [v, v], color=colour, lw=1.4)
-            axes.plot([h, h], [100 * y["low"], 100 * y["high"]], color=colour, lw=1.4)
-            axes.plot(h, v, "o", color=colour, mfc=face, ms=7)
-            lift = -14 if one["label"] == "before" else 7
-            axes.annotate(
-                one["label"], (h, v), (-7, lift), textcoords="offset points", ha="right", color=colour, weight="bold"
-            )
-        axes.margins(0.25)
-        for one in facts["levels"]:
-            edge = axes.get_yaxis_transform()
-            axes.plot([0.97, 1], [100 * one["value"]] * 2, color=WORSE, transform=edge, lw=1.4)
-            axes.text(
-                0.96, 100 * one["value"], one["label"], transform=edge, ha="right", va="center", size=8, color=WORSE
-            )
-        axes.set_xlabel(f"{facts['across']}, %")
-        axes.set_ylabel(f"{facts['up']}, %")
-        axes.grid(color="#f3f4f6")
-        return _svg(figure)
+def _alt(rows: list[ScoreRow]) -> str:
+    return "; ".join(
+        f"{row['name']} {percent(row['before']['value'])} before, {percent(row['after']['value'])} after"
+        for row in rows
+    )
 
 
-GROUPS = {"before": BEFORE, "rivals": WORSE, "degla": AFTER, "ablations": GOOD, "types": "#cc79a7"}
-"""Colour of each group of a comparison."""
-
-Point = tuple[str, float, float, float, float, str, bool]
-"""label, share across, share up, sd across, sd up, group, undominated."""
-
-
-def pareto(points: Sequence[Point], across: str, up: str) -> str:
-    """Many models: retention across, composition up, one sd each way; numbered, because labels would overlap.
-
-    Filled points are those that no other beats in both.
-    """
-    with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(1.7 * WIDTH, max(3.6, 0.2 * len(points) + 0.6)))
-        axes, key = figure.subplots(1, 2, width_ratios=(3, 2))
-        for number, (label, x, y, x_sd, y_sd, group, best) in enumerate(points):
-            colour, h, v = GROUPS[group], 100 * x, 100 * y
-            axes.errorbar(h, v, 100 * y_sd, 100 * x_sd, color=colour, lw=0.8, alpha=0.45, fmt="none")
-            axes.plot(h, v, "o", color=colour, mfc=colour if best else "white", ms=6)
-            axes.annotate(str(number), (h, v), xytext=(4, 3), textcoords="offset points", color=colour, size=8)
-            line = 1 - (number + 0.5) / len(points)
-            weight = "bold" if best else "normal"
-            key.text(0, line, f"{number}  {label}", color=colour, size=8, va="center", weight=weight)
-        key.axis("off")
-        axes.margins(0.1)
-        axes.set_xlabel(f"{across}, %")
-        axes.set_ylabel(f"{up}, %")
-        axes.grid(color="#f3f4f6")
-        return _svg(figure)
-
-
-def heat(values: Sequence[Sequence[float | None]], rows: Sequence[str], columns: Sequence[str]) -> str:
-    """A table of differences in points, purple above 0 and orange below, each with its number.
-
-    values: shares, by row and column; None = not scored.
-    """
-    with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(0.42 * len(columns) + 2.2, 0.42 * len(rows) + 2.0))
-        axes = figure.subplots()
-        points = [[math.nan if value is None else 100 * value for value in row] for row in values]
-        most = max((abs(value) for row in points for value in row if not math.isnan(value)), default=1) or 1
-        axes.imshow(points, cmap="PuOr", norm=Normalize(-most, most), aspect="auto")
-        for y, row in enumerate(points):
-            for x, value in enumerate(row):
-                if not math.isnan(value):
-                    colour = "white" if abs(value) > 0.7 * most else "#111827"
-                    said = f"{value:+.0f}".replace("-", "−")
-                    axes.text(x, y, said, ha="center", va="center", size=8, color=colour)
-        axes.set_xticks(range(len(columns)), columns, rotation=60, ha="right", size=8)
-        axes.set_yticks(range(len(rows)), rows)
-        axes.tick_params(length=0)
-        return _svg(figure)
-
-
-def overview(rows: Sequence[tuple[str, float | None, float | None, float | None, Estimate]]) -> str:
-    """One line per set, each number on its colour: the best blind judge, before, after (dark is low), and the change
-    in points (purple up, orange down; bold when its interval excludes 0).
-
-    rows: label, blind, before, after, difference.
-    """
-    with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(WIDTH, 0.27 * len(rows) + 0.7))
-        axes = figure.subplots()
-        scores, shifts = matplotlib.colormaps["cividis"], matplotlib.colormaps["PuOr"]
-        most = max((100 * abs(row[4]["value"]) for row in rows if row[4]["value"] is not None), default=1) or 1
-        for y, (_, *values, difference) in enumerate(rows):
-            for x, value in enumerate(values):
-                if value is not None:
-                    _cell(axes, x, y, scores(value), f"{100 * value:.1f}", dark=value > 0.55)
-            if difference["value"] is not None:
-                points = 100 * difference["value"]
-                sure = difference["low"] > 0 or difference["high"] < 0
-                said = f"{points:+.1f}".replace("-", "−")
-                _cell(axes, 3, y, shifts(0.5 + points / most / 2), said, dark=abs(points) < 0.7 * most, bold=sure)
-        axes.set_xlim(-0.5, 3.5)
-        axes.set_ylim(len(rows) - 0.5, -0.5)
-        axes.set_xticks(range(4), ["blind", "before", "after", "change"])
-        axes.xaxis.tick_top()
-        axes.set_yticks(range(len(rows)), [row[0] for row in rows])
-        axes.tick_params(length=0)
-        for spine in axes.spines.values():
-            spine.set_visible(False)
-        return _svg(figure)
-
-
-def _cell(axes: Axes, x: int, y: int, colour: Any, said: str, *, dark: bool, bold: bool = False) -> None:
-    axes.add_patch(Rectangle((x - 0.48, y - 0.46), 0.96, 0.92, color=colour))
-    weight = "bold" if bold else "normal"
-    axes.text(x, y, said, ha="center", va="center", size=8, color="#111827" if dark else "white", weight=weight)
-
-
-def _lines(count: int) -> tuple[Figure, Axes]:
-    figure = Figure(figsize=(WIDTH, 0.34 * count + 0.85))
-    axes = figure.subplots()
-    axes.set_ylim(count - 0.4, -0.6)
-    axes.grid(axis="x", color="#f3f4f6")
-    axes.set_axisbelow(True)
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}".replace("-", "−")))
-    return figure, axes
-
-
-def _label(axes: Axes, labels: Sequence[str]) -> None:
-    axes.set_yticks(range(len(labels)), labels)
-    axes.tick_params(axis="y", length=0)
-    axes.spines["left"].set_visible(False)
-
-
-def _whisker(axes: Axes, estimate: Estimate, y: float, colour: str, face: str) -> None:
-    axes.plot([100 * estimate["low"], 100 * estimate["high"]], [y, y], color=colour, lw=1.6, zorder=2)
-    axes.plot(100 * estimate["value"], y, "o", color=colour, mfc=face, ms=5, zorder=3)
-
-
-def _legend(figure: Figure, handles: Sequence[Any]) -> None:
-    figure.legend(handles=handles, loc="outside upper left", ncols=len(handles), frameon=False, handletextpad=0.4)
-
-
-def _svg(figure: Figure) -> str:
-    out = io.StringIO()
-    figure.savefig(out, format="svg", metadata={"Date": None, "Creator": None})
-    return out.getvalue()
+def _short(row: ScoreRow) -> str:
+    return str(row["name"]).removesuffix(".top1").removesuffix(".macro")

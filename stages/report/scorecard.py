@@ -6,30 +6,43 @@ from pathlib import Path
 from typing import Any
 
 from pipeline import tables
-from stages.evaluate.stage import Config, Measured
 from stages.pages import render
-from stages.report.facts import benchmarks, published
+from stages.report.facts import benchmarks
+from stages.report.published import published
 
 
-def write(folder: Path, found: Measured, labels: dict[str, str], config: Config) -> None:
+def write(
+    folder: Path,
+    labels: dict[str, str],
+    *,
+    aggregates: dict[str, dict[str, Any]],
+    descriptions: dict[str, dict[str, Any]],
+    protocols: dict[str, str],
+    official: bool,
+    settings: dict[str, Any],
+    resamples: int,
+) -> None:
     """Write eval.html (one file, no network), eval.md and eval.json (the same facts).
 
     Args:
         folder: made when it is not there.
-        found: what was measured.
-        labels: model, as `found` names it -> what the page calls it.
-        config: what was asked.
+        labels: model, as the aggregates name it -> what the page calls it.
+        aggregates: name -> the values of each model with their intervals.
+        descriptions: model -> activation, preprocessing, tokenizer, device.
+        protocols: benchmark.subset -> identity of its measurement.
+        official: whether the files were held against known counts and digests.
+        settings: what was asked.
+        resamples: behind each interval.
     """
-    official = config.official is not False
     facts: dict[str, Any] = {
         "labels": labels,
-        "benchmarks": benchmarks(found.aggregates),
-        "published": published(found.aggregates, list(labels), official),
-        "models": {name: found.descriptions[name] for name in labels},
-        "protocols": found.protocols,
+        "benchmarks": benchmarks(aggregates),
+        "published": published(aggregates, list(labels), official),
+        "models": {name: descriptions[name] for name in labels},
+        "protocols": protocols,
         "official": official,
-        "settings": config.identity(),
-        "resamples": config.resamples,
+        "settings": settings,
+        "resamples": resamples,
         "packages": {name: version(name) for name in ("degla", "torch", "open_clip_torch")},
     }
     folder.mkdir(parents=True, exist_ok=True)

@@ -1,6 +1,6 @@
 """The built-in world as files: training pairs, and evaluation sets in the real benchmarks' own formats.
 
-Training scenes have keys "train/...", evaluation scenes "test/...", so no picture is shared. SugarCrepe's and ARO's
+Training scenes have keys "train/...", evaluation scenes "test/...", so no image is shared. SugarCrepe's and ARO's
 stand-ins speak of the narrow concepts, as the real ones do of everyday photos; VALSE's of the wide ones.
 """
 
@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pipeline import tables
 from pipeline.stage import Progress, silent
 from stages.benchmarks.order_foils import PERTURBATIONS, perturb
 from stages.world.language import (
@@ -32,14 +33,14 @@ from stages.world.language import (
 from stages.world.scenes import NARROW, SHAPES, SIZES, WIDE, Concepts, Kind, Scene, draw, make_scene
 
 if TYPE_CHECKING:
-    from PIL.Image import Image as Picture
+    from PIL.Image import Image as PillowImage
 
 Row = dict[str, Any]
 
 
 @dataclass(frozen=True)
 class ScenePair:
-    """One picture of the training set with its captions and its truth."""
+    """One image of the training set with its captions and its truth."""
 
     name: str
     path: Path
@@ -56,9 +57,9 @@ def write_pairs(
     size: int = 64,
     progress: Progress = silent,
 ) -> Iterator[ScenePair]:
-    """Draw n pictures into folder/images and yield each with its captions, in order.
+    """Draw n images into folder/images and yield each with its captions, in order.
 
-    A picture already there is not drawn again, so a killed call can simply be repeated; picture i depends on the seed,
+    An image already there is not drawn again, so a killed call can simply be repeated; image i depends on the seed,
     the concept set and i alone.
     """
     for i in range(n):
@@ -68,16 +69,16 @@ def write_pairs(
         path = folder / "images" / name
         _paint(scene, size, path)
         yield ScenePair(name, path, tuple(captions(scene, concepts, f"{key}/captions", captions_per_image)), scene)
-        progress("pictures", i + 1, n)
+        progress("images", i + 1, n)
 
 
 def write_benchmarks(folder: Path, n: int = 200, seed: int = 0, size: int = 64, progress: Progress = silent) -> None:
     """Write sugarcrepe/, valse/, aro/ and zeroshot/ into the folder; the same arguments give the same bytes.
 
-    Pictures already there are not drawn again, so a killed call can be repeated; other arguments need another folder.
+    Images already there are not drawn again, so a killed call can be repeated; other arguments need another folder.
 
     n: rows per subset (VG-Relation and VG-Attribution keep at least the 25 rows per group that their macro rules ask
-    for; a zero-shot class has n / 5 pictures). Every negative that is a sentence of the language is false of its scene.
+    for; a zero-shot class has n / 5 images). Every negative that is a sentence of the language is false of its scene.
     """
     steps: list[Callable[[Path, int, int, int], None]] = [_write_sugarcrepe, _write_valse, _write_aro, _write_zeroshot]
     for done, step in enumerate(steps):
@@ -87,21 +88,18 @@ def write_benchmarks(folder: Path, n: int = 200, seed: int = 0, size: int = 64, 
 
 
 def _paint(scene: Scene, size: int, path: Path) -> None:
-    """Draw a picture that is not there yet, under another name first: a kill leaves a whole picture or none."""
+    """Draw an image that is not there yet."""
     if not path.exists():
         _save(draw(scene, size), path)
 
 
-def _save(picture: Picture, path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_suffix(".part")
-    picture.save(part, format="PNG", compress_level=3)
-    part.replace(path)
+def _save(image: PillowImage, path: Path) -> None:
+    with tables.replacing(path) as unfinished:
+        image.save(unfinished, format="PNG", compress_level=3)
 
 
 def _save_json(content: object, path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    tables.write_text(path, json.dumps(content, indent=1) + "\n")
 
 
 def _false(candidates: Sequence[Facts], scene: Scene, rng: random.Random) -> str | None:
@@ -173,7 +171,7 @@ _SUGARCREPE: dict[str, Callable[[Facts], list[Facts]]] = {
 
 
 def _write_sugarcrepe(folder: Path, n: int, seed: int, size: int) -> None:
-    """Seven dicts of rows by string key; all subsets draw on one pool of pictures, as the real ones do on COCO's."""
+    """Seven dicts of rows by string key; all subsets draw on one pool of images, as the real ones do on COCO's."""
     used: dict[str, Scene] = {}
     for subset, negatives in _SUGARCREPE.items():
         rng = random.Random(f"test/sugarcrepe/{seed}/{subset}")

@@ -9,7 +9,7 @@ from __future__ import annotations
 import random
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from itertools import combinations, permutations, product
 
@@ -41,7 +41,6 @@ _NUMBERS = {"no": 0, "one": 1, "two": 2, "three": 3, "four": 4}
 _NUMBERS |= {f"exactly {word}": number for word, number in _NUMBERS.items() if number}
 _SEVERAL = ("several", "")
 """Determiners of a plural that claim two or more; the empty one is the bare plural ("red stars")."""
-REWRITES = ("reshuffle_order", "swap_nouns", "swap_adjectives", "replace_nouns", "replace_adjectives")
 
 
 @dataclass(frozen=True)
@@ -361,23 +360,16 @@ def _count(repeats: Counter[Kind], rng: random.Random) -> Facts:
 
 
 def rewrites(facts: Facts, kind: str, concepts: Concepts) -> list[Facts]:
-    """Every rewriting of one of the five kinds (`REWRITES`) that says something else; empty where there is none.
+    """Every rewriting of one negative type that says something else.
 
-    The swaps and the reshuffle keep the caption's words; the replacements change exactly one of them for another of
-    the same category that the caption does not use. Whether a rewriting is false is for `holds` to say.
+    Empty where there is none, and for a type that is not in REWRITES. The swaps and the reshuffle keep the caption's
+    words; the replacements change exactly one of them for another of the same category that the caption does not use.
+    Whether a rewriting is false is for `holds` to say.
     """
-    if any(phrase.determiner == "no" for phrase in facts.phrases):
+    if kind not in REWRITES or any(phrase.determiner == "no" for phrase in facts.phrases):
         return []
-    if kind.startswith("replace"):
-        made = (_nouns_replaced if kind == "replace_nouns" else _adjectives_replaced)(facts, concepts)
-    else:
-        keep_words = {
-            "reshuffle_order": _reshuffled,
-            "swap_nouns": _nouns_swapped,
-            "swap_adjectives": _adjectives_swapped,
-        }
-        made = keep_words[kind](facts)
     meaning = facts.meaning()
+    made = REWRITES[kind](facts, concepts)
     return list(dict.fromkeys(other for other in made if _consistent(other) and other.meaning() != meaning))
 
 
@@ -386,7 +378,7 @@ def content_words(caption: str) -> Counter[str]:
     return Counter("a" if word == "an" else word for word in re.findall(r"\w+", caption.lower()))
 
 
-def _reshuffled(facts: Facts) -> Iterator[Facts]:
+def _reshuffled(facts: Facts, concepts: Concepts) -> Iterator[Facts]:
     words, said = content_words(write(facts)), content_words(facts.wording.text)
     for wording in WORDINGS:
         # Equal words need equal fixed words and slots; the rest depends on how "a" and plurals fall.
@@ -397,14 +389,14 @@ def _reshuffled(facts: Facts) -> Iterator[Facts]:
                     yield other
 
 
-def _nouns_swapped(facts: Facts) -> Iterator[Facts]:
+def _nouns_swapped(facts: Facts, concepts: Concepts) -> Iterator[Facts]:
     for i, j in combinations(range(len(facts.phrases)), 2):
         one, two = facts.phrases[i], facts.phrases[j]
         if one.plural == two.plural:
             yield _with_phrases(facts, {i: replace(one, noun=two.noun), j: replace(two, noun=one.noun)})
 
 
-def _adjectives_swapped(facts: Facts) -> Iterator[Facts]:
+def _adjectives_swapped(facts: Facts, concepts: Concepts) -> Iterator[Facts]:
     places = _adjective_places(facts)
     for (one, word), (two, other) in combinations(places, 2):
         yield _with_adjective(_with_adjective(facts, one, other), two, word)
@@ -450,3 +442,13 @@ def _with_adjective(facts: Facts, place: Place, word: str) -> Facts:
     phrase = facts.phrases[where]
     adjectives = tuple(word if k == position else old for k, old in enumerate(phrase.adjectives))
     return _with_phrases(facts, {where: replace(phrase, adjectives=adjectives)})
+
+
+REWRITES: dict[str, Callable[[Facts, Concepts], Iterator[Facts]]] = {
+    "reshuffle_order": _reshuffled,
+    "swap_nouns": _nouns_swapped,
+    "swap_adjectives": _adjectives_swapped,
+    "replace_nouns": _nouns_replaced,
+    "replace_adjectives": _adjectives_replaced,
+}
+"""By negative type, all candidates for a rewriting; the world writes no negatives of a type that is not here."""

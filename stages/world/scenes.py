@@ -1,9 +1,9 @@
-"""The built-in world: small pictures of coloured, textured, sized shapes, drawn from an exact scene graph.
+"""The built-in world: small images of coloured, textured, sized shapes, drawn from an exact scene graph.
 
 Everything here is a pure function of a key (a string such as ``"train/7/12"``) and a concept set, so scene i never
 depends on how many scenes are made, and two sets with different keys never share a scene by construction.
 
-Coordinates: x to the right, y down, both in [0, 1] of the picture's side; r is half of a thing's extent in that unit.
+Coordinates: x to the right, y down, both in [0, 1] of the image's side; r is half of a thing's extent in that unit.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from PIL.Image import Image as Picture
+    from PIL.Image import Image as PillowImage
 
 RGB = tuple[int, int, int]
 Polygon = list[tuple[float, float]]
@@ -86,7 +86,7 @@ class Kind:
 
 @dataclass(frozen=True)
 class Thing:
-    """One shape in a picture: its kind, centre, half extent r, rotation in degrees and exact paint."""
+    """One shape in an image: its kind, centre, half extent r, rotation in degrees and exact paint."""
 
     shape: str
     colour: str
@@ -106,7 +106,7 @@ class Thing:
 
 @dataclass(frozen=True)
 class Scene:
-    """A picture's whole truth: things from back to front, the two ends of the background's gradient, its grain."""
+    """An image's whole truth: things from back to front, the two ends of the background's gradient, its grain."""
 
     things: tuple[Thing, ...]
     background: tuple[RGB, RGB]
@@ -312,8 +312,8 @@ _SUPERSAMPLE = 3
 _FULL = [0] * 250 + [255] * 6
 
 
-def draw(scene: Scene, size: int = 64) -> Picture:
-    """The picture of a scene, RGB, size x size pixels, anti-aliased by drawing three times larger."""
+def draw(scene: Scene, size: int = 64) -> PillowImage:
+    """The image of a scene, RGB, size x size pixels, anti-aliased by drawing three times larger."""
     import numpy as np
     from PIL import Image
 
@@ -331,7 +331,7 @@ def draw(scene: Scene, size: int = 64) -> Picture:
     return canvas.reduce(_SUPERSAMPLE)
 
 
-def _stamp(thing: Thing, side: int) -> tuple[Picture, Picture]:
+def _stamp(thing: Thing, side: int) -> tuple[PillowImage, PillowImage]:
     """A thing's paint and its mask on a square patch a little larger than the thing."""
     import numpy as np
     from PIL import Image, ImageChops, ImageDraw, ImageFilter
@@ -358,7 +358,7 @@ def _stamp(thing: Thing, side: int) -> tuple[Picture, Picture]:
             spots = ((u + (np.floor(v) % 2) * 0.5) % 1 - 0.5) ** 2 + (v % 1 - 0.5) ** 2 < 0.085
         picture.paste(_ink(thing.rgb), (0, 0), Image.fromarray(spots.astype(np.uint8) * 255))
 
-    def core(depth: float) -> Picture:
+    def core(depth: float) -> PillowImage:
         """The part of the mask at least `depth` from its edge."""
         return mask.filter(ImageFilter.BoxBlur(depth)).point(_FULL)
 

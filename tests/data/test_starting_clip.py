@@ -4,7 +4,8 @@ from functools import partial
 from pathlib import Path
 
 from pipeline import clip
-from stages.evaluate.stage import Config, measure
+from stages.evaluate import Config
+from stages.evaluate.measure import measure
 from stages.world import datasets as scene_sets
 from tests.paths import ROOT
 

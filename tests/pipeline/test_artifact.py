@@ -8,7 +8,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline import tables
-from pipeline.artifact import Artifact, digest, file_sha256, listing_digest, now, path_digest, verified
+from pipeline.artifact import (
+    Artifact,
+    digest,
+    file_sha256,
+    listing_digest,
+    now,
+    path_digest,
+    unit_interval,
+    verified,
+)
 from pipeline.errors import UserError
 from pipeline.schema import PAIRS_REJECTED
 from pipeline.store import Store
@@ -179,3 +188,10 @@ def test_a_missing_path_has_no_digest(tmp_path: Path) -> None:
         path_digest(tmp_path / "missing")
     (tmp_path / "empty").mkdir()
     assert path_digest(tmp_path / "empty") == path_digest(tmp_path)
+
+
+@given(st.lists(st.text(st.characters(exclude_categories=("Cs",))), unique=True))
+def test_a_text_always_draws_the_same_number_below_one(texts: list[str]) -> None:
+    drawn = [unit_interval(text) for text in texts]
+    assert all(0 <= number < 1 for number in drawn) and drawn == [unit_interval(text) for text in texts]
+    assert unit_interval("") == int("e3b0c44298fc", 16) / 2**48, "the first 48 bits of its sha256"

@@ -238,7 +238,7 @@ def hashed(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
     """How often the content of each file was hashed."""
     counts: Counter[str] = Counter()
 
-    def counting(path: Path) -> str:
+    def counting(path: Path | str) -> str:
         counts[str(path)] += 1
         return file_sha256(path)
 

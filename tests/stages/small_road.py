@@ -202,11 +202,11 @@ def build(home: Path, pairs: int = 24) -> SmallRoad:
 
 def scored(road: SmallRoad, **config: Any) -> SmallRoad:
     """The same road with its scores."""
-    from stages.evaluate import stage as evaluate
+    from stages.evaluate import STAGE, Config
 
     out = road.store.home / "scored"
     out.mkdir()
-    meta = evaluate.run(evaluate.Config(resamples=200, **config), road.artifacts, out, silent)
+    meta = STAGE.run(Config(resamples=200, **config), road.artifacts, out, silent)
 
     def fill(partial: Path) -> None:
         for part in out.glob("*.parquet"):

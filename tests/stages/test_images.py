@@ -1,4 +1,4 @@
-"""Every picture here is a real file made by Pillow, or damaged by hand."""
+"""Every image here is a real file made by Pillow, or damaged by hand."""
 
 import io
 import struct
@@ -71,7 +71,7 @@ BAD: dict[str, tuple[Callable[[], bytes], str]] = {
 
 
 @pytest.mark.parametrize("name", GOOD)
-def test_pictures_of_every_kind_are_read_as_training_reads_them(tmp_path: Path, name: str) -> None:
+def test_images_of_every_kind_are_read_as_training_reads_them(tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_bytes(GOOD[name]())
     (tmp_path / "plain.png").write_bytes(saved(RGB, "PNG"))
     facts, plain = examine(tmp_path, name), examine(tmp_path, "plain.png")
@@ -88,7 +88,7 @@ def test_every_kind_of_trouble_has_its_reason(tmp_path: Path, name: str) -> None
     assert facts.reason == reason and facts.detail and not facts.sha256
 
 
-def test_a_turned_picture_stands_upright(tmp_path: Path) -> None:
+def test_a_turned_image_stands_upright(tmp_path: Path) -> None:
     (tmp_path / "r.jpg").write_bytes(rotated())
     (tmp_path / "u.png").write_bytes(saved(RGB.transpose(Image.Transpose.ROTATE_270), "PNG"))
     turned, upright = examine(tmp_path, "r.jpg"), examine(tmp_path, "u.png")
@@ -112,7 +112,7 @@ def test_nothing_outside_the_folder_is_opened(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads a file whose first byte is an I/O error")
-def test_a_disk_that_does_not_answer_is_no_fault_of_the_picture() -> None:
+def test_a_disk_that_does_not_answer_is_no_fault_of_the_image() -> None:
     with pytest.raises(OSError, match="Input/output error"):
         examine(Path("/proc/self"), "mem")
 
@@ -125,7 +125,7 @@ def test_a_hostile_name_is_a_reason(tmp_path: Path, name: str) -> None:
     assert examine(tmp_path / "images", name).reason in ("image_outside", "image_missing")
 
 
-def test_no_program_is_started_for_a_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_program_is_started_for_an_image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Pillow hands PostScript to Ghostscript, whatever the file is called."""
     (tmp_path / "gs").write_text(f"#!/bin/sh\ntouch {tmp_path}/ran\n")
     (tmp_path / "gs").chmod(0o755)

@@ -14,7 +14,7 @@ from typer.testing import CliRunner, Result
 
 from flows.cli import main as cli
 from pipeline.errors import UserError
-from stages.benchmarks import readers as benchmark_files
+from stages.benchmarks import registry as benchmark_registry
 from tests.stages.small_road import picture, write_benchmarks
 
 
@@ -44,7 +44,7 @@ def test_check_is_status_2_with_a_line_for_each_thing_that_is_wrong(root: Path) 
     (root / "valse/plurals.json").write_text("{")
     found = call("check", "--root", root, "--no-official")
     assert found.exit_code == 2
-    assert "sugarcrepe lacks 1 of 4 pictures" in found.stderr and "plurals.json cannot be read" in found.stderr
+    assert "sugarcrepe lacks 1 of 4 images" in found.stderr and "plurals.json cannot be read" in found.stderr
     official = call("check", "sugarcrepe", "--root", root)
     assert official.exit_code == 2
     assert "has valid 4; expected 2062" in official.stderr and "lacks add_att, replace_att" in official.stderr
@@ -78,11 +78,11 @@ def served(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     }  # fmt: skip
     registry = tmp_path / "registry.yaml"
     registry.write_text(yaml.safe_dump({"sugarcrepe": facts}))
-    monkeypatch.setattr(benchmark_files, "REGISTRY", registry)
+    monkeypatch.setattr(benchmark_registry, "REGISTRY", registry)
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    benchmark_files.registry.cache_clear()
+    benchmark_registry.registry.cache_clear()
     yield tmp_path / "root"
-    benchmark_files.registry.cache_clear()
+    benchmark_registry.registry.cache_clear()
     server.shutdown()
     server.server_close()
 

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from pipeline import tables
-from stages.assemble import card as dataset_card
+from stages.assemble.card import LOAD, _changed
 from tests.stages.assemble.test_stage import PAIRS_ROWS, inputs, negative, pair, run
 
 HOSTILE = "A <script>alert(1)</script> | **bold** [link](x)."
@@ -15,7 +15,7 @@ HOSTILE = "A <script>alert(1)</script> | **bold** [link](x)."
 
 @pytest.fixture
 def card(tmp_path: Path) -> Path:
-    """A dataset whose captions try to be markup; of two pictures, one is gone."""
+    """A dataset whose captions try to be markup; of two images, one is gone."""
     given = inputs(
         tmp_path, [*PAIRS_ROWS, pair(5, HOSTILE, 5)], [negative(pair(5, HOSTILE, 5), "swap_nouns", HOSTILE[:-1] + "!")]
     )
@@ -37,25 +37,25 @@ def test_text_from_data_stays_text(card: Path) -> None:
     assert r"\*\*bold\*\* \[link\](x)" in told and "<script>" not in told
 
 
-def test_pictures_stand_in_the_page_and_a_missing_one_is_no_fault(card: Path) -> None:
+def test_images_stand_in_the_page_and_a_missing_one_is_no_fault(card: Path) -> None:
     html = (card / "card.html").read_text(encoding="utf-8")
-    assert html.count("data:image/jpeg;base64,") == 1 and html.count("no picture") == 2
+    assert html.count("data:image/jpeg;base64,") == 1 and html.count("no image") == 2
     assert not re.search(r'(src|href)="(?!#|data:)', html), "one file, no network"
 
 
 def test_the_changed_words_are_marked() -> None:
-    words = dataset_card._changed("A red cup is on a blue table.", "A blue cup is on a red table.")
+    words = _changed("A red cup is on a blue table.", "A blue cup is on a red table.")
     assert [word for word, changed in words if changed] == ["blue", "red"]
     assert " ".join(word for word, _ in words) == "A blue cup is on a red table."
 
 
-@pytest.mark.parametrize("library", dataset_card.LOAD)
+@pytest.mark.parametrize("library", LOAD)
 def test_the_lines_that_load_it_run_in_its_folder(
     card: Path, library: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     if find_spec(library) is None:
         pytest.skip(f"{library} is not here")
-    lines = dataset_card.LOAD[library]
+    lines = LOAD[library]
     assert lines.count("\n") == 2 and lines in (card / "card.md").read_text(encoding="utf-8")
     monkeypatch.chdir(card)
     found: dict[str, object] = {}

@@ -14,7 +14,7 @@ from pipeline.errors import UserError
 from pipeline.schema import NEGATIVE_TYPES
 from stages.assemble import decontaminate
 from stages.images import examine
-from stages.ingest.sources import coco_key
+from stages.ingest.records import coco_key
 from tests.paths import real
 from tests.stages.assemble.test_stage import NEGATIVE_ROWS, PAIRS_ROWS, inputs, negative, pair, run
 
@@ -69,7 +69,7 @@ def test_drop_leaves_leaking_pairs_out_of_training(root: Path, tmp_path: Path) -
     assert leaks(tmp_path / "keep") == leaks(tmp_path / "out") == {("1", "caption_hash")}
 
 
-def test_visual_genome_pictures_count_through_the_map(root: Path, tmp_path: Path) -> None:
+def test_visual_genome_images_count_through_the_map(root: Path, tmp_path: Path) -> None:
     folder = root / "valse"
     folder.mkdir()
     row = {"image_file": "v7w_2371044.jpg", "caption": "x y", "foil": "z", "linguistic_phenomena": "existence"}
@@ -133,7 +133,7 @@ def test_the_published_counts_of_rows_on_train2014(tmp_path: Path) -> None:
     assert leaks_of(tmp_path, files) == {("valse", "coreference-standard"): 493}
 
 
-def test_the_published_counts_of_rows_and_pictures_on_coco_of_any_year(tmp_path: Path) -> None:
+def test_the_published_counts_of_rows_and_images_on_coco_of_any_year(tmp_path: Path) -> None:
     """Trained under the names of 2017: VisualDialog's pictures, also numbered with twelve digits, are not COCO's."""
     rows = decontaminate.benchmark_rows(real("benchmarks"), ["sugarcrepe", "valse"]).to_pylist()
     on_coco = [row for row in rows if row["file"].startswith("COCO_") or row["file"][:12].isdigit()]
@@ -152,7 +152,7 @@ def test_the_published_counts_of_rows_and_pictures_on_coco_of_any_year(tmp_path:
     assert leaks_of(tmp_path, [*every, *visual_dialog]) == {name: count for name, (count, _) in expected.items()}
 
 
-def test_visual_genome_pictures_meet_by_their_own_number(root: Path, tmp_path: Path) -> None:
+def test_visual_genome_images_meet_by_their_own_number(root: Path, tmp_path: Path) -> None:
     folder = root / "valse"
     folder.mkdir()
     row = {"image_file": "v7w_2371044.jpg", "caption": "x y", "foil": "z", "linguistic_phenomena": "existence"}

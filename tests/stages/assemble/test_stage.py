@@ -3,7 +3,6 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-import duckdb
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -14,7 +13,9 @@ from pipeline.errors import UserError
 from pipeline.schema import DATASET, NEGATIVE_TYPES, NEGATIVES, PAIRS
 from pipeline.stage import Inputs, silent
 from pipeline.store import Store
+from stages.assemble import STAGE, Config
 from stages.assemble import stage as assemble
+from stages.assemble.checks import Check
 
 
 def pair(number: int, caption: str, picture: int, split: str = "train") -> dict[str, Any]:
@@ -85,7 +86,7 @@ def inputs(home: Path, pairs: list[dict[str, Any]], negatives: list[dict[str, An
 
 def run(out: Path, given: Inputs, **settings: Any) -> dict[str, Any]:
     out.mkdir(exist_ok=True)
-    return assemble.run(assemble.Config(**settings), given, out, silent)
+    return STAGE.run(Config(**settings), given, out, silent)
 
 
 def test_weights_and_paraphrases_are_carried_over(tmp_path: Path) -> None:
@@ -125,7 +126,7 @@ def test_pairs_with_too_few_negatives_are_left_out_on_request(tmp_path: Path) ->
     assert [row["caption"] for row in tables.read(tmp_path / "out").to_pylist()] == ["A red cup is on a blue table."]
 
 
-def test_copies_of_a_picture_stay_on_one_side_and_in_one_group(tmp_path: Path) -> None:
+def test_copies_of_an_image_stay_on_one_side_and_in_one_group(tmp_path: Path) -> None:
     pairs = [
         pair(1, "One.", 1) | {"phash": 0},
         pair(2, "Two.", 2, "test") | {"phash": 0b111},
@@ -221,7 +222,7 @@ def test_wrong_memory_is_said_in_one_line(tmp_path: Path, memory: str) -> None:
 
 def test_checks_of_the_dataset_read_what_was_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     query = "select pair_id from dataset where len(caption_tokens) <> 5"
-    monkeypatch.setattr(assemble, "read_checks", lambda: [assemble.Check("error", "five tokens", query)])
+    monkeypatch.setattr(assemble, "read_checks", lambda: [Check("error", "five tokens", query)])
     given = inputs(tmp_path, PAIRS_ROWS, NEGATIVE_ROWS)
     with pytest.raises(UserError, match="five tokens: 3 rows"):
         run(tmp_path / "out", given)
@@ -242,74 +243,3 @@ def test_a_killed_assemble_goes_on_with_the_same_bytes(tmp_path: Path) -> None:
     run(tmp_path / "killed", given, shard=1)
     for path in tables.files(tmp_path / "whole"):
         assert (tmp_path / "killed" / path.name).read_bytes() == path.read_bytes()
-
-
-TRIPS: dict[str, tuple[list[dict[str, Any]], list[dict[str, Any]], list[dict[str, Any]]]] = {
-    "pair_id occurs twice in pairs": ([PAIRS_ROWS[0], PAIRS_ROWS[0]], [], []),
-    "one picture has captions in two splits": ([PAIRS_ROWS[0], PAIRS_ROWS[1] | {"split": "val"}], [], []),
-    "copies of one picture are in two splits": ([], [], [{"pair_id": "a"}, {"pair_id": "b", "split": "val"}]),
-    "caption is empty": ([PAIRS_ROWS[0] | {"caption": " "}], [], []),
-    "negative of an unknown pair": ([PAIRS_ROWS[1]], NEGATIVE_ROWS[:1], []),
-    "negative of an unknown type": (PAIRS_ROWS, [NEGATIVE_ROWS[0] | {"type": "swap_verbs"}], []),
-    "two accepted negatives of one type for one pair": (PAIRS_ROWS, [NEGATIVE_ROWS[0], NEGATIVE_ROWS[0]], []),
-    "accepted negative without text": (PAIRS_ROWS, [NEGATIVE_ROWS[0] | {"text": ""}], []),
-    "accepted negative equals its caption": (
-        PAIRS_ROWS,
-        [negative(PAIRS_ROWS[0], "swap_nouns", "A RED cup is on a blue table.")],
-        [],
-    ),
-    "accepted negative is another caption of the same picture": (
-        PAIRS_ROWS,
-        [negative(PAIRS_ROWS[0], "swap_nouns", "A blue table holds a red cup.")],
-        [],
-    ),
-    "rejected negative without a reason": (PAIRS_ROWS, [NEGATIVE_ROWS[3] | {"reason": None}], []),
-    "pair_id occurs twice in dataset": (PAIRS_ROWS, [], [{"pair_id": "a"}, {"pair_id": "a"}]),
-    "text without tokens, or tokens without text, in dataset": ([], [], [{"pair_id": "a", "swap_nouns": "A."}]),
-    "pair without any accepted negative": (PAIRS_ROWS, NEGATIVE_ROWS, []),
-    "one text is two negatives of a pair": (
-        PAIRS_ROWS,
-        [NEGATIVE_ROWS[0], NEGATIVE_ROWS[0] | {"type": "swap_nouns"}],
-        [],
-    ),
-    "caption fills CLIP's 77 tokens and may be cut": ([], [], [{"pair_id": "a", "caption_tokens": list(range(77))}]),
-    "training pair overlaps with a benchmark": ([], [], [{"pair_id": "a", "leaks": ["valse"]}]),
-    "caption shared by different pictures": ([PAIRS_ROWS[0], pair(9, "A red cup is on a blue table.", 9)], [], []),
-    "one picture under several names": ([PAIRS_ROWS[0], PAIRS_ROWS[2] | {"image_sha256": f"{1:064x}"}], [], []),
-    "negative text shared by more than twenty pairs": (
-        several := [pair(100 + i, f"Thing {i}.", 100 + i) for i in range(21)],
-        [negative(row, "replace_nouns", "A cow.") for row in several],
-        [],
-    ),
-}
-
-
-@pytest.mark.parametrize("check", assemble.read_checks(), ids=lambda check: check.what)
-def test_every_check_has_a_table_that_trips_it_and_one_that_does_not(tmp_path: Path, check: assemble.Check) -> None:
-    def offenders(pairs: list[Any], negatives: list[Any], dataset: list[Any]) -> int:
-        folder = tmp_path / str(len(list(tmp_path.iterdir())))
-        tables.write(tables.part(folder / "p", 0), pairs, PAIRS)
-        tables.write(tables.part(folder / "n", 0), negatives, NEGATIVES)
-        empty = dict.fromkeys(DATASET.names)
-        complete = {
-            "image_key": "",
-            "image_group": "",
-            "image_uri": "",
-            "caption": "",
-            "split": "train",
-            "leaks": [],
-            "caption_tokens": [1, 2],
-        }
-        tables.write(tables.part(folder / "d", 0), [empty | complete | row for row in dataset], DATASET)
-        with tables.connect({"pairs": folder / "p", "negatives": folder / "n", "dataset": folder / "d"}) as sql:
-            return assemble.validate(sql, [check._replace(severity="warning")])[check.what]
-
-    assert offenders(*TRIPS[check.what]) > 0
-    full = [negative(PAIRS_ROWS[i], "swap_nouns", f"Something else {i}.") for i in range(4)]
-    assert offenders(PAIRS_ROWS, full, [{"pair_id": "a"}]) == 0
-
-
-def test_an_error_stops_and_names_a_row() -> None:
-    check = assemble.Check("error", "caption is empty", "select 'row-7' as pair_id")
-    with duckdb.connect() as sql, pytest.raises(UserError, match=r"assemble: caption is empty: 1 rows, e\.g\. row-7"):
-        assemble.validate(sql, [check])

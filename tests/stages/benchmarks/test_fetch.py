@@ -241,9 +241,9 @@ def test_killed_while_unpacking_unpacks_again_without_a_download(server: Server,
 
     with pytest.raises(KeyboardInterrupt):
         fetch(one, kill)
-    assert one.path.exists() and not one.is_there
+    assert one.path.exists() and not one.is_complete
     fetch(one)
-    assert one.is_there and (tmp_path / "images/2.jpg").read_bytes() == b"two" and len(server.asked) == 1
+    assert one.is_complete and (tmp_path / "images/2.jpg").read_bytes() == b"two" and len(server.asked) == 1
 
 
 @pytest.mark.parametrize("pack", [zipped, tarred])

@@ -1,12 +1,22 @@
-import json
+"""The table of benchmarks: loading one, official counts, and what every entry must have."""
+
+from functools import partial
 from pathlib import Path
 
 import pytest
 
+from pipeline import clip
 from pipeline.errors import UserError
+from stages.assemble.decontaminate import benchmark_rows
 from stages.benchmarks import loaders as benchmarks
+from stages.benchmarks.registry import registry
+from stages.evaluate import Config
+from stages.evaluate.measure import measure
 from tests.paths import ROOT, real
-from tests.stages.small_road import write_benchmarks
+from tests.stages.benchmarks.files import jpeg, save
+from tests.stages.benchmarks.test_bivlc import write_bivlc_shard
+from tests.stages.benchmarks.test_hard_positives import write_hard_positives
+from tests.stages.small_road import model_folder, write_benchmarks
 
 
 @pytest.fixture
@@ -20,8 +30,8 @@ def test_real_files_have_the_documented_counts_and_digests(
     name: str, rows: int, pictures: int | None, tmp_path: Path
 ) -> None:
     (tmp_path / name).symlink_to(real(f"benchmarks/{name}"))
-    known = benchmarks.registry()[name]["subsets"]
-    with pytest.raises(UserError, match="none of the .* pictures"):
+    known = registry()[name]["subsets"]
+    with pytest.raises(UserError, match="none of the .* images"):
         benchmarks.load(name, tmp_path, official=True)
     subsets = benchmarks.read(name, tmp_path)
     benchmarks.assert_official(subsets)
@@ -49,49 +59,6 @@ def test_every_loader_gives_rows_with_the_right_option_first(root: Path) -> None
     assert [row.row_id for row in found["valse", "existence"].rows] == ["existence_1", "existence_2", "existence_3"]
 
 
-def test_aro_cuts_the_box_and_groups_only_what_the_macro_rules_count(root: Path) -> None:
-    relation, attribution, _ = benchmarks.load("aro", root, official=False)
-    assert [row.group for row in relation.rows] == ["above", "below", "above", None]  # "by" is symmetric
-    assert [row.group for row in attribution.rows].count("red_blue") == 25
-    assert attribution.rows[-1].group is None  # two rows of tall_short
-    picture = relation.rows[0].picture
-    assert picture is not None and picture().size == (20, 40)
-
-
-def test_zeroshot_gives_each_class_its_prompts(root: Path) -> None:
-    (subset,) = benchmarks.load("zeroshot", root, official=False)
-    assert subset.prompts[0] == ("a picture of a red circle.", "a red circle")
-    assert len(subset.rows) == 12 and subset.rows[-1].right == (5,)
-
-
-def test_zeroshot_refuses_folders_that_do_not_match_the_names(root: Path) -> None:
-    (root / "zeroshot/circles/images/extra").mkdir()
-    with pytest.raises(UserError, match="6 classes but .* 7 folders"):
-        benchmarks.load("zeroshot", root, official=False)
-
-
-def test_truncated_file_is_one_line_with_the_path(root: Path) -> None:
-    path = root / "sugarcrepe" / "swap_att.json"
-    path.write_text(path.read_text()[:-20])
-    with pytest.raises(UserError, match=r"swap_att\.json cannot be read") as caught:
-        benchmarks.load("sugarcrepe", root, official=False)
-    assert "\n" not in str(caught.value)
-
-
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        ({}, "holds no rows"),
-        ({"7": {"filename": "0.png", "caption": "a"}}, "row 7 has negative_caption = None"),
-        ({"7": "text"}, "row 7 has filename = None"),
-    ],
-)
-def test_broken_rows_are_named(root: Path, content: object, message: str) -> None:
-    (root / "sugarcrepe" / "swap_att.json").write_text(json.dumps(content))
-    with pytest.raises(UserError, match=message):
-        benchmarks.load("sugarcrepe", root, official=False)
-
-
 def test_official_refuses_changed_counts_and_unknown_files(root: Path) -> None:
     with pytest.raises(UserError, match="add_obj has valid 4; expected 2062"):
         benchmarks.load("sugarcrepe", root, official=True)
@@ -100,20 +67,78 @@ def test_official_refuses_changed_counts_and_unknown_files(root: Path) -> None:
         benchmarks.load("sugarcrepe", root, official=True)
 
 
-def test_absent_benchmark_and_absent_pictures(root: Path) -> None:
+def test_absent_benchmark_and_absent_images(root: Path) -> None:
     with pytest.raises(UserError, match="there is no sugarcrepe"):
         benchmarks.load("sugarcrepe", root / "aro", official=False)
     for path in (root / "valse" / "images").iterdir():
         path.unlink()
-    with pytest.raises(UserError, match="none of the 3 pictures of valse is there"):
+    with pytest.raises(UserError, match="none of the 3 images of valse is there"):
         benchmarks.load("valse", root, official=False)
 
 
 def test_every_benchmark_is_registered_and_documented() -> None:
     page = (ROOT / "docs" / "benchmarks-data.md").read_text()
     for name in benchmarks.LOADERS:
-        assert {"title", "licence", "pictures", "measures"} <= set(benchmarks.registry()[name]), name
+        assert {"title", "licence", "pictures", "measures"} <= set(registry()[name]), name
         assert f"| `{name}` |" in page
-    for name, facts in benchmarks.registry()["zeroshot"]["subsets"].items():
+    for name, facts in registry()["zeroshot"]["subsets"].items():
         (line,) = [line for line in page.splitlines() if line.startswith("|") and f"`{name}`" in line]
         assert f"{facts['valid']:,}" in line and facts["metric"].replace("_", " ").replace("top1", "top-1") in line
+
+
+def test_overlaps_are_sought_by_numbers_that_are_public(tmp_path: Path) -> None:
+    """A set that numbers its own pictures must not be taken for Visual Genome, which has a picture 1 too."""
+    write_bivlc_shard(tmp_path / "bivlc/test.parquet", rows=1, group=1)
+    jpeg(tmp_path / "mmvp/MLLM_VLM Images/Color/1.jpg")
+    save(tmp_path / "mmvp/Questions.csv", "id,type,statement\n1,Color,a red cup\n2,Color,a blue cup")
+    jpeg(tmp_path / "zeroshot/cars/images/Audi/00001.jpg")
+    save(tmp_path / "zeroshot/cars/classes.json", {"classnames": ["Audi"], "templates": ["a {}"]})
+    rows = benchmark_rows(tmp_path, ["bivlc", "mmvp", "zeroshot"])
+    assert rows["file"].to_pylist() == ["000000000000.jpg", "mmvp:1", None]
+
+
+def test_a_root_of_everything_is_read(tmp_path: Path) -> None:
+    write_benchmarks(tmp_path)
+    write_hard_positives(tmp_path / "hard_positives")
+    write_bivlc_shard(tmp_path / "bivlc/test.parquet", rows=2, group=1)
+    names = benchmarks.available(tmp_path)
+    assert set(names) == {"sugarcrepe", "valse", "aro", "bivlc", "hard_positives", "zeroshot"}
+    for name in names:
+        assert benchmarks.load(name, tmp_path, official=False)
+
+
+def test_a_real_model_is_scored_on_every_newer_set(tmp_path: Path) -> None:
+    """Files as their authors publish them, to scores: nothing is left out."""
+    root = tmp_path / "root"
+    write_bivlc_shard(root / "bivlc/test.parquet", rows=4, group=3)
+    write_hard_positives(root / "hard_positives")
+    for number in (1, 2):
+        jpeg(root / f"mmvp/MLLM_VLM Images/Color/{number}.jpg")
+    save(root / "mmvp/Questions.csv", "id,type,statement\n1,Color,a red cup\n2,Color,a blue cup")
+    save(root / "vl_checklist/data/Relation/swig_action.json", [["1.jpg", {"POS": ["a man"], "NEG": ["a dog"]}]])
+    jpeg(root / "vl_checklist/images/swig/1.jpg")
+    load = partial(clip.load, str(model_folder(tmp_path / "tower")))
+    found = measure({"model": load}, Config(root=root, official=False, resamples=100, blind=False)).aggregates
+    assert {name: (one["n"], one["of"]) for name, one in found.items() if name.count(".") == 1} == {
+        **dict.fromkeys(("bivlc.text", "bivlc.image", "bivlc.group"), (4, 4)),
+        **dict.fromkeys(("mmvp.text", "mmvp.image", "mmvp.group"), (1, 1)),
+        "hard_positives.attributes": (1, 1),
+        "vl_checklist.relation": (1, 1),
+    }
+    assert found["bivlc.add_obj.group"]["n"] == 2 and found["vl_checklist.relation.swig_action"]["n"] == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "family", "question"),
+    [
+        ("composition", "composition", "composition"),
+        ("sugarcrepe.macro7", "composition", "composition"),
+        ("heldout.mean", "heldout", "composition"),
+        ("zeroshot.mean", "retention", "retention"),
+        ("coco_retrieval.mean_r1", "retention", "retention"),
+        ("robust.pairs.mean", "robust", None),
+        ("gone.mean", "composition", "composition"),
+    ],
+)
+def test_what_an_aggregate_is_about(name: str, family: str, question: str | None) -> None:
+    assert benchmarks.about(name) == (name.partition(".")[0], family, question)

@@ -11,8 +11,9 @@ from pipeline import clip
 from pipeline.errors import UserError
 from stages.benchmarks import loaders as benchmarks
 from stages.benchmarks.retrieval import karpathy_test
+from stages.evaluate import Config
 from stages.evaluate.aggregates import definitions
-from stages.evaluate.stage import Config, measure
+from stages.evaluate.measure import measure
 from tests.stages.small_road import SmallRoad, build, picture
 
 COLOURS = [("red", "blue"), ("green", "white"), ("black", "yellow")]

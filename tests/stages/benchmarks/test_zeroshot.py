@@ -17,10 +17,13 @@ from pipeline.clip import imagenet_prompts
 from pipeline.errors import UserError
 from stages.benchmarks import loaders as benchmarks
 from stages.benchmarks import zeroshot
+from stages.benchmarks.registry import registry
+from stages.benchmarks.rows import Row, Subset
 from stages.evaluate.aggregates import definitions
-from tests.stages.small_road import picture
+from tests.stages.benchmarks.files import assert_refused
+from tests.stages.small_road import picture, write_benchmarks
 
-SETS = benchmarks.registry()["zeroshot"]["subsets"]
+SETS = registry()["zeroshot"]["subsets"]
 
 
 def put(path: Path, text: str) -> None:
@@ -147,15 +150,15 @@ EXPECTED = {
 
 
 @pytest.fixture
-def load(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], benchmarks.Subset]:
-    def read(name: str) -> benchmarks.Subset:
+def load(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Subset]:
+    def read(name: str) -> Subset:
         folder = tmp_path / "zeroshot" / name
         folder.mkdir(parents=True)
         WRITERS[name](folder, monkeypatch)
         (subset,) = benchmarks.load("zeroshot", tmp_path, official=False)
         return subset
 
-    zeroshot._cifar.cache_clear()
+    zeroshot.open_cifar.cache_clear()
     return read
 
 
@@ -171,24 +174,24 @@ def test_each_layout_is_read_by_torchvision_with_its_names_in_order(load: Any, n
     subset = load(name)
     assert subset.rule == "classify" and len(subset.prompts[0]) == len(SETS[name].get("templates", range(80)))
     for row in subset.rows:
-        assert row.picture is not None and row.picture().mode == "RGB"
+        assert row.image is not None and row.image().mode == "RGB"
     if name in EXPECTED:
         assert [prompts[0] for prompts in subset.prompts] == [
             SETS[name]["templates"][0].replace("{}", spoken) for spoken in EXPECTED[name]
         ]
 
 
-def test_labels_belong_to_their_pictures(load: Any) -> None:
+def test_labels_belong_to_their_images(load: Any) -> None:
     assert {Path(row.row_id).name: row.right for row in load("pets").rows} == {
         "american_bulldog_7.jpg": (1,),
         "Abyssinian_1.jpg": (0,),
     }
 
 
-def test_cifar_pictures_come_out_of_the_test_batch(load: Any) -> None:
+def test_cifar_images_come_out_of_the_test_batch(load: Any) -> None:
     subset = load("cifar100")
     assert [row.right for row in subset.rows] == [(1,), (0,), (1,), (1,)]
-    assert [row.picture().getpixel((5, 5))[0] for row in subset.rows] == [0, 60, 120, 180]
+    assert [row.image().getpixel((5, 5))[0] for row in subset.rows] == [0, 60, 120, 180]
 
 
 def test_flowers_have_the_names_of_prompts_md(load: Any) -> None:
@@ -211,17 +214,17 @@ def test_imagenet_has_openais_names_and_templates(load: Any) -> None:
 
 
 def test_a_share_is_the_same_whatever_order_the_files_lie_in() -> None:
-    rows = [benchmarks.Row(f"{label}/{i}.jpg", "", None, (), (0,), label) for label in "ab" for i in range(40)]
+    rows = [Row(f"{label}/{i}.jpg", "", None, (), (0,), label) for label in "ab" for i in range(40)]
     for share in ({"take": 30}, {"per_class": 10}):
-        chosen, name = zeroshot._share(rows, share)
-        again, _ = zeroshot._share(rows[::-1], share)
+        chosen, name = zeroshot.fixed_share(rows, share)
+        again, _ = zeroshot.fixed_share(rows[::-1], share)
         assert chosen == again and name.startswith("sha256_")
-    assert len(zeroshot._share(rows, {"take": 30})[0]) == 30
-    per_class = [row.group for row in zeroshot._share(rows, {"per_class": 10})[0]]
+    assert len(zeroshot.fixed_share(rows, {"take": 30})[0]) == 30
+    per_class = [row.group for row in zeroshot.fixed_share(rows, {"per_class": 10})[0]]
     assert per_class.count("a") == per_class.count("b") == 10
     # The rule in words: the smallest sha256 of the row ids. Frozen: another choice would be another benchmark.
     smallest = sorted(rows, key=lambda row: hashlib.sha256(row.row_id.encode()).hexdigest())[:30]
-    assert {row.row_id for row in zeroshot._share(rows, {"take": 30})[0]} == {row.row_id for row in smallest}
+    assert {row.row_id for row in zeroshot.fixed_share(rows, {"take": 30})[0]} == {row.row_id for row in smallest}
 
 
 def test_the_protocol_names_the_split_and_the_rows(load: Any, tmp_path: Path) -> None:
@@ -254,7 +257,7 @@ def test_what_torchvision_cannot_read_is_one_line(
 ) -> None:
     load(name)
     damage(tmp_path / "zeroshot" / name)
-    zeroshot._cifar.cache_clear()
+    zeroshot.open_cifar.cache_clear()
     with pytest.raises(UserError, match=message) as caught:
         benchmarks.load("zeroshot", tmp_path, official=False)
     assert "\n" not in str(caught.value)
@@ -272,7 +275,7 @@ def test_mean11_takes_the_papers_metric_of_each_set() -> None:
     assert "zeroshot.mean11" not in {item.name for item in definitions(present)}
 
 
-def test_a_list_cannot_name_pictures_elsewhere(tmp_path: Path) -> None:
+def test_a_list_cannot_name_images_elsewhere(tmp_path: Path) -> None:
     folder = tmp_path / "zeroshot" / "food101"
     food101(folder, None)
     listed = {"baby_back_ribs": ["baby_back_ribs/../../../../../outside"], "apple_pie": ["apple_pie/1"]}
@@ -280,3 +283,39 @@ def test_a_list_cannot_name_pictures_elsewhere(tmp_path: Path) -> None:
     picture(tmp_path / "outside.jpg", "red", "blue")
     with pytest.raises(UserError, match="a file name below food101"):
         benchmarks.read("zeroshot", tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "message"),
+    [
+        ("zeroshot/x/notes.txt", "?", "has no classes.json"),
+    ],
+)
+def test_broken_files_are_one_line_that_says_where(tmp_path: Path, file: str, content: object, message: str) -> None:
+    assert_refused(tmp_path, file, content, message)
+
+
+def test_each_class_has_its_prompts(tmp_path: Path) -> None:
+    write_benchmarks(tmp_path)
+    (subset,) = benchmarks.load("zeroshot", tmp_path, official=False)
+    assert subset.prompts[0] == ("a picture of a red circle.", "a red circle")
+    assert len(subset.rows) == 12 and subset.rows[-1].right == (5,)
+
+
+def test_folders_that_do_not_match_the_names_are_refused(tmp_path: Path) -> None:
+    write_benchmarks(tmp_path)
+    (tmp_path / "zeroshot/circles/images/extra").mkdir()
+    with pytest.raises(UserError, match="6 classes but .* 7 folders"):
+        benchmarks.load("zeroshot", tmp_path, official=False)
+
+
+def test_pet_files_are_those_torchvision_shows(tmp_path: Path) -> None:
+    """The private lists behind its dataset; a release of torchvision that renames or reorders them fails here."""
+    pets(tmp_path, None)
+    labels, listed = zeroshot.pet_files(tmp_path)
+    found = datasets.OxfordIIITPet(tmp_path, split="test")
+    assert labels == found.classes == ["Abyssinian", "American Bulldog"]
+    assert [index for _, index in listed] == [found[row][1] for row in range(len(found))]
+    assert {path.name: labels[index] for path, index in listed} == {
+        "Abyssinian_1.jpg": "Abyssinian", "american_bulldog_7.jpg": "American Bulldog",
+    }  # fmt: skip

@@ -1,4 +1,4 @@
-"""The attack on pictures: on a small real CLIP it must lower margins, never raise a score, and repeat exactly."""
+"""The attack on images: on a small real CLIP it must lower margins, never raise a score, and repeat exactly."""
 
 from pathlib import Path
 from typing import Any
@@ -10,11 +10,12 @@ import pytest
 from pipeline import clip
 from pipeline.schema import SCORES
 from stages.benchmarks import loaders as benchmarks
-from stages.benchmarks.loaders import Subset
+from stages.benchmarks.rows import Subset
 from stages.evaluate import robustness
 from stages.evaluate.aggregates import aggregate
+from stages.evaluate.config import Robustness
 from stages.evaluate.encoder import Encoder
-from stages.evaluate.robustness import Robustness, attack, chosen
+from stages.evaluate.robustness import attack, choose
 from tests.stages.small_road import model_folder, write_benchmarks
 
 
@@ -36,7 +37,7 @@ def margins(similarity_BK: np.ndarray) -> np.ndarray:
 
 
 def attacked(encoder: Encoder, subset: Subset, **settings: Any) -> tuple[np.ndarray, np.ndarray]:
-    option_OD, own_BK = robustness._options(encoder, subset, subset.rows)
+    option_OD, own_BK = robustness.options(encoder, subset, subset.rows)
     return attack(encoder, subset.rows, option_OD[own_BK], Robustness(rows=1, **settings), seed=0)
 
 
@@ -52,14 +53,14 @@ def test_the_attack_lowers_nearly_every_margin_and_raises_none(encoder: Encoder,
         assert (after <= before).all()
         assert (after < before).mean() > 0.9, subset.name
         further = margins(attacked(encoder, subset, eps=16, step=4)[1])
-        assert further.mean() < after.mean(), "a wider ball holds worse pictures"
+        assert further.mean() < after.mean(), "a wider ball holds worse images"
 
 
 def test_untouched_similarities_are_those_of_the_plain_evaluation(encoder: Encoder, subsets: list[Subset]) -> None:
     for subset in subsets[:2]:
-        at, image_ND = encoder.pictures([row.picture for row in subset.rows if row.picture])
+        at, image_ND = encoder.images([row.image for row in subset.rows if row.image])
         of, text_ND = encoder.texts([text for row in subset.rows for text in row.texts])
-        plain = [[image_ND[at[row.picture]] @ text_ND[of[text]] for text in row.texts] for row in subset.rows]  # type: ignore[index]
+        plain = [[image_ND[at[row.image]] @ text_ND[of[text]] for text in row.texts] for row in subset.rows]  # type: ignore[index]
         np.testing.assert_allclose(attacked(encoder, subset)[0], plain, atol=1e-5)
 
 
@@ -101,9 +102,9 @@ def test_rows_repeat_and_become_named_means(encoder: Encoder, subsets: list[Subs
 
 def test_no_more_rows_than_asked_and_the_same_for_every_model(subsets: list[Subset]) -> None:
     (zeroshot,) = (one for one in subsets if one.benchmark == "zeroshot")
-    picked = chosen(zeroshot, 5, seed=0)
-    assert len(picked) == 5 and picked == chosen(zeroshot, 5, seed=0) != chosen(zeroshot, 5, seed=1)
-    assert chosen(zeroshot, 100, seed=0) == zeroshot.rows
+    picked = choose(zeroshot, 5, seed=0)
+    assert len(picked) == 5 and picked == choose(zeroshot, 5, seed=0) != choose(zeroshot, 5, seed=1)
+    assert choose(zeroshot, 100, seed=0) == zeroshot.rows
 
 
 def test_a_finished_subset_is_not_attacked_again(

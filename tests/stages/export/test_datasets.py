@@ -9,8 +9,9 @@ from pipeline import tables
 from pipeline.artifact import Artifact, Manifest
 from pipeline.errors import UserError
 from pipeline.schema import DATASET, NEGATIVE_TYPES
-from stages.export import datasets as exports
+from stages.export.datasets import DatasetFormat, export
 from stages.ingest import sources
+from stages.ingest.records import Format, coco_key
 
 # A caption is what ingest lets through; negatives, and file names, may hold anything but lone surrogates.
 CAPTION = (
@@ -31,7 +32,7 @@ def dataset(folder: Path, rows: Rows) -> Artifact:
         row = dict.fromkeys(DATASET.names) | dict(zip(NEGATIVE_TYPES, negatives, strict=False))
         row |= {
             "pair_id": f"{number:016d}",
-            "image_key": sources.coco_key(name),
+            "image_key": coco_key(name),
             "image_group": name,
             "image_uri": name,
         }
@@ -45,44 +46,44 @@ def dataset(folder: Path, rows: Rows) -> Artifact:
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(rows=st.lists(ROW, min_size=1, max_size=5))
 def test_what_is_exported_is_read_back(
-    tmp_path_factory: pytest.TempPathFactory, kind: exports.Format, rows: Rows
+    tmp_path_factory: pytest.TempPathFactory, kind: DatasetFormat, rows: Rows
 ) -> None:
     home = tmp_path_factory.mktemp(kind)
     (home / "images").mkdir()
     for picture in range(4):
         Image.new("RGB", (4, 4), (picture, 0, 0)).save(home / "images" / f"COCO_train2014_{picture:012d}.jpg")
     target = home / "out" if kind == "webdataset" else home / "file"
-    assert exports.export(dataset(home / "data", rows), home / "images", kind, target) == len(rows)
+    assert export(dataset(home / "data", rows), home / "images", kind, target) == len(rows)
 
-    layout = sources.Format(captions="out/*.tar" if kind == "webdataset" else "file")
-    back = list(sources.read(kind, home, layout, home / "unpacked"))
+    layout = Format(captions="out/*.tar" if kind == "webdataset" else "file")
+    back = list(sources.read(sources.find(kind, home, layout), home / "unpacked"))
     assert [(int(r.image_key[-12:]), r.caption, list(r.negatives)) for r in back] == rows
 
 
-def test_degla_json_cannot_name_other_pictures(tmp_path: Path) -> None:
+def test_degla_json_cannot_name_other_images(tmp_path: Path) -> None:
     made = dataset(tmp_path / "data", [(1, "A cat.", [])])
     table = tables.read(made.path).to_pylist()
     tables.write(tables.part(made.path, 0), [row | {"image_uri": "cat.jpg"} for row in table], DATASET)
     with pytest.raises(UserError, match="export: cat.jpg has no COCO number"):
-        exports.export(made, tmp_path, "degla_json", tmp_path / "out.json")
+        export(made, tmp_path, "degla_json", tmp_path / "out.json")
     assert not (tmp_path / "out.json").exists()
 
 
-def test_degla_json_holds_pictures_of_one_collection(tmp_path: Path) -> None:
+def test_degla_json_holds_images_of_one_collection(tmp_path: Path) -> None:
     made = dataset(tmp_path / "data", [(1, "A cat.", []), (2, "A dog.", [])])
     rows = tables.read(made.path).to_pylist()
     tables.write(tables.part(made.path, 0), [rows[0], rows[1] | {"image_uri": "000000000002.jpg"}], DATASET)
     with pytest.raises(UserError, match=r"000000000002.jpg has no COCO number as in COCO_train2014_\{:012d\}.jpg"):
-        exports.export(made, tmp_path, "degla_json", tmp_path / "out.json")
+        export(made, tmp_path, "degla_json", tmp_path / "out.json")
 
 
 def test_webdataset_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
     made = dataset(tmp_path / "data", [(1, "A cat.", []), (2, "A dog.", [])])
     Image.new("RGB", (4, 4)).save(tmp_path / "COCO_train2014_000000000001.jpg")
     with pytest.raises(UserError, match="000000000002.jpg is not there"):
-        exports.export(made, tmp_path, "webdataset", tmp_path / "out")
+        export(made, tmp_path, "webdataset", tmp_path / "out")
     assert not (tmp_path / "out").exists()
     Image.new("RGB", (4, 4)).save(tmp_path / "COCO_train2014_000000000002.jpg")
-    assert exports.export(made, tmp_path, "webdataset", tmp_path / "out") == 2
+    assert export(made, tmp_path, "webdataset", tmp_path / "out") == 2
     with pytest.raises(UserError, match="is there already"):
-        exports.export(made, tmp_path, "webdataset", tmp_path / "out")
+        export(made, tmp_path, "webdataset", tmp_path / "out")

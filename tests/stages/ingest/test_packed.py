@@ -11,7 +11,7 @@ import pytest
 from pipeline import tables
 from pipeline.errors import UserError
 from stages.ingest import sources
-from stages.ingest.sources import Record
+from stages.ingest.records import Format, Record
 from tests.stages.ingest.test_stage import run
 
 JPEG, PNG = b"\xff\xd8\xff jpeg", b"\x89PNG png"
@@ -32,7 +32,8 @@ def parquet(path: Path, image: Any, caption: Any) -> None:
 
 
 def read(kind: str, root: Path, pattern: str) -> list[Record]:
-    return list(sources.read(kind, root, sources.Format(captions=pattern), root / "deep" / "unpacked"))
+    source = sources.find(kind, root, Format(captions=pattern))
+    return list(sources.read(source, root / "deep" / "unpacked"))
 
 
 # -- tar shards --------------------------------------------------------------------------------------------------------
@@ -74,7 +75,7 @@ def test_what_img2dataset_could_not_fetch_is_a_fault(tmp_path: Path) -> None:
     assert len(found) == 4
 
 
-def test_a_sample_without_a_picture_and_a_broken_archive(tmp_path: Path) -> None:
+def test_a_sample_without_an_image_and_a_broken_archive(tmp_path: Path) -> None:
     tar(tmp_path / "0.tar", {"a.txt": b"alone", "b.jpg": JPEG, "b.txt": b"fine"})
     alone, fine = read("webdataset", tmp_path, "*.tar")
     assert alone.fault == ("image_missing", "no picture among ['txt']") and fine.fault is None
@@ -101,7 +102,7 @@ def test_structs_bytes_and_lists_of_captions(tmp_path: Path) -> None:
     assert [record.image for record in read("parquet", tmp_path, "b.parquet")] == ["b/00000000.jpg", "b/00000001.png"]
 
 
-def test_names_of_pictures_are_looked_up_in_the_picture_folder(tmp_path: Path) -> None:
+def test_names_of_images_are_looked_up_in_the_image_folder(tmp_path: Path) -> None:
     parquet(tmp_path / "t.parquet", pa.array(["a.png"]).dictionary_encode(), ["one"])
     with pytest.raises(UserError, match="images is not there"):
         read("parquet", tmp_path, "*.parquet")
@@ -110,7 +111,7 @@ def test_names_of_pictures_are_looked_up_in_the_picture_folder(tmp_path: Path) -
     assert (record.image, record.image_key) == ("a.png", "parquet:a.png")
 
 
-def test_files_of_the_same_name_in_two_folders_keep_their_pictures_apart(tmp_path: Path) -> None:
+def test_files_of_the_same_name_in_two_folders_keep_their_images_apart(tmp_path: Path) -> None:
     for folder, content in (("train", b"1"), ("val", b"2")):
         parquet(tmp_path / folder / "0.parquet", [JPEG + content], [folder])
     one, two = read("parquet", tmp_path, "*/0.parquet")
@@ -156,7 +157,7 @@ def test_a_file_cut_in_half_or_damaged_inside(tmp_path: Path) -> None:
         read("parquet", tmp_path, "*.parquet")
 
 
-def test_packed_pictures_become_pairs_also_where_a_picture_folder_lies_beside(tmp_path: Path) -> None:
+def test_packed_images_become_pairs_also_where_an_image_folder_lies_beside(tmp_path: Path) -> None:
     from PIL import Image
 
     (tmp_path / "in" / "images").mkdir(parents=True)

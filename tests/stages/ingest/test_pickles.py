@@ -12,12 +12,13 @@ from hypothesis import strategies as st
 
 from pipeline.errors import UserError
 from stages.ingest import sources
-from stages.ingest.sources import Format, Record
+from stages.ingest.records import Format, Record
 
 
 def read(kind: str, root: Path, **layout: Any) -> list[Record]:
     (root / "images").mkdir(exist_ok=True)
-    return list(sources.read(kind, root, Format(**({"allow_pickle": True} | layout)), root / "unpacked"))
+    source = sources.find(kind, root, Format(**({"allow_pickle": True} | layout)))
+    return list(sources.read(source, root / "unpacked"))
 
 
 def save_ce_clip(path: Path, rows: list[Any]) -> None:
@@ -38,7 +39,7 @@ ANNOTATION = {
 
 
 @pytest.mark.parametrize("kind", ["ce_clip", "cc_neg"])
-def test_pickles_are_refused_until_they_are_allowed(tmp_path: Path, kind: str) -> None:
+def test_pickles_are_rejected_until_they_are_allowed(tmp_path: Path, kind: str) -> None:
     (tmp_path / "data").write_bytes(b"")
     with pytest.raises(UserError, match=rf"ingest: {kind} files are pickles.*set ingest.format.allow_pickle=true"):
         read(kind, tmp_path, captions="data", allow_pickle=False)
@@ -77,7 +78,7 @@ class Evil:
 
 
 @pytest.mark.parametrize("kind", ["ce_clip", "cc_neg"])
-def test_code_in_a_pickle_is_refused_and_not_run(tmp_path: Path, kind: str) -> None:
+def test_code_in_a_pickle_is_rejected_and_not_run(tmp_path: Path, kind: str) -> None:
     evil = Evil(tmp_path / "ran")
     if kind == "ce_clip":
         save_ce_clip(tmp_path / "data.npy", [ANNOTATION, evil])
@@ -122,7 +123,7 @@ class Liar:
         return np.dtype, ("V8", False, True), (3, "|", None, ("x",), {"x": (np.dtype("O"), 0)}, 8, 1, 0)
 
 
-def test_a_forged_array_is_refused_and_not_followed(tmp_path: Path) -> None:
+def test_a_forged_array_is_rejected_and_not_followed(tmp_path: Path) -> None:
     header = io.BytesIO()
     np.lib.format.write_array_header_1_0(header, {"descr": "|O", "fortran_order": False, "shape": (1,)})
     (tmp_path / "data.npy").write_bytes(header.getvalue() + pickle.dumps(Forged(), 4))

@@ -1,19 +1,27 @@
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 
 from pipeline.errors import UserError
-from stages.ingest import sources
+from pipeline.stage import silent
+from stages.ingest import STAGE, Config, sources
+from stages.ingest.records import Format, Record
 from tests.paths import real
 
 TEXT = st.text(st.characters(exclude_categories=("Cs", "Cc")), min_size=1, max_size=40).map(str.strip).filter(bool)
 
 
-def read_csv(path: Path, **settings: str) -> list[sources.Record]:
-    return list(sources.csv_pairs(path, sources.Format(**({"encoding": "utf-8"} | settings))))
+def read(name: str, root: Path, **layout: str) -> list[Record]:
+    return list(sources.read(sources.find(name, root, Format(**layout)), root / "unpacked"))
+
+
+def read_csv(path: Path, **settings: str) -> list[Record]:
+    return list(sources.csv_pairs(path, Format(**({"encoding": "utf-8"} | settings))))
 
 
 @given(rows=st.lists(st.tuples(TEXT, TEXT), max_size=8), delimiter=st.sampled_from([",", "\t"]))
@@ -50,34 +58,22 @@ def test_bytes_that_are_not_utf8_are_named_by_line(tmp_path: Path) -> None:
     assert read_csv(tmp_path / "c.csv", encoding="latin-1")[1].caption == "café"
 
 
-@pytest.mark.parametrize(
-    ("name", "key"),
-    [
-        ("COCO_train2014_000000000009.jpg", "coco:train2014:000000000009"),
-        ("000000289393.jpg", "coco:2017:000000289393"),
-        ("val2014/COCO_val2014_000000184613.jpg", "coco:val2014:000000184613"),
-    ],
-)
-def test_coco_keys(name: str, key: str) -> None:
-    assert sources.coco_key(name) == key
-
-
 def test_coco_json_and_its_faults(tmp_path: Path) -> None:
     path = tmp_path / "captions.json"
     image = {"id": 9, "file_name": "COCO_train2014_000000000009.jpg"}
     note = {"id": 1, "image_id": 9, "caption": "A plate. \n"}
     path.write_text(json.dumps({"images": [image], "annotations": [note]}))
-    (record,) = sources.coco_json(path, sources.Format())
+    (record,) = sources.coco_json(path, Format())
     assert record.image_key == "coco:train2014:000000000009"
     path.write_text(json.dumps({"images": [image], "annotations": [note | {"image_id": 10}]}))
-    (lost,) = sources.coco_json(path, sources.Format())
+    (lost,) = sources.coco_json(path, Format())
     assert lost.fault == ("image_unlisted", "image_id 10")
     path.write_text(json.dumps({"images": [image], "annotations": [{"id": 1, "image_id": 9}]}))
     with pytest.raises(UserError, match="lacks 'caption'"):
-        list(sources.coco_json(path, sources.Format()))
+        list(sources.coco_json(path, Format()))
     path.write_text('{"images": [')
     with pytest.raises(UserError, match="is not JSON"):
-        list(sources.coco_json(path, sources.Format()))
+        list(sources.coco_json(path, Format()))
 
 
 def test_karpathy_splits_are_explicit_and_restval_never_comes_by_accident(tmp_path: Path) -> None:
@@ -87,10 +83,10 @@ def test_karpathy_splits_are_explicit_and_restval_never_comes_by_accident(tmp_pa
 
     path = tmp_path / "k.json"
     path.write_text(json.dumps({"images": [image(i, s) for i, s in enumerate(("train", "val", "test", "restval"))]}))
-    records = list(sources.karpathy_json(path, sources.Format()))
+    records = list(sources.karpathy_json(path, Format()))
     assert [(r.split, r.caption) for r in records] == [(s, c) for s in ("train", "val", "test") for c in "ab"]
     assert records[0].image == "val2014/COCO_val2014_000000000000.jpg"
-    (rest, _) = sources.karpathy_json(path, sources.Format(karpathy_splits=("restval",)))
+    (rest, _) = sources.karpathy_json(path, Format(karpathy_splits=("restval",)))
     assert rest.split == "train" and rest.image_key == "coco:val2014:000000000003"
 
 
@@ -100,20 +96,21 @@ def test_negclip_tsv_reads_list_literals_and_never_runs_them(tmp_path: Path) -> 
     path.write_text(
         head + "0\tA cat on a mat.\tcoco/val2014/COCO_val2014_000000184613.jpg\t['A mat on a cat .', \"it's\"]\t[1]\n"
     )
-    (record,) = sources.negclip_tsv(path, sources.Format())
+    (record,) = sources.negclip_tsv(path, Format())
     assert record.negatives == ("A mat on a cat .", "it's")
     assert record.image_key == "coco:val2014:000000184613"
     path.write_text(head + "0\tA\tcoco/val2014/1.jpg\t[__import__('os').getcwd()]\t[1]\n")
-    (faulty,) = sources.negclip_tsv(path, sources.Format())
+    (faulty,) = sources.negclip_tsv(path, Format())
     assert faulty.fault is not None and "neg_caption is no Python list of texts: [__import__" in faulty.fault[1]
     path.write_text("title\tpath\n")
     with pytest.raises(UserError, match=r"n.tsv has no column 'filepath', found \['title', 'path'\]"):
-        list(sources.negclip_tsv(path, sources.Format()))
+        list(sources.negclip_tsv(path, Format()))
 
 
 def test_the_real_negclip_file_reads_whole() -> None:
+    path = real("formats/neg_clip_valid.tsv")
     counts: dict[int, int] = {}
-    for record in sources.negclip_tsv(real("formats/neg_clip_valid.tsv"), sources.Format()):
+    for record in sources.negclip_tsv(path, Format()):
         counts[len(record.negatives)] = counts.get(len(record.negatives), 0) + 1
     assert counts == {1: 2891, 2: 1418, 3: 480, 4: 47, 5: 3}
 
@@ -121,11 +118,11 @@ def test_the_real_negclip_file_reads_whole() -> None:
 def test_degla_json_builds_the_file_name(tmp_path: Path) -> None:
     path = tmp_path / "d.json"
     path.write_text(json.dumps([{"image_id": 9, "original": "A plate.", "enhanced": ["b", "c", "d", "e"]}]))
-    (record,) = sources.degla_json(path, sources.Format())
+    (record,) = sources.degla_json(path, Format())
     assert (record.image, record.negatives) == ("COCO_train2014_000000000009.jpg", ("b", "c", "d", "e"))
     path.write_text(json.dumps([{"image_id": 9, "original": "A plate."}]))
     with pytest.raises(UserError, match="lacks 'enhanced'"):
-        list(sources.degla_json(path, sources.Format()))
+        list(sources.degla_json(path, Format()))
 
 
 def test_sidecar_folder(tmp_path: Path) -> None:
@@ -135,7 +132,7 @@ def test_sidecar_folder(tmp_path: Path) -> None:
         (folder / name).write_bytes(b"")
     for name, text in {"a.txt": "one\ntwo\n", "[1] b.txt": "three\n", "alone.txt": "four\n"}.items():
         (folder / name).write_text(text)
-    records = list(sources.read("folder", tmp_path, sources.Format(), tmp_path / "unpacked"))
+    records = read("folder", tmp_path)
     found = {r.caption: r.image for r in records if r.fault is None}
     assert found == {"one": "sub/a.png", "two": "sub/a.png", "three": "sub/[1] b.JPG"}
     assert [r.fault for r in records if r.caption == "four"] == [("image_missing", "no picture beside sub/alone.txt")]
@@ -144,9 +141,28 @@ def test_sidecar_folder(tmp_path: Path) -> None:
 def test_missing_files_and_folders_are_named(tmp_path: Path) -> None:
     (tmp_path / "captions.csv").write_text("image,caption\n")
     with pytest.raises(UserError, match=r"images is not there; .* ingest.format.images"):
-        sources.places("csv", tmp_path, sources.Format())
+        sources.find("csv", tmp_path, Format())
     with pytest.raises(UserError, match=r"\*.tar is not there; .* ingest.format.captions"):
-        sources.places("webdataset", tmp_path, sources.Format(captions="*.tar"))
+        sources.find("webdataset", tmp_path, Format(captions="*.tar"))
+
+
+def test_a_format_added_to_the_table_is_ingested(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def spaced(path: Path, layout: Format) -> Iterator[Record]:
+        for number, line in enumerate(path.read_text(layout.encoding).splitlines(), start=1):
+            image, _, caption = line.partition(" ")
+            yield Record(f"{path.name}:{number}", image, f"spaced:{image}", caption)
+
+    with pytest.raises(ValueError, match="one of scenes, csv, coco"):
+        Config(source="spaced")
+    monkeypatch.setitem(sources.SOURCES, "spaced", sources.SourceFormat(spaced))
+    (tmp_path / "images").mkdir()
+    Image.new("RGB", (8, 8)).save(tmp_path / "images" / "a.png")
+    (tmp_path / "c.txt").write_text("a.png A red cup.\nb.png Nobody.\n")
+    config = Config(source="spaced", root=tmp_path, format=Format(captions="c.txt"))
+    assert set(STAGE.outside(config)) == {"captions c.txt", "images"}
+    meta = STAGE.run(config, {}, tmp_path / "out", silent)
+    assert (meta["source"], meta["accepted"], meta["rejected"]) == ("spaced", 1, 1)
+    assert "spaced" in Config.model_json_schema()["properties"]["source"]["enum"]
 
 
 @pytest.mark.parametrize(
@@ -162,7 +178,7 @@ def test_missing_files_and_folders_are_named(tmp_path: Path) -> None:
 def test_a_hostile_file_is_one_line(tmp_path: Path, source: str, content: str) -> None:
     (tmp_path / "c").write_text(content)
     with pytest.raises(UserError):
-        list(sources.read(source, tmp_path, sources.Format(captions="c", images="."), tmp_path / "unpacked"))
+        read(source, tmp_path, captions="c", images=".")
 
 
 @pytest.mark.parametrize(
@@ -175,14 +191,8 @@ def test_a_hostile_file_is_one_line(tmp_path: Path, source: str, content: str) -
 )
 def test_a_value_that_is_no_text_is_a_fault(tmp_path: Path, row: dict) -> None:
     (tmp_path / "c").write_text(json.dumps([row | {"image_id": 1}]))
-    layout = sources.Format(captions="c", images=".")
-    (record,) = sources.read("degla_json", tmp_path, layout, tmp_path / "unpacked")
+    (record,) = read("degla_json", tmp_path, captions="c", images=".")
     assert record.fault is not None and record.fault[0] == "row_shape"
-
-
-def test_an_unknown_encoding_is_refused() -> None:
-    with pytest.raises(ValueError, match="no such text encoding"):
-        sources.Format(encoding="nope")
 
 
 JSON = st.recursive(
@@ -206,7 +216,7 @@ def test_whatever_a_file_says_it_is_records_or_one_line(
     root = tmp_path_factory.getbasetemp()
     (root / "c").write_bytes(json.dumps(ROWS[source](value)).encode() if raw is None else raw)
     try:
-        for record in sources.read(source, root, sources.Format(captions="c", images="."), root / "unpacked"):
+        for record in read(source, root, captions="c", images="."):
             "".join([record.origin, record.image_key, *record.negatives]).encode()
             assert isinstance(record.image, str) and isinstance(record.caption, str)
     except UserError as error:

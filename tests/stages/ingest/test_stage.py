@@ -9,7 +9,7 @@ from PIL import Image
 from pipeline import tables
 from pipeline.errors import UserError
 from pipeline.stage import silent
-from stages.ingest import stage as ingest
+from stages.ingest import STAGE, Config
 
 
 @pytest.fixture
@@ -34,7 +34,7 @@ def root(tmp_path: Path) -> Path:
 
 def run(out: Path, **settings: Any) -> dict[str, Any]:
     out.mkdir(parents=True, exist_ok=True)
-    return ingest.run(ingest.Config(**settings), {}, out, silent)
+    return STAGE.run(Config(**settings), {}, out, silent)
 
 
 def test_every_row_is_either_a_pair_or_a_reject_with_its_reason(root: Path, tmp_path: Path) -> None:
@@ -51,7 +51,7 @@ def test_every_row_is_either_a_pair_or_a_reject_with_its_reason(root: Path, tmp_
     assert (pairs["rotated.jpg"]["width"], pairs["rotated.jpg"]["height"]) == (30, 40)
 
 
-def test_the_split_belongs_to_the_bytes_of_the_picture(root: Path, tmp_path: Path) -> None:
+def test_the_split_belongs_to_the_bytes_of_the_image(root: Path, tmp_path: Path) -> None:
     shutil.copy(root / "images" / "3.png", root / "images" / "copy.png")
     with (root / "captions.csv").open("a") as handle:
         handle.write("copy.png,The same picture under another name.\n")
@@ -76,7 +76,7 @@ def test_a_killed_ingest_goes_on_with_the_same_bytes(root: Path, tmp_path: Path)
 def test_a_kill_while_the_source_is_read_changes_nothing(root: Path, tmp_path: Path) -> None:
     run(tmp_path / "whole", root=root, shard=4)
     shutil.copytree(tmp_path / "whole" / ".work", tmp_path / "killed" / ".work")
-    read = tmp_path / "killed" / ".work" / "records"
+    read = tmp_path / "killed" / ".work" / "rows"
     (read / "whole").unlink()
     tables.part(read, 3).unlink()
     run(tmp_path / "killed", root=root, shard=4)
@@ -103,22 +103,22 @@ def test_text_that_is_no_utf_8_is_refused_and_told(tmp_path: Path) -> None:
 
 
 def test_too_many_rejects_fail_and_say_why(root: Path, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"ingest: 7 of 20 rows refused, most for .*; expected at most 10%; fix: "):
+    with pytest.raises(UserError, match=r"ingest: 7 of 20 rows rejected, most for .*; expected at most 10%; fix: "):
         run(tmp_path / "out", root=root, max_reject_rate=0.1)
 
 
 def test_missing_places_are_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no folder given"):
-        ingest.outside(ingest.Config())
+        STAGE.outside(Config())
     with pytest.raises(UserError, match=r"captions.csv is not there; .* ingest.format.captions"):
-        ingest.outside(ingest.Config(root=tmp_path))
+        STAGE.outside(Config(root=tmp_path))
 
 
-def test_outside_notices_a_changed_picture(root: Path) -> None:
-    config = ingest.Config(root=root)
-    before = ingest.outside(config)
+def test_outside_notices_a_changed_image(root: Path) -> None:
+    config = Config(root=root)
+    before = STAGE.outside(config)
     Image.new("RGB", (41, 30)).save(root / "images" / "0.png")
-    assert ingest.outside(config)["images"] != before["images"]
+    assert STAGE.outside(config)["images"] != before["images"]
 
 
 def test_negatives_of_the_source_are_kept_with_where_they_come_from(tmp_path: Path) -> None:
@@ -133,7 +133,7 @@ def test_negatives_of_the_source_are_kept_with_where_they_come_from(tmp_path: Pa
     assert found == [shared | {"text": text} for text in rows[0]["enhanced"]]
 
 
-def test_the_built_in_world_brings_pictures_scenes_and_benchmarks(tmp_path: Path) -> None:
+def test_the_built_in_world_brings_images_scenes_and_benchmarks(tmp_path: Path) -> None:
     world = {"pictures": 12, "captions": 2, "benchmark_rows": 10}
     meta = run(tmp_path / "out", source="scenes", world=world)
     rows = tables.read(tmp_path / "out").to_pylist()

@@ -1,5 +1,8 @@
 """The comparison: means, deviations, who is undominated, what a type gives; all by hand."""
 
+import json
+from pathlib import Path
+
 import pytest
 
 from stages.report import comparison
@@ -59,6 +62,43 @@ def test_the_page_says_it_all() -> None:
     drawn = comparison.draw(found)
     assert set(drawn) == {"pareto", "types"} and all(svg.startswith("<?xml") for svg in drawn.values())
     assert comparison.draw(found) == drawn
+
+
+def test_a_comparison_is_written_beside_its_figures(tmp_path: Path) -> None:
+    found = comparison.compare(FACTS)
+    comparison.write(tmp_path / "comparison", found, "degla run x")
+    files = {path.name: path.read_text() for path in (tmp_path / "comparison").iterdir()}
+    assert set(files) == {"comparison.json", "comparison.md", "pareto.svg", "types.svg"}
+    assert json.loads(files["comparison.json"]) == found and "](pareto.svg)" in files["comparison.md"]
+    assert files["comparison.md"] == comparison.markdown(found, "degla run x")
+
+
+def test_types_are_compared_on_every_set_but_those_of_retention() -> None:
+    names = ["sugarcrepe.swap_obj", "zeroshot.a.top1", "coco_retrieval.t2i_r1", "heldout.swap_nouns"]
+    scores = {"composition": 0.5, "zeroshot.mean": 0.5} | dict.fromkeys(names, 0.5)
+    run = {"seed": 1, "scores": scores, "before": scores, "subsets": names}
+    rows = [one | {"runs": [run]} for one in FACTS["rows"] if one["name"] in ("degla", "no_swap_nouns")]
+    types = comparison.compare(FACTS | {"rows": rows})["types"]
+    assert types == {"swap_nouns": {"sugarcrepe.swap_obj": 0.0, "heldout.swap_nouns": 0.0}}
+
+
+def test_without_a_measure_of_retention_there_is_a_table_and_no_trade_off() -> None:
+    scores = {"composition": 0.5}
+    run = {"seed": 1, "scores": scores, "before": scores, "subsets": []}
+    rows = [one | {"runs": [run]} for one in FACTS["rows"] if one["name"] in ("degla", "negclip")]
+    found = comparison.compare(FACTS | {"rows": rows})
+    assert found["across"] is None and found["pareto"] == [] and comparison.versus(found, "degla", "negclip") is None
+    page = comparison.markdown(found, "degla run x")
+    assert "| DEGLA | 50.0 |" in page and ".svg" not in page and comparison.draw(found) == {}
+
+
+def test_what_was_not_scored_is_a_dash_and_a_change_of_nothing_has_no_sign() -> None:
+    rows = [row("degla", [(0.7, 0.8), (0.7, 0.8)], group="degla"), row("negclip", [(0.7004, 0.8), (0.7, 0.8)])]
+    found = comparison.compare(FACTS | {"rows": rows})
+    found["rows"][1]["mean"]["zeroshot.mean"] = None
+    page = comparison.markdown(found, "degla run x")
+    assert "composition 0.0 ± 0.0, retention 0.0 ± 0.0 points" in page
+    assert "| – ± 0.0 |" in page
 
 
 def test_titles_stay_text() -> None:

@@ -5,9 +5,14 @@ from collections import defaultdict
 
 import pytest
 
-from stages.benchmarks.loaders import registry
-from stages.evaluate.aggregates import PHENOMENA, definitions
-from stages.report.facts import PUBLISHED
+from stages.benchmarks.registry import registry
+from stages.benchmarks.valse import PHENOMENA
+from stages.evaluate.aggregates import definitions
+from stages.report import Config
+from stages.report.facts import gather
+from stages.report.published import HEADS, PUBLISHED, composition_levels, published
+from tests.stages.report.reading import altered, with_aggregate
+from tests.stages.small_road import SmallRoad
 
 SCORES: dict[str, dict[str, float]] = defaultdict(dict)
 for _one in json.loads(PUBLISHED.read_text()):
@@ -19,7 +24,9 @@ def test_every_published_score_has_a_rule_of_ours() -> None:
     present |= {("aro", subset): ["a"] for subset in registry()["aro"]["subsets"]}
     present |= {("zeroshot", subset): ["a"] for subset in registry()["zeroshot"]["subsets"]}
     known = {item.name for item in definitions(present)}
+    assert "DeGLA" in SCORES
     assert {name for scores in SCORES.values() for name in scores} <= known
+    assert set(HEADS.values()) <= known
 
 
 @pytest.mark.parametrize("model", sorted(SCORES))
@@ -34,3 +41,33 @@ def test_printed_means_are_the_means_of_the_cells(model: str) -> None:
         others = [scores[f"valse.{name}"] for name, phenomenon in PHENOMENA.items() if phenomenon != "counting"]
         counting = 9 * scores["valse.mean9"] - sum(others)
         assert scores["valse.mean11"] == pytest.approx((sum(others) + 3 * counting) / 11, abs=0.1)
+
+
+def test_published_scores_are_joined_by_rule_and_only_on_the_official_files(road: SmallRoad) -> None:
+    """Joined by the name of the rule; never for the built-in world, nor when rows are missing."""
+    scores = road.artifacts["scores"]
+    assert gather(Config(), road.artifacts)["published"]["rows"] == []
+    official = altered(scores, meta=scores.meta | {"official": True})
+    found = gather(Config(), {**road.artifacts, "scores": official})["published"]
+    rows = {row["name"]: row for row in found["rows"]}
+    assert rows["sugarcrepe.swap_att"]["values"]["DeGLA"] == 82.1 and "DeGLA" in found["models"]
+    assert "sugarcrepe.macro7" not in rows, "two of seven subsets are another rule"
+    short = with_aggregate(scores, "sugarcrepe.swap_att", n=3)
+    names = {row["name"] for row in published(short.meta["aggregates"], ("before", "after"), True)["rows"]}
+    assert names and "sugarcrepe.swap_att" not in names
+
+
+def test_published_composition_is_the_mean_of_what_papers_print(road: SmallRoad) -> None:
+    """Levels are drawn only where every benchmark of our composition is official, whole and printed by the paper."""
+    meta = json.loads(json.dumps(road.artifacts["scores"].meta)) | {"official": True}
+    for name in ("sugarcrepe.macro7", "valse.mean11", "aro.mean4"):
+        meta["aggregates"][name] = meta["aggregates"]["composition"] | {"headline": None}
+    official = altered(road.artifacts["scores"], meta=meta)
+    found = gather(Config(), {**road.artifacts, "scores": official})["trade"]["levels"]
+    levels = {one["label"]: one["value"] for one in found}
+    assert levels["DeGLA"] == pytest.approx((89.2 + 74.1 + 86.1) / 300, abs=1e-3)
+    assert "READ-CLIP" not in levels, "it prints no mean over VALSE's files"
+    ours = meta["aggregates"]["composition"] | {"name": "composition"}
+    assert composition_levels(ours, meta) == found
+    assert composition_levels(ours, meta | {"official": False}) == []
+    assert composition_levels(ours | {"n": ours["of"] - 1}, meta) == []

@@ -1,13 +1,14 @@
 """What the command line prints on, and how it writes a score."""
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from rich.console import Console
 from rich.text import Text
 
 from pipeline.errors import printable
+from stages.pages import percent, signed
 
 
 class _Plain(Console):
@@ -22,7 +23,16 @@ out = _Plain(soft_wrap=True, highlight=False, width=None if sys.stdout.isatty() 
 
 def with_interval(estimate: Mapping[str, Any] | None) -> str:
     """A share with its interval, as per cent."""
+    return _with_interval(estimate, percent)
+
+
+def change_with_interval(difference: Mapping[str, Any] | None) -> str:
+    """A difference of shares with its interval, as points with their signs."""
+    return _with_interval(difference, signed)
+
+
+def _with_interval(estimate: Mapping[str, Any] | None, written: Callable[[float], str]) -> str:
     if estimate is None or estimate["value"] is None:
         return "not scored"
-    value, low, high = (100 * estimate[key] for key in ("value", "low", "high"))
-    return f"{value:.1f} ({low:.1f} to {high:.1f})"
+    value, low, high = (written(estimate[key]) for key in ("value", "low", "high"))
+    return f"{value} ({low} to {high})"

@@ -1,0 +1,94 @@
+"""ARO: relations and attributes exchanged inside a box of an image, and the word order of captions."""
+
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from stages.benchmarks import fields
+from stages.benchmarks.means import Aggregate, Present, each, heads, mean, nested
+from stages.benchmarks.registry import registry
+from stages.benchmarks.rows import Row, Subset
+
+ORDER_OPTIONS = 5
+FEWEST_OF_A_PAIR = 25
+"""Rows that a pair of attributes needs to count in the macro mean."""
+
+
+def read(folder: Path) -> Iterator[Subset]:
+    """The image is cut to the row's box. Macro groups: relations that are not symmetric; attribute pairs of >= 25."""
+    readers = {
+        "visual_genome_relation.json": _vg_relation,
+        "visual_genome_attribution.json": _vg_attribution,
+        "coco_order.json": _order,
+        "flickr30k_order.json": _order,
+    }
+    for path in fields.only(folder, "*.json", *readers):
+        yield readers[path.name](folder, path)
+
+
+def _vg_relation(folder: Path, path: Path) -> Subset:
+    symmetric = frozenset(registry()["aro"]["not_in_macro"])
+    rows = []
+    for row_id, item in fields.items(path):
+        relation = fields.text(path, row_id, item, "relation_name")
+        rows.append(_boxed(folder, path, row_id, item, None if relation in symmetric else relation))
+    return Subset("aro", "vg_relation", "choice", "wrong", fields.digest(path), tuple(rows))
+
+
+def _vg_attribution(folder: Path, path: Path) -> Subset:
+    found = list(fields.items(path))
+    pairs = []
+    for row_id, item in found:
+        attributes = fields.field(path, row_id, item, "attributes", list)
+        pairs.append("_".join(fields.worded(path, row_id, "attributes", one) for one in attributes))
+    size = Counter(pairs)
+    rows = (
+        _boxed(folder, path, row_id, item, pair if size[pair] >= FEWEST_OF_A_PAIR else None)
+        for (row_id, item), pair in zip(found, pairs, strict=True)
+    )
+    return Subset("aro", "vg_attribution", "choice", "wrong", fields.digest(path), tuple(rows))
+
+
+def _boxed(folder: Path, path: Path, row_id: str, item: Any, group: str | None) -> Row:
+    box = fields.box(path, row_id, item, "bbox_x", "bbox_y", "bbox_w", "bbox_h")
+    name, image = fields.image(path, row_id, item, "image_path", folder / "images", box)
+    return Row(row_id, name, image, fields.texts(path, row_id, item, "true_caption", "false_caption"), group=group)
+
+
+def _order(folder: Path, path: Path) -> Subset:
+    """The caption and its four foils; `degla data foils` makes such files."""
+    rows = []
+    for row_id, item in fields.items(path):
+        name, image = fields.image(path, row_id, item, "image_path", folder / "images")
+        options = fields.field(path, row_id, item, "caption_options", list)
+        if len(options) != ORDER_OPTIONS:
+            fields.wrong(path, row_id, "caption_options", options, f"{ORDER_OPTIONS} texts, the caption first")
+        texts = tuple(fields.worded(path, row_id, "caption_options", option) for option in options)
+        rows.append(Row(row_id, name, image, texts))
+    return Subset("aro", path.stem, "choice", "right", fields.digest(path), tuple(rows))
+
+
+def means(benchmark: str, names: list[str], present: Present) -> list[Aggregate]:
+    """With all four sets there, their mean; then each set, those of Visual Genome as macro mean and over all rows."""
+    made = []
+    units = {
+        "vg_relation": "relations, symmetric ones left out",
+        "vg_attribution": f"attribute pairs of >= {FEWEST_OF_A_PAIR} rows",
+    }
+    for name in names:
+        every = [[(benchmark, name, None)]]
+        groups = sorted(present[benchmark, name])
+        if name not in units:
+            made += each(benchmark, [name], 1 / ORDER_OPTIONS)
+        elif groups:
+            cells = [[(benchmark, name, group)] for group in groups]
+            says = f"mean over {len(groups)} {units[name]}"
+            made.append(mean(f"{benchmark}.{name}.macro", says, cells, chance=0.5, subset=name))
+            made.append(mean(f"{benchmark}.{name}.micro", "accuracy over all rows", every, chance=0.5))
+        else:
+            made.append(mean(f"{benchmark}.{name}.micro", "accuracy over all rows", every, chance=0.5, subset=name))
+    if len(names) == 4:
+        says = "mean of the two macros and the two order sets"
+        made.insert(0, Aggregate(f"{benchmark}.mean4", says, nested([heads(made)])))
+    return made

@@ -1,0 +1,244 @@
+"""Scoring models: from what loads them and subsets of rows to scores and their aggregates.
+
+`score_artifacts` does it for the stage, with the model a run started from, the trained one and mixtures of the two;
+`measure` for any models, without a run. Both are `score_models`. Each distinct image and each distinct text is encoded
+once per model (encoder.py), and everything made is kept in pieces, so a killed run repeats at most one piece.
+"""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, NamedTuple
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pipeline import clip, tables
+from pipeline.artifact import Artifact
+from pipeline.clip.tuning import mixture
+from pipeline.errors import UserError
+from pipeline.schema import SCORES
+from pipeline.stage import Inputs, Progress, silent
+from stages.benchmarks.loaders import FROM_DATASET, LOADERS, available, check_names, load
+from stages.benchmarks.rows import Subset
+from stages.evaluate import blind, robustness
+from stages.evaluate.aggregates import aggregate
+from stages.evaluate.config import Config
+from stages.evaluate.encoder import Encoder, Load
+from stages.evaluate.rows import Judge, Leaked
+from stages.evaluate.scoring import score, score_blind
+
+MIXTURE = "mix:"
+"""Models whose name begins so are mixtures of the start and the trained one."""
+
+
+class Measured(NamedTuple):
+    """Scores of models.
+
+    Attributes:
+        scores: rows of the scores table.
+        aggregates: as `aggregates.aggregate` gives them.
+        descriptions: model -> activation, preprocessing, tokenizer, device.
+        protocols: benchmark.subset -> identity of its measurement.
+    """
+
+    scores: pa.Table
+    aggregates: dict[str, dict[str, Any]]
+    descriptions: dict[str, dict[str, Any]]
+    protocols: dict[str, str]
+
+
+def score_artifacts(config: Config, inputs: Inputs, out: Path, progress: Progress) -> dict[str, Any]:
+    """Write the files of a `scores` artifact below `out`, and give the facts for its manifest."""
+    subsets, notes = subsets_of(config, inputs)
+    found = score_models(
+        _models(inputs["model"], config.curve), subsets, config, out, progress, leaked=leaked_rows(inputs["dataset"])
+    )
+    # As a file the aggregates are content: another aggregate is another artifact.
+    tables.write_text(out / "aggregates.json", json.dumps(found.aggregates))
+    return {
+        "aggregates": found.aggregates,
+        "curve": [{"alpha": alpha, "scores": _values(found.scores, _mixture(alpha))} for alpha in config.curve],
+        "models": found.descriptions,
+        "notes": notes,
+        "official": config.official if config.official is not None else config.root is not None,
+        "protocols": found.protocols,
+        "resamples": config.resamples,
+    }
+
+
+def measure(
+    models: Mapping[str, Load],
+    config: Config,
+    folders: Mapping[str, Path] | None = None,
+    progress: Progress = silent,
+) -> Measured:
+    """Score models without a run; of two called before and after also their paired differences.
+
+    Args:
+        models: name -> what loads it.
+        config: what is measured, on the benchmarks of `root`.
+        folders: name -> folder that keeps the embeddings of this very model between calls; None = nothing is kept.
+        progress: callback.
+
+    Raises:
+        UserError: no root or no benchmark there, a benchmark that needs a dataset, a `curve` (it needs a trained model
+            and its start), and as the stage does.
+    """
+    if config.root is None:
+        raise UserError("evaluate", "no folder of benchmarks is given", "one, as evaluate.root", "set evaluate.root")
+    if config.curve:
+        raise UserError(
+            "evaluate",
+            f"curve = {list(config.curve)} is given without a run",
+            "no curve, since it mixes a trained model with its start",
+            "leave evaluate.curve out",
+        )
+    check_names(config.benchmarks or (), LOADERS)
+    subsets = [
+        subset
+        for name in (config.benchmarks or available(config.root))
+        for subset in load(name, config.root, official=config.official is not False)
+    ]
+    if not subsets:
+        raise UserError(
+            "evaluate", f"{config.root} holds no benchmark", "folders as data/benchmarks.yaml describes", "name another"
+        )
+    with TemporaryDirectory() as scratch:
+        return score_models(models, subsets, config, Path(scratch), progress, folders=folders)
+
+
+def score_models(
+    models: Mapping[str, Load],
+    subsets: Sequence[Subset],
+    config: Config,
+    out: Path,
+    progress: Progress,
+    *,
+    leaked: Leaked | None = None,
+    folders: Mapping[str, Path] | None = None,
+) -> Measured:
+    """Score every model, then the text-only baselines, each to its own part below `out`; parts that are there stay.
+
+    Args:
+        models: name -> what loads it; called only when its part is not there.
+        subsets: what is scored.
+        config: baselines, attack, resampling, device.
+        out: folder of the parts; unfinished work lies in its `.work/`.
+        progress: callback.
+        leaked: rows that overlap with training data; None = none is known.
+        folders: model -> folder that keeps its embeddings; None = below `.work/`.
+    """
+    work, leaked, descriptions = out / ".work", leaked or set(), {}
+    for index, (name, load_model) in enumerate(models.items()):
+        path, card = tables.part(out, index), work / f"{name}.json"
+        if not (path.exists() and card.exists()):
+            folder = folders[name] if folders else work / name
+            shown = partial(_named, progress, name)
+            encoder = Encoder(
+                load_model, folder, shown, device=config.device, batch=config.batch, workers=config.workers
+            )
+            rows = score(encoder, subsets, name, leaked)
+            if config.robustness.rows and not name.startswith(MIXTURE):
+                rows += robustness.score(encoder, subsets, config.robustness, name, leaked, config.seed)
+            tables.write(path, rows, SCORES)
+            tables.write_text(card, json.dumps(encoder.description))
+        descriptions[name] = json.loads(card.read_text())
+    for index, (name, judge) in enumerate(_judges(config, subsets, work, progress).items(), start=len(models)):
+        if not (path := tables.part(out, index)).exists():
+            tables.write(path, score_blind(name, judge(), subsets, leaked, progress), SCORES)
+    scores = tables.read(out)
+    progress("aggregates", 0, 1)
+    aggregates = aggregate(scores, resamples=config.resamples, seed=config.seed)
+    progress("aggregates", 1, 1)
+    protocols = {f"{subset.benchmark}.{subset.name}": subset.protocol for subset in subsets}
+    return Measured(scores, aggregates, descriptions, protocols)
+
+
+def _named(progress: Progress, model: str, what: str, done: int, total: int) -> None:
+    progress(f"{what}, {model}", done, total)
+
+
+# -- which models ------------------------------------------------------------------------------------------------------
+
+
+def _models(model: Artifact, curve: Sequence[float]) -> dict[str, Load]:
+    """Name -> what loads it: the start, the trained model, and the mixtures between."""
+    start = model.meta["start"]
+    found: dict[str, Load] = {
+        "before": partial(clip.load, start["model"], start.get("pretrained"), seed=start.get("seed") or 0),
+        "after": partial(clip.load, str(model.path / "student")),
+    }
+    return found | {_mixture(alpha): partial(mixture, model, alpha) for alpha in curve}
+
+
+def _mixture(alpha: float) -> str:
+    return f"{MIXTURE}{alpha:g}"
+
+
+def _judges(
+    config: Config, subsets: Sequence[Subset], work: Path, progress: Progress
+) -> dict[str, Callable[[], Judge]]:
+    """Name -> what makes the text-only baseline, called only when it is needed."""
+    found: dict[str, Callable[[], Judge]] = {}
+    if config.blind:
+        found |= {"rule": lambda: blind.rule, "ngrams": lambda: blind.ngrams}
+    if config.likelihood:
+        found["likelihood"] = partial(blind.likelihood, config.likelihood, subsets, work, progress)
+    return found
+
+
+def _values(scores: pa.Table, model: str) -> dict[str, float | None]:
+    """The aggregates of one model, without intervals."""
+    found = aggregate(scores.filter(pc.equal(scores["model"].cast(pa.string()), model)), resamples=1)
+    return {name: one[model]["value"] for name, one in found.items()}
+
+
+# -- on which rows -----------------------------------------------------------------------------------------------------
+
+
+def subsets_of(config: Config, inputs: Inputs) -> tuple[list[Subset], list[str]]:
+    """The subsets a run is scored on, and notes on those that could not be had.
+
+    Raises:
+        UserError: a benchmark is absent or broken, or there is none at all.
+    """
+    pairs, dataset = inputs["pairs"], inputs["dataset"]
+    root = config.root or pairs.path / "benchmarks"
+    official = config.official if config.official is not None else config.root is not None
+    chosen = config.benchmarks
+    if chosen is None:
+        chosen = (*available(root), *FROM_DATASET)
+    subsets: list[Subset] = []
+    notes = []
+    for name in chosen:
+        if name in LOADERS:
+            subsets += load(name, root, official=official)
+            continue
+        made = FROM_DATASET[name](dataset, pairs.path / pairs.meta["image_root"], config.pictures)
+        if not made:
+            notes.append(f"{name}: the dataset has no test split to ask about")
+        subsets += made
+    if not subsets:
+        raise UserError(
+            "evaluate",
+            f"there is nothing to measure: no benchmark in {root}; {'; '.join(notes)}",
+            "a benchmark or a test split",
+            "set evaluate.root to a folder of benchmarks, or keep a test split in ingest",
+        )
+    return subsets, notes
+
+
+def leaked_rows(dataset: Artifact) -> Leaked:
+    """Benchmark rows that share an image or caption with a training pair of the dataset."""
+    if not tables.files(dataset.table_folder("leaks")):
+        return set()
+    with tables.connect({"dataset": dataset.table_folder("dataset"), "leaks": dataset.table_folder("leaks")}) as sql:
+        return set(
+            sql.execute(
+                """select distinct benchmark::varchar, subset, row_id from leaks
+                   semi join (from dataset where split = 'train') using (pair_id)"""
+            ).fetchall()
+        )

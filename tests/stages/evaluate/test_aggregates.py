@@ -1,0 +1,68 @@
+"""Aggregates of a scores table: their names, their weights, and what is not compared."""
+
+from typing import Any
+
+import pyarrow as pa
+import pytest
+
+from pipeline.schema import SCORES
+from stages.evaluate.aggregates import aggregate, definitions
+
+
+def test_wider_ranks_are_read_from_the_similarities() -> None:
+    rows = [
+        {"model": "m", "benchmark": "retrieval", "subset": "i2t", "row_id": str(i), "image_key": str(i), "group": None,
+         "similarities": [0.5, *([0.9] * better), *([0.1] * (10 - better))], "correct": float(better == 0),
+         "tie": False, "leaked": False, "protocol": "p"}
+        for i, better in enumerate([0, 1, 4, 5, 9, 10])
+    ]  # fmt: skip
+    found = aggregate(pa.Table.from_pylist(rows, schema=SCORES), resamples=100)
+    values = {name: found[f"retrieval.i2t_{name}"]["m"]["value"] for name in ("r1", "r5", "r10")}
+    assert values == pytest.approx({"r1": 1 / 6, "r5": 3 / 6, "r10": 5 / 6})
+
+
+def rows_of(model: str, correct: list[float], benchmark: str = "sugarcrepe") -> list[dict[str, Any]]:
+    return [
+        {"model": model, "benchmark": benchmark, "subset": "swap_att", "row_id": str(i), "image_key": str(i // 2),
+         "group": None, "similarities": [1.0, 0.0], "correct": right, "tie": False, "leaked": False, "protocol": "p"}
+        for i, right in enumerate(correct)
+    ]  # fmt: skip
+
+
+def test_models_with_different_rows_are_not_compared() -> None:
+    rows = [*rows_of("before", [1, 0, 1, 0]), *rows_of("after", [1, 1, 1, 0])]
+    assert aggregate(pa.Table.from_pylist(rows, SCORES), resamples=100)["sugarcrepe.micro"]["difference"]["won"] == 1
+    with pytest.raises(ValueError, match="different rows"):
+        aggregate(pa.Table.from_pylist(rows[1:], SCORES), resamples=100)
+
+
+def test_a_text_only_baseline_stands_beside_the_models_and_one_that_abstains_does_not() -> None:
+    rows = [*rows_of("model", [1, 0]), *rows_of("blind:rule", [1, 1]), *rows_of("blind:ngrams", [1, float("nan")])]
+    found = aggregate(pa.Table.from_pylist(rows, SCORES), resamples=100)["sugarcrepe.micro"]
+    assert set(found["blind"]) == {"rule"} and found["blind"]["rule"]["value"] == 1
+    assert found["model"]["value"] == 0.5
+
+
+def test_a_benchmark_that_is_not_in_the_table_has_plain_means() -> None:
+    found = aggregate(pa.Table.from_pylist(rows_of("model", [1, 0], "gone"), SCORES), resamples=100)
+    assert list(found) == ["gone.mean", "gone.micro", "gone.swap_att"]
+
+
+def test_composition_weighs_benchmarks_alike_and_weights_sum_to_one() -> None:
+    present = {
+        **{("sugarcrepe", name): [] for name in ("add_att", "swap_att", "replace_att")},
+        **{("valse", name): [] for name in ("existence", "plurals")},
+        ("aro", "vg_relation"): ["above", "below"],
+        ("aro", "coco_order"): [],
+        ("zeroshot", "circles"): ["red", "blue"],
+    }
+    made = definitions(present)
+    for item in made:
+        assert sum(weight for _, weight in item.cells) == pytest.approx(1), item.name
+    share: dict[str, float] = {}
+    for rows, weight in made[0].cells:
+        share[rows[0][0]] = share.get(rows[0][0], 0) + weight
+    assert made[0].name == "composition" and share == pytest.approx(
+        dict.fromkeys(("sugarcrepe", "valse", "aro"), 1 / 3)
+    )
+    assert len({item.name for item in made}) == len(made)

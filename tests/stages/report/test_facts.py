@@ -1,0 +1,154 @@
+"""The facts: counted from the artifacts, said in words the intervals allow, joined to an ablation of the same start."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipeline import tables
+from pipeline.errors import UserError
+from pipeline.stage import silent
+from stages.report import STAGE, Config
+from stages.report.facts import gather, headline
+from tests.stages.report.reading import parsed, with_aggregate
+from tests.stages.small_road import SmallRoad
+
+
+@pytest.fixture(scope="module")
+def facts(road: SmallRoad) -> dict[str, Any]:
+    return gather(Config(), road.artifacts)
+
+
+def test_facts_are_the_json_of_the_page(facts: dict[str, Any], page: Path) -> None:
+    assert json.loads((page / "report.json").read_text()) == json.loads(json.dumps(facts))
+
+
+def test_the_gallery_shows_margins_of_both_models(road: SmallRoad, facts: dict[str, Any]) -> None:
+    scores = tables.read(road.artifacts["scores"].path).to_pylist()
+    told = {
+        (row["model"], row["subset"], row["row_id"]): row["similarities"]
+        for row in scores
+        if row["benchmark"] == "heldout"
+    }
+    assert 0 < len(facts["gallery"]) <= 12
+    for card in facts["gallery"]:
+        assert card["negatives"]
+        for one in card["negatives"]:
+            for model in ("before", "after"):
+                true, false = told[model, one["type"], card["pair_id"]]
+                assert one[model] == pytest.approx(true - false, abs=1e-6)
+        assert card["won"] == sum(one["after"] > 0 >= one["before"] for one in card["negatives"])
+
+
+def test_the_gallery_shows_no_image_and_no_caption_twice(facts: dict[str, Any]) -> None:
+    for key in ("image_key", "caption"):
+        shown = [card[key] for card in facts["gallery"]]
+        assert shown and len(set(shown)) == len(shown)
+
+
+def test_data_and_generation_are_counted(facts: dict[str, Any]) -> None:
+    assert facts["data"]["pairs"] == [
+        {"split": "test", "pairs": 8, "pictures": 8}, {"split": "train", "pairs": 16, "pictures": 16},
+    ]  # fmt: skip
+    assert facts["data"]["pairs_rejected"] == [{"reason": "empty_caption", "rows": 1, "example": "x:1"}]
+    assert facts["data"]["leaks"] == [
+        {"benchmark": "sugarcrepe", "subset": "swap_att", "rule": "caption_hash", "rows": 1}
+    ]
+    assert [(row["type"], row["accepted"]) for row in facts["generation"]["types"]][-1] == ("replace_adjectives", 0)
+    assert facts["generation"]["tokens"] == {"prompt": 24 * 5 * 10, "reply": 24 * 5 * 5}
+    assert facts["training"]["steps"] == 20 and facts["training"]["terms"][0]["first"] == pytest.approx(0.95, abs=0.1)
+    assert [one["kind"] for one in facts["provenance"]] == ["pairs", "negatives", "dataset", "model", "scores"]
+
+
+def estimate(low: float, high: float, detectable: float | None = 0.03) -> dict[str, Any]:
+    value = {"value": 0.5, "low": 0.4, "high": 0.6}
+    change = {"value": (low + high) / 2, "low": low, "high": high, "p": 0.5, "detectable": detectable}
+    return {"n": 10, "says": "rule", "before": value, "after": value, "difference": change}
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "composition", "retention"),
+    [
+        (0.01, 0.05, "better than before: +3.0 points", "Nothing was lost"),
+        (-0.05, -0.01, "worse than before: −3.0 points", "forgotten: −3.0 points"),
+        (-0.02, 0.04, "No clear change", "a true loss under 3.0 points could hide"),
+    ],
+)
+def test_the_headline_says_no_more_than_the_interval(low: float, high: float, composition: str, retention: str) -> None:
+    both = {"composition": estimate(low, high), "zeroshot.mean": estimate(low, high)}
+    first, second = headline(both)
+    assert composition in first["says"] and retention in second["says"]
+
+
+def test_the_headline_falls_back_and_admits_ignorance() -> None:
+    first, second = headline({"heldout.mean": estimate(0.01, 0.05)})
+    assert first["name"] == "heldout.mean" and second["verdict"] == "unknown"
+    assert second["says"] == "Nothing measures it here."
+
+
+def test_the_headline_passes_over_what_was_not_scored() -> None:
+    nothing = estimate(0.01, 0.05) | {"n": 0}
+    first, _ = headline({"composition": nothing, "heldout.mean": estimate(0.01, 0.05)})
+    assert first["name"] == "heldout.mean"
+
+
+def as_comparison(road: SmallRoad, path: Path, **changes: Any) -> Path:
+    """comparison.json as an ablation over this very road's benchmarks would write it, with one baseline."""
+    found = road.artifacts["scores"].meta["aggregates"]
+    names = ("composition", "zeroshot.mean")
+    mean = {name: found[name]["after"]["value"] for name in names}
+    row = {"name": "negclip", "title": "NegCLIP's loss", "group": "rivals", "mean": mean, "sd": dict.fromkeys(names)}
+    before = {name: one["before"]["value"] for name, one in found.items()} | changes
+    lost = {"swap_nouns": {"sugarcrepe.swap_att": 0.05, "valse.plurals": None}}
+    path.write_text(json.dumps({"rows": [row], "before": before, "types": lost, "seeds": [1, 2, 3]}))
+    return path
+
+
+def test_baselines_of_an_ablation_from_the_same_start_stand_beside_the_run(road: SmallRoad, tmp_path: Path) -> None:
+    compared = as_comparison(road, tmp_path / "comparison.json")
+    STAGE.run(Config(comparison=compared), road.artifacts, tmp_path, silent)
+    facts = json.loads((tmp_path / "report.json").read_text())
+    assert [one["label"] for one in facts["trade"]["rivals"]] == ["NegCLIP's loss"]
+    text = " ".join(parsed(tmp_path / "report.html").text)
+    assert "NegCLIP's loss" in text and "Effect of each negative type" in text
+    assert (tmp_path / "figures/types.svg").exists()
+
+
+def test_an_ablation_from_another_start_is_not_joined(road: SmallRoad, tmp_path: Path) -> None:
+    compared = as_comparison(road, tmp_path / "comparison.json", composition=0.123)
+    facts = gather(Config(comparison=compared), road.artifacts)
+    assert facts["trade"]["rivals"] == []
+    assert any("began from other scores" in note for note in facts["notes"])
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"[]", b'{"rows": 1}', b"\xff", b'{"rows": [{}], "before": {}, "types": {}, "seeds": []}']
+)
+def test_a_broken_comparison_is_one_line(road: SmallRoad, tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "comparison.json").write_bytes(content)
+    with pytest.raises(UserError, match=r"comparison.json: .*; fix: set report.comparison"):
+        gather(Config(comparison=tmp_path / "comparison.json"), road.artifacts)
+
+
+def test_the_curve_runs_from_start_over_mixtures_to_the_trained_model(road: SmallRoad, facts: dict[str, Any]) -> None:
+    trade = facts["trade"]
+    found = road.artifacts["scores"].meta
+    assert [one["alpha"] for one in trade["curve"]] == [0, 0.5, 1]
+    assert [one["up"] for one in trade["curve"]] == [
+        found["aggregates"]["composition"]["before"]["value"],
+        found["curve"][0]["scores"]["composition"],
+        found["aggregates"]["composition"]["after"]["value"],
+    ]
+
+
+def test_every_loss_of_a_baseline_has_its_curve(facts: dict[str, Any]) -> None:
+    terms = [row["term"] for row in facts["training"]["terms"]]
+    assert {"loss", "base_loss", "rank_loss", "fisher_loss", "contrast_distill_loss"} < set(terms)
+
+
+def test_rows_that_were_not_scored_are_noted(road: SmallRoad, facts: dict[str, Any]) -> None:
+    assert facts["notes"] == road.artifacts["scores"].meta["notes"]
+    scores = with_aggregate(road.artifacts["scores"], "sugarcrepe.swap_att", n=3)
+    notes = gather(Config(), {**road.artifacts, "scores": scores})["notes"]
+    assert "sugarcrepe.swap_att: 3 of 4 rows scored, the images of the others are missing" in notes
