@@ -2,7 +2,7 @@
 
     python benchmarks/train_step.py --captions captions.txt [--batch 8] [--rounds 5] [--device cuda --precision bf16]
 
-Both train ViT-B/32 from the same random weights on the same pictures and real captions, each with 4 negatives of its
+Both train ViT-B/32 from the same random weights on the same images and real captions, each with 4 negatives of its
 own length. The released step, as its code has it: texts of 77 tokens, tokenised while loading; the teacher on the same
 padded texts under no_grad; AdamW as torch makes it by default; the moving average parameter by parameter in Python.
 First the loss and every gradient of the two are compared; a benchmark of something else would be worthless.
@@ -26,10 +26,10 @@ from torch import Tensor, nn
 
 from pipeline import clip
 from stages.train.batches import Batch
+from stages.train.config import Config, Loss
 from stages.train.loop import Training
 from stages.train.losses import Embeddings, base_loss, distill_loss, igc_loss, tgc_loss
 from stages.train.objective import Objective
-from stages.train.stage import Config, Loss
 
 K = 4
 
@@ -164,8 +164,8 @@ def main() -> None:
     config = Config(precision=arguments.precision, batch=arguments.batch, warmup=0, objective=Loss())
     start = clip.load("ViT-B-32", None, seed=0, device=device).model
     ours, released = Ours(copy.deepcopy(start), config, device), Released(copy.deepcopy(start), config, device)
-    picture = torch.Generator().manual_seed(0)
-    image_BCHW = torch.randn(arguments.batch, 3, 224, 224, generator=picture).to(device)
+    draw = torch.Generator().manual_seed(0)
+    image_BCHW = torch.randn(arguments.batch, 3, 224, 224, generator=draw).to(device)
     captions, negatives = texts_of(arguments.captions, arguments.batch, seed=0)
     batch = ours.batch(image_BCHW, captions, negatives)
 

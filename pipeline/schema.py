@@ -1,5 +1,6 @@
 """Every table degla writes, as an explicit Arrow schema with a description per column."""
 
+from collections.abc import Mapping
 from typing import Literal, get_args
 
 import pyarrow as pa
@@ -97,28 +98,28 @@ LEAKS = _schema(
     ("rule", _ENUM, "image_id, caption_hash, perceptual_hash or foil_ngram"),
 )
 
-STEPS = _schema(
-    ("step", pa.int32(), "1-based optimizer step"),
-    ("epoch", pa.float32(), "epochs done, fractional"),
-    ("loss", pa.float32(), "weighted sum of the terms"),
-    ("base_loss", pa.float32(), "NegCLIP term, unweighted"),
-    ("distill_loss", pa.float32(), "self-distillation term, unweighted; NaN when its weight is 0"),
-    ("igc_loss", pa.float32(), "image-grounded contrast, unweighted; NaN when its weight is 0"),
-    ("tgc_loss", pa.float32(), "text-grounded contrast, unweighted; NaN when its weight is 0"),
-    ("clip_loss", pa.float32(), "CLIP's own loss, unweighted; NaN when its weight is 0, as below"),
-    ("rank_loss", pa.float32(), "CE-CLIP's cross-modal rank"),
-    ("intra_loss", pa.float32(), "CE-CLIP's intra-modal contrast"),
-    ("focal_loss", pa.float32(), "FSC-CLIP's global hard-negative term"),
-    ("distractor_loss", pa.float32(), "CoN-CLIP's loss"),
-    ("triplet_loss", pa.float32(), "TripletCLIP's second half"),
-    ("contrast_distill_loss", pa.float32(), "GIFT's contrastive distillation"),
-    ("fisher_loss", pa.float32(), "GIFT's weighted L2 distance from the start"),
-    ("logit_scale", pa.float32(), "exp of the learned parameter"),
-    ("lr", pa.float32(), "learning rate used in this step"),
-    ("grad_norm", pa.float32(), "global L2 norm before clipping"),
-    ("samples_per_s", pa.float32(), "image-caption pairs per second"),
-    ("data_wait", pa.float32(), "seconds spent waiting for the loader"),
-)
+_UNWEIGHTED = {
+    "base": ", unweighted",
+    **dict.fromkeys(("distill", "igc", "tgc"), ", unweighted; NaN when its weight is 0"),
+    "clip": ", unweighted; NaN when its weight is 0, as below",
+}
+"""What the first columns of the steps table say for all of them."""
+
+
+def steps_schema(terms: Mapping[str, str]) -> pa.Schema:
+    """The steps table of a training whose loss has these terms (name -> what it is), each a column `<name>_loss`."""
+    return _schema(
+        ("step", pa.int32(), "1-based optimizer step"),
+        ("epoch", pa.float32(), "epochs done, fractional"),
+        ("loss", pa.float32(), "weighted sum of the terms"),
+        *((f"{name}_loss", pa.float32(), text + _UNWEIGHTED.get(name, "")) for name, text in terms.items()),
+        ("logit_scale", pa.float32(), "exp of the learned parameter"),
+        ("lr", pa.float32(), "learning rate used in this step"),
+        ("grad_norm", pa.float32(), "global L2 norm before clipping"),
+        ("samples_per_s", pa.float32(), "image-caption pairs per second"),
+        ("data_wait", pa.float32(), "seconds spent waiting for the loader"),
+    )
+
 
 SCORES = _schema(
     ("model", _ENUM, "before (the starting model) or after (the fine-tuned one), or a name"),
@@ -141,6 +142,7 @@ TABLES: dict[str, pa.Schema] = {
     "negatives": NEGATIVES,
     "dataset": DATASET,
     "leaks": LEAKS,
-    "steps": STEPS,
+    "steps": steps_schema({}),
     "scores": SCORES,
 }
+"""Table name -> schema; `steps` has a column more for each term of the loss."""

@@ -2,10 +2,12 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
-from pipeline.errors import UserError
+from pipeline.artifact import Artifact
+from pipeline.clip.encode import Clip
+from pipeline.clip.models import load
+from pipeline.errors import UserError, need_package
 
 if TYPE_CHECKING:
     from torch import nn
@@ -29,7 +31,7 @@ def lock(model: "nn.Module", *, image: bool, text: bool, unlocked: int = 0) -> N
 
 
 def speed_up(model: "nn.Module", *, checkpoint_gradients: bool, compiled: bool) -> None:
-    """Trade time for memory by computing activations twice, or compile the picture tower, in place."""
+    """Trade time for memory by computing activations twice, or compile the image tower, in place."""
     network: Any = model
     if checkpoint_gradients:
         network.set_grad_checkpointing(True)
@@ -42,10 +44,8 @@ def add_lora(model: "nn.Module", rank: int, alpha: float, seed: int) -> None:
 
     The logit scale still learns. Raises UserError when peft is not installed or the model has no such layers.
     """
+    need_package("train", "peft", "lora")
     import torch
-
-    if find_spec("peft") is None:
-        raise UserError("train", "peft is not installed", "the package", "pip install 'degla[lora]'")
     from peft import LoraConfig, inject_adapter_in_model
 
     try:
@@ -112,3 +112,12 @@ def interpolate(start: "nn.Module", tuned: "nn.Module", alpha: float) -> dict[st
         name: before[name].lerp(tensor, alpha) if tensor.is_floating_point() else tensor
         for name, tensor in after.items()
     }
+
+
+def mixture(model: Artifact, alpha: float) -> Clip:
+    """(1 - alpha) * start + alpha * trained of a `model` artifact, the model of WiSE-FT (arXiv 2109.01903)."""
+    tuned = load(str(model.path / "student"))
+    if alpha != 1:
+        start = load(**model.meta["start"])
+        tuned.model.load_state_dict(interpolate(start.model, tuned.model, alpha))
+    return tuned

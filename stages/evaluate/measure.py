@@ -17,6 +17,7 @@ import pyarrow.compute as pc
 
 from pipeline import clip, tables
 from pipeline.artifact import Artifact
+from pipeline.clip.tuning import mixture
 from pipeline.errors import UserError
 from pipeline.schema import SCORES
 from pipeline.stage import Inputs, Progress, silent
@@ -28,7 +29,6 @@ from stages.evaluate.config import Config
 from stages.evaluate.encoder import Encoder, Load
 from stages.evaluate.rows import Judge, Leaked
 from stages.evaluate.scoring import score, score_blind
-from stages.export.models import mixture
 
 MIXTURE = "mix:"
 """Models whose name begins so are mixtures of the start and the trained one."""

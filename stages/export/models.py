@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from pipeline import clip, tables
 from pipeline.artifact import Artifact
-from pipeline.clip import Clip
+from pipeline.clip import Clip, tuning
 from pipeline.errors import UserError, need_package
 from stages.pages import markdown, percent
 
@@ -52,7 +52,7 @@ def export_model(
     Raises:
         UserError: the library is missing, cannot hold this architecture, or the difference is `TOLERANCE` or more.
     """
-    tuned = mixture(model, alpha)
+    tuned = tuning.mixture(model, alpha)
     target.mkdir(parents=True, exist_ok=True)
     write = {"open_clip": _open_clip, "transformers": _transformers, "onnx": _onnx}[kind]
     embed = write(tuned, target, str(model.path / "student"))
@@ -70,18 +70,6 @@ def export_model(
         )
     tables.write_text(target / "README.md", card(model, scores if alpha == 1 else None, alpha))
     return difference
-
-
-def mixture(model: Artifact, alpha: float) -> "Clip":
-    """(1 - alpha) * start + alpha * trained, the model of WiSE-FT (arXiv 2109.01903)."""
-    from pipeline import clip
-    from pipeline.clip import tuning
-
-    tuned = clip.load(str(model.path / "student"))
-    if alpha != 1:
-        start = clip.load(**model.meta["start"])
-        tuned.model.load_state_dict(tuning.interpolate(start.model, tuned.model, alpha))
-    return tuned
 
 
 def _probes(model: Clip) -> tuple[Tensor, Tensor]:

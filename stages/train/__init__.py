@@ -1,5 +1,6 @@
 """train: the training set to a fine-tuned CLIP."""
 
-from stages.train.stage import STAGE, Config
+from stages.train.config import Config
+from stages.train.stage import STAGE
 
 __all__ = ["STAGE", "Config"]

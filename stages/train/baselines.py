@@ -117,13 +117,13 @@ def focal_loss(student: Embeddings, scale: Tensor, gamma: float, smoothing: floa
 
 
 def distractor_loss(student: Embeddings, scale: Tensor) -> Tensor:
-    """CoN-CLIP's loss over images, captions, first negatives and the pictures those are about, all of the batch.
+    """CoN-CLIP's loss over images, captions, first negatives and the images those are about, all of the batch.
 
     With M = [i for i in range(B) if depicted[i]], the mean of three means::
 
-        first = text and then neg[:, 0] of M;  second = neg[:, 0] of M and then text;  pictures = image, then other of M
+        first = text and then neg[:, 0] of M;  second = neg[:, 0] of M and then text;  images = image, then other of M
         i2t = mean(-log(share(scale * image[i] @ text[i], [scale * image[i] @ t for t in first])) for i in range(B))
-        t2i = mean(-log(share(scale * image[i] @ text[i], [scale * p @ text[i] for p in pictures])) for i in range(B))
+        t2i = mean(-log(share(scale * image[i] @ text[i], [scale * p @ text[i] for p in images])) for i in range(B))
         o2t = mean(-log(share(scale * other[i] @ neg[i][0], [scale * other[i] @ t for t in second])) for i in M)
         loss = (i2t + t2i + o2t) / 3      # o2t is 0 where M is empty
 
@@ -131,10 +131,10 @@ def distractor_loss(student: Embeddings, scale: Tensor) -> Tensor:
     """
     other_MD, neg_MD = _depicted(student)
     texts_XD = torch.cat([student.text_BD, neg_MD])
-    pictures_XD = torch.cat([student.image_BD, other_MD])
+    images_XD = torch.cat([student.image_BD, other_MD])
     own_B = torch.arange(len(student.image_BD), device=scale.device)
     loss = F.cross_entropy(scale * student.image_BD @ texts_XD.T, own_B)
-    loss = loss + F.cross_entropy(scale * student.text_BD @ pictures_XD.T, own_B)
+    loss = loss + F.cross_entropy(scale * student.text_BD @ images_XD.T, own_B)
     if len(other_MD):
         logits = scale * other_MD @ torch.cat([neg_MD, student.text_BD]).T
         loss = loss + F.cross_entropy(logits, own_B[: len(other_MD)])
@@ -142,7 +142,7 @@ def distractor_loss(student: Embeddings, scale: Tensor) -> Tensor:
 
 
 def triplet_loss(student: Embeddings, scale: Tensor) -> Tensor:
-    """TripletCLIP's second half: NegCLIP's loss with the negatives' pictures as images and the captions as negatives.
+    """TripletCLIP's second half: NegCLIP's loss over the negatives' images, with the captions as negatives.
 
     With M as in `distractor_loss`; 0 where M is empty::
 
@@ -203,7 +203,7 @@ def fisher_importance(gradients: list[Tensor]) -> list[Tensor]:
 
 
 def _depicted(student: Embeddings) -> tuple[Tensor, Tensor]:
-    """The pictures of negatives there are, and the negatives they show: two tensors [M, D]."""
+    """The images of negatives there are, and the negatives they show: two tensors [M, D]."""
     chosen_B = student.depicted_B
     neg_BD = student.neg_BKD[:, 0] if student.neg_BKD.shape[1] else torch.zeros_like(student.text_BD)
     return student.other_BD[chosen_B], neg_BD[chosen_B]

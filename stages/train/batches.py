@@ -1,9 +1,9 @@
-"""From the dataset's rows to training batches: which pair stands in which batch, its negatives, its picture.
+"""From the dataset's rows to training batches: which pair stands in which batch, its negatives, its image.
 
 A batch is a pure function of (dataset, settings, step), so a resumed run needs to remember nothing but its step.
 
 Shapes: B pairs of this process, K negatives per caption, N texts = B captions + the negatives there are, L tokens of
-the longest of them, M pairs with a second picture, C, H, W picture.
+the longest of them, M pairs with a second image, C, H, W pixels.
 """
 # ruff: noqa: N815 - shapes are suffixes of names here, also of fields
 
@@ -42,8 +42,8 @@ class Batch:
         image_BCHW: uint8 from the loader, what the model reads after `on`.
         tokens_NL: int64, zero-padded; the B captions, then the negatives there are, row by row of `have_BK`.
         type_BK: int64, which type each negative is of (its place in `types`); -1 = there is none.
-        other_MCHW: pictures of the first negatives, as `image_BCHW`, for the rows of `depicted_B`.
-        depicted_B: bool, which pairs have such a picture.
+        other_MCHW: images of the first negatives, as `image_BCHW`, for the rows of `depicted_B`.
+        depicted_B: bool, which pairs have such an image.
     """
 
     image_BCHW: Tensor
@@ -58,15 +58,13 @@ class Batch:
         return self.type_BK >= 0
 
     def on(self, device: str, model: Clip) -> "Batch":
-        """The batch on a device, its pictures normalised for the model."""
+        """The batch on a device, its images normalised for the model."""
         move = partial(torch.Tensor.to, device=device, non_blocking=True)
-        image_BCHW, other_MCHW = (
-            clip.normalise(model, move(pictures)) for pictures in (self.image_BCHW, self.other_MCHW)
-        )
+        image_BCHW, other_MCHW = (clip.normalise(model, move(images)) for images in (self.image_BCHW, self.other_MCHW))
         return Batch(image_BCHW, move(self.tokens_NL), move(self.type_BK), other_MCHW, move(self.depicted_B))
 
     def split(self, parts: int) -> list["Batch"]:
-        """The batch in pieces of as equal a size as can be; each keeps the negatives and pictures of its captions."""
+        """The batch in pieces of as equal a size as can be; each keeps the negatives and images of its captions."""
         count = len(self.type_BK)
         if parts == 1:
             return [self]
@@ -87,26 +85,26 @@ class Rows:
     """The training rows, columnar: small enough to be shared by the loader's processes.
 
     Attributes:
-        uris: picture files, distinct, below `root`.
-        picture: row -> index into `uris`.
-        image: row -> number of its image_group; rows that share one are captions of one picture, or of copies of it.
+        uris: image files, distinct, below `root`.
+        image_file: row -> index into `uris`.
+        image_group: row -> number of its group; rows that share one are captions of one image, or of copies of it.
         tokens: per text column (the caption, then the types) all token ids, and the row offsets into them.
         have: [rows, types], whether a row has that negative.
-        chance: [rows, types], chance that it is taken when its turn comes, (0, 1].
-        depicting: [rows, types], index into `uris` of a picture that the negative is about; -1 = none.
+        chances: [rows, types], sampling probability of each negative in its turn, (0, 1].
+        depicting: [rows, types], index into `uris` of an image that the negative is about; -1 = none.
     """
 
     root: Path
     uris: list[str]
-    picture: Ints
-    image: Ints
+    image_file: Ints
+    image_group: Ints
     tokens: list[tuple[NDArray[np.int32], Ints]]
     have: NDArray[np.bool_]
-    chance: NDArray[np.float32]
+    chances: NDArray[np.float32]
     depicting: Ints
 
     def __len__(self) -> int:
-        return len(self.picture)
+        return len(self.image_file)
 
     def text(self, column: int, row: int) -> Tensor:
         """Token ids of one text; column 0 is the caption, 1 + t the negative of type t."""
@@ -124,7 +122,7 @@ def read_rows(
         pairs: the artifact with the pictures.
         types: negative types to read.
         split: train, val or test.
-        shown: a table that names pictures of negatives, see `_shown`.
+        shown: a table that names images of negatives, see `_shown`.
 
     Raises:
         UserError: there is no such row, or `shown` cannot be read.
@@ -141,8 +139,8 @@ def read_rows(
         column = table[name].chunk(0) if table[name].num_chunks else table[name].combine_chunks()
         lengths = np.asarray(column.value_lengths().fill_null(0))
         tokens.append((np.asarray(column.flatten()), np.concatenate([[0], np.cumsum(lengths)])))
-    uris, picture = np.unique(table["image_uri"].to_numpy().astype(str), return_inverse=True)
-    _, image = np.unique(table["image_group"].to_numpy().astype(str), return_inverse=True)
+    uris, image_file = np.unique(table["image_uri"].to_numpy().astype(str), return_inverse=True)
+    _, image_group = np.unique(table["image_group"].to_numpy().astype(str), return_inverse=True)
     have = np.zeros((len(table), len(types)), dtype=bool)
     for place, kind in enumerate(types):
         have[:, place] = table[f"{kind}_tokens"].is_valid()
@@ -153,17 +151,17 @@ def read_rows(
     return Rows(
         root=pairs.path / pairs.meta["image_root"],
         uris=[*uris.tolist(), *more],
-        picture=picture,
-        image=image,
+        image_file=image_file,
+        image_group=image_group,
         tokens=tokens,
         have=have,
-        chance=_chances(table["chances"], types),
+        chances=_chances(table["chances"], types),
         depicting=np.where(have, depicting, -1),
     )
 
 
 def _shown(path: Path, pair_ids: list[str], types: Sequence[str], known: int) -> tuple[Ints, list[str]]:
-    """Pictures of negatives from a user's CSV or Parquet file: (picture number of each row and type, their files).
+    """Images of negatives from a user's CSV or Parquet file: (image number of each row and type, their files).
 
     The file has the columns pair_id, type and image, a path beside it; rows of other pairs and types do not count.
     """
@@ -194,25 +192,25 @@ def _shown(path: Path, pair_ids: list[str], types: Sequence[str], known: int) ->
 
 def _chances(column: pa.ChunkedArray, types: Sequence[str]) -> NDArray[np.float32]:
     """[rows, types]; 1 where the table says nothing."""
-    chance = np.ones((len(column), len(NEGATIVE_TYPES)), dtype=np.float32)
+    chances = np.ones((len(column), len(NEGATIVE_TYPES)), dtype=np.float32)
     said = np.asarray(column.is_valid())
     if said.any():
         told = column.filter(pa.array(said)).combine_chunks().flatten()
-        chance[said] = np.asarray(told.fill_null(1.0)).reshape(-1, len(NEGATIVE_TYPES))
-    return chance[:, [NEGATIVE_TYPES.index(kind) for kind in types]]
+        chances[said] = np.asarray(told.fill_null(1.0)).reshape(-1, len(NEGATIVE_TYPES))
+    return chances[:, [NEGATIVE_TYPES.index(kind) for kind in types]]
 
 
 # -- which rows, which negatives ---------------------------------------------------------------------------------------
 
 
-def epoch_order(image: Ints, batch: int, seed: int, epoch: int) -> Ints:
-    """The rows of one epoch, [batches, batch]: a random order in which no batch holds two captions of one picture.
+def epoch_order(image_group: Ints, batch: int, seed: int, epoch: int) -> Ints:
+    """The rows of one epoch, [batches, batch]: a random order in which no batch holds two captions of one image.
 
-    Two captions of a picture in one batch would be each other's false negatives. A row that would clash waits for
+    Two captions of an image in one batch would be each other's false negatives. A row that would clash waits for
     the next batch; rows that fill no whole batch at the end are left out of this epoch.
     """
-    stream = iter(np.random.default_rng((seed, epoch)).permutation(len(image)).tolist())
-    pictures = image.tolist()
+    stream = iter(np.random.default_rng((seed, epoch)).permutation(len(image_group)).tolist())
+    groups = image_group.tolist()
     batches: list[list[int]] = []
     waiting: list[int] = []
     while True:
@@ -221,11 +219,11 @@ def epoch_order(image: Ints, batch: int, seed: int, epoch: int) -> Ints:
         clashing: list[int] = []
         earlier = iter(waiting)
         for row in chain(earlier, stream):
-            if pictures[row] in seen:
+            if groups[row] in seen:
                 clashing.append(row)
                 continue
             current.append(row)
-            seen.add(pictures[row])
+            seen.add(groups[row])
             if len(current) == batch:
                 break
         else:
@@ -235,40 +233,40 @@ def epoch_order(image: Ints, batch: int, seed: int, epoch: int) -> Ints:
 
 
 def epoch_negatives(
-    have: NDArray[np.bool_], count: int, seed: int, epoch: int, chance: NDArray[np.float32] | None = None
+    have: NDArray[np.bool_], count: int, seed: int, epoch: int, chances: NDArray[np.float32] | None = None
 ) -> Ints:
     """Which negatives each row trains with in one epoch, [rows, count]: type numbers, -1 for none.
 
     A uniform draw without replacement from the types the row has, so over the epochs a caption meets all of them; a
-    negative with a chance below 1 sits out the other epochs.
+    negative with a probability below 1 in `chances`, [rows, types], sits out the other epochs.
     """
     draw = np.random.default_rng((seed, epoch, 1)).random(have.shape)
     draw[~have] = np.inf
-    if chance is not None:
-        draw[np.random.default_rng((seed, epoch, 3)).random(have.shape) >= chance] = np.inf
+    if chances is not None:
+        draw[np.random.default_rng((seed, epoch, 3)).random(have.shape) >= chances] = np.inf
     chosen: Ints = np.argsort(draw, axis=1, kind="stable")[:, :count]
     return np.where(np.isfinite(np.take_along_axis(draw, chosen, axis=1)), chosen, -1)
 
 
 def with_neighbours(order: Ints, rows: Rows, neighbours: Ints, seed: int, epoch: int) -> Ints:
-    """Each batch of `order`, [batches, half], followed by one row for each of its rows: a caption of a similar picture.
+    """Each batch of `order`, [batches, half], followed by one row for each of its rows: a caption of a similar image.
 
-    The picture is drawn from the row's `neighbours`, [pictures, k], among those the batch does not show yet; where it
-    shows all of them, from all pictures.
+    The image is drawn from the row's `neighbours`, [images, k], among those the batch does not show yet; where it
+    shows all of them, from all images.
     """
     draw = np.random.default_rng((seed, epoch, 2))
-    by_picture = np.argsort(rows.picture, kind="stable")
-    ends = np.searchsorted(rows.picture[by_picture], np.arange(len(rows.uris) + 1))
+    by_file = np.argsort(rows.image_file, kind="stable")
+    ends = np.searchsorted(rows.image_file[by_file], np.arange(len(rows.uris) + 1))
     partners = np.empty_like(order)
     for number, anchors in enumerate(order):
-        seen = set(rows.image[anchors].tolist())
+        seen = set(rows.image_group[anchors].tolist())
         for place, anchor in enumerate(anchors):
-            similar = draw.permutation(neighbours[rows.picture[anchor]]).tolist()
-            captions = (int(draw.choice(by_picture[ends[p] : ends[p + 1]])) for p in similar)
-            chosen = next((row for row in captions if int(rows.image[row]) not in seen), None)
-            while chosen is None or int(rows.image[chosen]) in seen:
+            similar = draw.permutation(neighbours[rows.image_file[anchor]]).tolist()
+            captions = (int(draw.choice(by_file[ends[p] : ends[p + 1]])) for p in similar)
+            chosen = next((row for row in captions if int(rows.image_group[row]) not in seen), None)
+            while chosen is None or int(rows.image_group[chosen]) in seen:
                 chosen = int(draw.integers(len(rows)))
-            seen.add(int(rows.image[chosen]))
+            seen.add(int(rows.image_group[chosen]))
             partners[number, place] = chosen
     return np.concatenate([order, partners], axis=1)
 
@@ -281,24 +279,24 @@ class Batches(Dataset[Batch]):
 
     Args:
         rows: the training rows.
-        pictures: indexed by picture number, gives uint8 CHW: all of them decoded, or read when asked.
+        images: indexed by the number of a file, gives uint8 CHW: all of them decoded, or read when asked.
         batch: pairs in the global batch.
         negatives: K, negatives per caption.
         epochs: passes over the rows.
         seed: of order and draw.
         rank: which share of each batch, `batch / world` rows of it.
         world: processes that share each batch.
-        neighbours: [pictures, k], similar pictures of each; with them the second half of each batch is drawn from
+        neighbours: [images, k], similar images of each; with them the second half of each batch is drawn from
             those of the first.
 
     Raises:
-        UserError: not one batch of different pictures can be made.
+        UserError: not one batch of different images can be made.
     """
 
     def __init__(
         self,
         rows: Rows,
-        pictures: "Tensor | Pictures",
+        images: "Tensor | Images",
         batch: int,
         negatives: int,
         epochs: int,
@@ -307,23 +305,23 @@ class Batches(Dataset[Batch]):
         world: int = 1,
         neighbours: Ints | None = None,
     ) -> None:
-        self.rows, self.pictures = rows, pictures
+        self.rows, self.images = rows, images
         of_order = batch if neighbours is None else batch // 2
-        orders = [epoch_order(rows.image, of_order, seed, epoch) for epoch in range(epochs)]
-        different = int(rows.image.max()) + 1
+        orders = [epoch_order(rows.image_group, of_order, seed, epoch) for epoch in range(epochs)]
+        different = int(rows.image_group.max()) + 1
         if neighbours is not None and different >= batch:
             orders = [with_neighbours(order, rows, neighbours, seed, epoch) for epoch, order in enumerate(orders)]
         if not sum(map(len, orders)) or different < batch:
             raise UserError(
                 "train",
-                f"a batch of {batch} needs as many different pictures, and there are {different}",
-                "a batch no larger than the training split's pictures",
+                f"a batch of {batch} needs as many different images, and there are {different}",
+                "a batch no larger than the training split's images",
                 "lower train.batch",
             )
         share = slice(rank * batch // world, (rank + 1) * batch // world)
         self.order = np.concatenate(orders)[:, share]
         self.epoch = np.repeat(np.arange(epochs), [len(order) for order in orders])
-        self.negatives = [epoch_negatives(rows.have, negatives, seed, epoch, rows.chance) for epoch in range(epochs)]
+        self.negatives = [epoch_negatives(rows.have, negatives, seed, epoch, rows.chances) for epoch in range(epochs)]
 
     def __len__(self) -> int:
         return len(self.order)
@@ -345,13 +343,13 @@ class Batches(Dataset[Batch]):
         texts += [
             self.rows.text(1 + chosen[place], rows[place[0]]) for place in zip(*np.nonzero(chosen >= 0), strict=True)
         ]
-        image_BCHW = torch.stack([self.pictures[picture] for picture in self.rows.picture[rows]])
-        others = [self.pictures[picture] for picture in shown_B[shown_B >= 0]]
+        image_BCHW = torch.stack([self.images[number] for number in self.rows.image_file[rows]])
+        others = [self.images[number] for number in shown_B[shown_B >= 0]]
         other_MCHW = torch.stack(others) if others else image_BCHW[:0]
         return Batch(image_BCHW, clip.pad(texts), torch.from_numpy(chosen), other_MCHW, torch.from_numpy(shown_B >= 0))
 
     def _first_shown(self, rows: Ints, chosen: Ints) -> Ints:
-        """The picture of each row's first negative, -1 = none; a negative that has one is moved to the front."""
+        """The image of each row's first negative, -1 = none; a negative that has one is moved to the front."""
         if not chosen.shape[1]:
             return np.full(len(rows), -1, dtype=np.int64)
         shown = np.where(chosen >= 0, self.rows.depicting[rows[:, None], chosen], -1)
@@ -361,8 +359,8 @@ class Batches(Dataset[Batch]):
         return found
 
 
-class Pictures:
-    """Picture number -> uint8 CHW, resized and cropped as the model wants it; JPEGs are decoded at a fitting scale."""
+class Images:
+    """Image number -> uint8 CHW, resized and cropped as the model wants it; JPEGs are decoded at a fitting scale."""
 
     def __init__(self, rows: Rows, model: Clip) -> None:
         self.root, self.uris = rows.root, rows.uris
@@ -377,22 +375,22 @@ class Pictures:
         """Memory all of them would take, bytes."""
         return len(self) * 3 * self.size**2
 
-    def __getitem__(self, picture: int) -> Tensor:
-        return self.crop(clip.read_picture(self.root / self.uris[picture], self.size))
+    def __getitem__(self, number: int) -> Tensor:
+        return self.crop(clip.read_picture(self.root / self.uris[number], self.size))
 
     def decoded(self, workers: int, progress: Progress) -> Tensor:
-        """All pictures at once, decoded by `workers` threads."""
+        """All images at once, decoded by `workers` threads."""
         found: list[Tensor] = []
         with ThreadPoolExecutor(max(workers, 1)) as pool:
             for image_CHW in pool.map(self.__getitem__, range(len(self))):
                 found.append(image_CHW)
-                progress("pictures", len(found), len(self))
+                progress("images", len(found), len(self))
         return torch.stack(found)
 
 
 def load(batches: Batches, start: int, workers: int) -> Iterator[Batch]:
-    """The batches from number `start` on; where pictures must be read, `workers` processes make them ahead of time."""
-    ahead = 0 if isinstance(batches.pictures, Tensor) else workers
+    """The batches from number `start` on; where images must be read, `workers` processes make them ahead of time."""
+    ahead = 0 if isinstance(batches.images, Tensor) else workers
     loader = DataLoader(
         _Carrying(batches), batch_size=None, sampler=range(start, len(batches)), num_workers=ahead,
         worker_init_fn=_leave_at_once,

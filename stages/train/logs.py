@@ -1,11 +1,10 @@
 """Training curves for those who watch them in TensorBoard or Weights & Biases; the steps table is always written."""
 
 import math
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from pipeline.errors import UserError
+from pipeline.errors import need_package
 
 
 class Log:
@@ -23,12 +22,12 @@ class Log:
         self._board: Any = None
         self._run: Any = None
         if tensorboard is not None:
-            _need("tensorboard")
+            need_package("train", "tensorboard", "tensorboard")
             from torch.utils.tensorboard import SummaryWriter
 
-            self._board = SummaryWriter(str(tensorboard))  # type: ignore[no-untyped-call]
+            self._board = SummaryWriter(str(tensorboard))
         if wandb is not None:
-            _need("wandb")
+            need_package("train", "wandb", "wandb")
             import wandb as client
 
             self._run = client.init(project=wandb)
@@ -49,8 +48,3 @@ class Log:
             self._board.close()
         if self._run is not None:
             self._run.finish()
-
-
-def _need(package: str) -> None:
-    if find_spec(package) is None:
-        raise UserError("train", f"{package} is not installed", "the package", f"pip install 'degla[{package}]'")

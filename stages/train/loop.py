@@ -5,37 +5,34 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
 from pipeline import clip, tables
+from pipeline.artifact import SCRATCH
 from pipeline.clip import Clip, tuning
 from pipeline.errors import UserError
-from pipeline.schema import STEPS
+from pipeline.schema import steps_schema
 from pipeline.stage import Inputs, Progress
 from stages.train import checkpoints, memory, mining, processes, validation
-from stages.train.batches import Batch, Batches, Pictures, load, read_rows
+from stages.train.batches import Batch, Batches, Images, load, read_rows
+from stages.train.config import Config
 from stages.train.logs import Log
+from stages.train.memory import NotEnoughMemoryError
 from stages.train.objective import Objective
-
-if TYPE_CHECKING:
-    from stages.train.stage import Config
+from stages.train.terms import columns
 
 GIVE_UP = 10
 """Steps in a row without a finite loss and gradient after which training stops."""
 
 
-class MemoryLackError(Exception):
-    """There is not enough memory for this many chunks."""
-
-
-def train(config: "Config", inputs: Inputs, out: Path, device: str, *, progress: Progress) -> dict[str, Any]:
+def train(config: Config, inputs: Inputs, out: Path, device: str, *, progress: Progress) -> dict[str, Any]:
     """Train, or go on training, and write the `model` artifact's files; only the first process writes.
 
     Raises:
-        UserError: see `stages.train.run`.
-        MemoryLackError: as told by an estimate before the first step, or by the allocator.
+        UserError: see `stages.train.stage.run`.
+        NotEnoughMemoryError: as told by an estimate before the first step, or by the allocator.
     """
     if device == "cuda" and processes.world() > 1:
         device = f"cuda:{torch.cuda.current_device()}"
@@ -43,27 +40,27 @@ def train(config: "Config", inputs: Inputs, out: Path, device: str, *, progress:
         return _train(config, inputs, out, device, progress)
 
 
-def _train(config: "Config", inputs: Inputs, out: Path, device: str, progress: Progress) -> dict[str, Any]:
+def _train(config: Config, inputs: Inputs, out: Path, device: str, progress: Progress) -> dict[str, Any]:
     student = _student(config, device)
-    batches, held_out = _data(config, inputs, student, out / ".work", device, progress)
+    batches, held_out = _data(config, inputs, student, out / SCRATCH, device, progress)
     objective = Objective(config.objective, student.model, config.precision)
     tuning.speed_up(student.model, checkpoint_gradients=config.checkpoint_gradients, compiled=config.compile)
     training = Training(config, objective, len(batches), device)
-    training.restore(out / ".work")
+    training.restore(out / SCRATCH)
     needed = memory.estimate(objective, batches[0].on(device, student), config.accumulate)
     room = memory.available(device) // (processes.on_this_machine() if device == "cpu" else 1)
     if needed > room:
-        raise MemoryLackError(f"a step needs about {memory.text(needed)} and {memory.text(room)} are free")
+        raise NotEnoughMemoryError(f"a step needs about {memory.text(needed)} and {memory.text(room)} are free")
     try:
-        training.go_on(batches, held_out, student, out / ".work", progress)
+        training.train_loop(batches, held_out, student, out / SCRATCH, progress)
     except (torch.OutOfMemoryError, RuntimeError) as error:
-        if not memory.is_lack(error):
+        if not memory.is_out_of_memory(error):
             raise
-        raise MemoryLackError(str(error).splitlines()[0]) from None
+        raise NotEnoughMemoryError(str(error).splitlines()[0]) from None
     if processes.rank():
         return {}
     if config.select == "best":
-        best = checkpoints.best(out / ".work", training.best_step)
+        best = checkpoints.best(out / SCRATCH, training.best_step)
         objective.student.load_state_dict(best["student"])
         objective.teacher.load_state_dict(best["teacher"])
     for model in (objective.student, objective.teacher) if config.lora_rank else ():
@@ -71,7 +68,7 @@ def _train(config: "Config", inputs: Inputs, out: Path, device: str, progress: P
     student.model.eval()
     clip.save(student, out / "student")
     clip.save_weights(objective.teacher, out / "teacher.safetensors")
-    tables.write(tables.part(out / "steps", 0), training.steps, STEPS)
+    tables.write(tables.part(out / "steps", 0), training.steps, steps_schema(columns(config.objective.weights())))
     start = clip.load(config.model, config.pretrained, seed=config.seed)
     return {
         "start": {"model": config.model, "pretrained": config.pretrained, "seed": config.seed},
@@ -105,12 +102,12 @@ def _same_bits(chosen: bool) -> Iterator[None]:
         settings.fill_uninitialized_memory = filled
 
 
-def _is_repeatable(config: "Config", device: str) -> bool:
+def _is_repeatable(config: Config, device: str) -> bool:
     """Always on a CPU, where it costs little: several threads add up gradients in any order otherwise."""
     return device == "cpu" or config.deterministic
 
 
-def _student(config: "Config", device: str) -> Clip:
+def _student(config: Config, device: str) -> Clip:
     student = clip.load(config.model, config.pretrained, seed=config.seed, device=device)
     tuning.lock(student.model, image=config.lock_image, text=config.lock_text, unlocked=config.unlocked_groups)
     if config.lora_rank:
@@ -119,7 +116,7 @@ def _student(config: "Config", device: str) -> Clip:
 
 
 def _data(
-    config: "Config", inputs: Inputs, student: Clip, work: Path, device: str, progress: Progress
+    config: Config, inputs: Inputs, student: Clip, work: Path, device: str, progress: Progress
 ) -> tuple[Batches, Batches | None]:
     """The batches to learn from and, where the best epoch is to be kept, those of the val split."""
     dataset = inputs["dataset"]
@@ -132,12 +129,12 @@ def _data(
         )
     table = config.negative_images if isinstance(config.negative_images, Path) else None
     rows = read_rows(dataset, inputs["pairs"], config.types, shown=table)
-    pictures = Pictures(rows, student)
-    cached = pictures.bytes() <= config.cache_mb * 2**20
-    source = pictures.decoded(config.workers, progress) if cached else pictures
+    images = Images(rows, student)
+    cached = images.bytes() <= config.cache_mb * 2**20
+    source = images.decoded(config.workers, progress) if cached else images
     neighbours = None
     if config.similar_images or config.negative_images == "mined":
-        image_PD = mining.embed_pictures(student, source, device, work, progress)
+        image_PD = mining.embed_images(student, source, device, work, progress)
         if config.similar_images:
             neighbours = mining.neighbours(image_PD, config.similar_images)
         if config.negative_images == "mined":
@@ -154,7 +151,7 @@ def _data(
 class Training:
     """All that changes while a model is trained; what a checkpoint holds."""
 
-    def __init__(self, config: "Config", objective: Objective, total: int, device: str) -> None:
+    def __init__(self, config: Config, objective: Objective, total: int, device: str) -> None:
         self.config, self.objective, self.total, self.device = config, objective, total, device
         self.parameters = [parameter for parameter in objective.student.parameters() if parameter.requires_grad]
         decayed = [parameter for parameter in self.parameters if parameter.ndim >= 2]
@@ -175,7 +172,9 @@ class Training:
         """The step of the best score on the val split so far, the first of equals."""
         return int(max(self.validation, key=lambda one: one["score"])["step"])
 
-    def go_on(self, batches: Batches, held_out: Batches | None, student: Clip, work: Path, progress: Progress) -> None:
+    def train_loop(
+        self, batches: Batches, held_out: Batches | None, student: Clip, work: Path, progress: Progress
+    ) -> None:
         """Train from the step reached to the last, with checkpoints."""
         loader = load(batches, len(self.steps), self.config.workers)
         log = Log(self.config.tensorboard, self.config.wandb) if not processes.rank() else None
@@ -189,7 +188,7 @@ class Training:
             speed = self.config.batch / (now - ready + waited)
             self.steps[-1] |= {"epoch": batches.epochs_done(done), "samples_per_s": speed, "data_wait": waited}
             ready = now
-            self.refuse_to_go_nowhere()
+            self.raise_if_diverged()
             ends = done == self.total or batches.epoch_starts(done)
             if not processes.rank():
                 if held_out is not None and ends:
@@ -222,7 +221,7 @@ class Training:
         self.scaler.update()
         self.steps.append(record | {"logit_scale": self.objective.scale})
 
-    def refuse_to_go_nowhere(self) -> None:
+    def raise_if_diverged(self) -> None:
         """Raise UserError after `GIVE_UP` steps in a row without an update."""
         last = self.steps[-GIVE_UP:]
         if len(last) == GIVE_UP and not any(map(_finite, last)):
@@ -277,7 +276,7 @@ class Training:
             )
 
 
-def learning_rate(step: int, total: int, config: "Config") -> float:
+def learning_rate(step: int, total: int, config: Config) -> float:
     """Learning rate of a 0-based step: linear over `warmup` steps up to `lr`, then a cosine down to 0 at `total`."""
     if step < config.warmup:
         return config.lr * (step + 1) / config.warmup
@@ -288,7 +287,7 @@ def _finite(step: dict[str, Any]) -> bool:
     return math.isfinite(step["loss"]) and math.isfinite(step["grad_norm"])
 
 
-def _determinism(config: "Config", device: str) -> dict[str, Any]:
+def _determinism(config: Config, device: str) -> dict[str, Any]:
     """What the same command gives again: the same bits, or figures that differ by rounding."""
     return {
         "level": "bits" if _is_repeatable(config, device) else "rounding",

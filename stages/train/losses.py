@@ -2,7 +2,7 @@
 
 Paper: Decoupled Global-Local Alignment (arXiv 2504.16801). Every term is a function of embeddings of the whole global
 batch, in fp32, so its value and gradient do not depend on how the batch was cut into chunks or over processes. The
-rivals' terms are in stages/train/baselines.py.
+baselines' terms are in stages/train/baselines.py.
 
 Shapes: B images and captions, K negatives per caption, D embedding width. All embeddings have L2 norm 1, except the
 rows of `neg_BKD` and `other_BD` for which there is nothing: those are zeros and take part in nothing.
@@ -20,12 +20,12 @@ class Embeddings(NamedTuple):
     """What one model says about one batch.
 
     Attributes:
-        image_BD: the pictures.
+        image_BD: the images.
         text_BD: their captions.
         neg_BKD: the captions' negatives.
-        other_BD: a second picture of each pair, the one that its first negative is about.
+        other_BD: a second image of each pair, the one that its first negative is about.
         type_BK: int64, the type of each negative (its place in the recipe's `types`); -1 = there is none.
-        depicted_B: bool, whether there is that second picture.
+        depicted_B: bool, whether there is that second image.
     """
 
     image_BD: Tensor

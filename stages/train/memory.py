@@ -1,22 +1,23 @@
 """How much memory a training step takes, known before the first one."""
 
 import os
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from pipeline.clip import tuning
+from stages.train.batches import Batch
 from stages.train.objective import Objective
-
-if TYPE_CHECKING:
-    from stages.train.batches import Batch
 
 SAMPLE = 4
 """Pairs that are encoded to see what the backward pass keeps of them."""
 
 
-def estimate(objective: Objective, batch: "Batch", chunks: int) -> int:
+class NotEnoughMemoryError(Exception):
+    """A step in this many chunks does not fit into memory."""
+
+
+def estimate(objective: Objective, batch: Batch, chunks: int) -> int:
     """Bytes of weights, gradients, optimizer and teacher, and of what the encoders keep for the backward pass.
 
     The latter is measured on a few pairs of a real batch and grows with the pairs of a chunk.
@@ -61,7 +62,7 @@ def peak(device: str) -> int | None:
     return int(torch.cuda.max_memory_allocated(device)) if device.startswith("cuda") else None
 
 
-def is_lack(error: BaseException) -> bool:
+def is_out_of_memory(error: BaseException) -> bool:
     """Whether an allocator, of a GPU or of the CPU, had no memory left."""
     return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
 

@@ -1,12 +1,10 @@
-"""Pictures that make training harder, found by the starting model: similar ones, and ones a negative caption fits.
+"""Images that make training harder, found by the starting model: similar ones, and ones a negative caption fits.
 
-Shapes: P pictures, R rows, T types, D embedding width, k neighbours.
+Shapes: P images, R rows, T types, D embedding width, k neighbours.
 """
 
-import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -15,16 +13,14 @@ from torch import Tensor
 from pipeline import clip, tables
 from pipeline.clip import Clip
 from pipeline.stage import Progress
-from stages.train.batches import Ints, Rows
-
-if TYPE_CHECKING:
-    from stages.train.batches import Pictures
+from stages.train import processes
+from stages.train.batches import Images, Ints, Rows
 
 PIECE = 1024
 
 
 def neighbours(image_PD: Tensor, count: int) -> Ints:
-    """[P, count]: the pictures nearest to each by cosine similarity, nearest first, never itself. Source: NegCLIP."""
+    """[P, count]: the images nearest to each by cosine similarity, nearest first, never itself. Source: NegCLIP."""
     found = []
     for start in range(0, len(image_PD), PIECE):
         near = image_PD[start : start + PIECE] @ image_PD.T
@@ -34,9 +30,9 @@ def neighbours(image_PD: Tensor, count: int) -> Ints:
 
 
 def fitting(image_PD: Tensor, rows: Rows, embed: Callable[[list[Tensor]], Tensor]) -> Ints:
-    """[R, T]: the picture that a negative fits best and its caption least; -1 where there is no negative.
+    """[R, T]: the image that a negative fits best and its caption least; -1 where there is no negative.
 
-    The largest sim(picture, negative) - sim(picture, caption). Source: CoN-CLIP's released search for distractors.
+    The largest sim(image, negative) - sim(image, caption). Source: CoN-CLIP's released search for distractors.
     """
     caption_RD = embed([rows.text(0, row) for row in range(len(rows))])
     found = np.full(rows.have.shape, -1, dtype=np.int64)
@@ -49,23 +45,21 @@ def fitting(image_PD: Tensor, rows: Rows, embed: Callable[[list[Tensor]], Tensor
     return found
 
 
-def embed_pictures(model: Clip, pictures: "Pictures | Tensor", device: str, work: Path, progress: Progress) -> Tensor:
-    """`image_PD` of all training pictures by the starting model; kept in `work` for when the run is killed."""
+def embed_images(model: Clip, images: Images | Tensor, device: str, work: Path, progress: Progress) -> Tensor:
+    """`image_PD` of all training images by the starting model; kept in `work` for when the run is killed."""
     kept = work / "mined.pt"
     if kept.exists():
         return torch.as_tensor(torch.load(kept, weights_only=True))
     found = []
     with torch.inference_mode():
-        for start in range(0, len(pictures), 64):
-            piece = torch.stack([pictures[index] for index in range(start, min(start + 64, len(pictures)))])
+        for start in range(0, len(images), 64):
+            piece = torch.stack([images[index] for index in range(start, min(start + 64, len(images)))])
             found.append(clip.encode_image(model.model, clip.normalise(model, piece.to(device))).float().cpu())
-            progress("pictures to mine", min(start + 64, len(pictures)), len(pictures))
+            progress("images to mine", min(start + 64, len(images)), len(images))
     image_PD = torch.cat(found).clone()
-    work.mkdir(parents=True, exist_ok=True)
-    unfinished = kept.with_suffix(f".{os.getpid()}.tmp")
-    with unfinished.open("wb") as handle:
-        torch.save(image_PD, handle)
-    tables.commit_file(unfinished, kept)
+    if not processes.rank():
+        with tables.replacing(kept) as unfinished, unfinished.open("wb") as handle:
+            torch.save(image_PD, handle)
     return image_PD
 
 

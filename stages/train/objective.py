@@ -1,33 +1,39 @@
 """Student and teacher, the weighted loss between them, and the moving average that makes the teacher.
 
-The terms are in losses.py and baselines.py; here is how they get the embeddings of the whole global batch,
-however it was cut into chunks and over processes, and how their gradients get back to the parameters.
+The terms are listed in terms.py; here is how they get the embeddings of the whole global batch, however it was cut into
+chunks and over processes, and how their gradients get back to the parameters.
 
-Shapes: B images and captions, K negatives per caption, T types, D embedding width, M pictures.
+Shapes: B images and captions, K negatives per caption, T types, D embedding width, M images.
 """
 
 import copy
 import math
-from collections.abc import Callable, Iterator
-from functools import partial
-from typing import TYPE_CHECKING, Any, Literal
+from collections.abc import Callable, Mapping
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from pipeline import clip
 from pipeline.errors import UserError
 from pipeline.schema import NEGATIVE_TYPES
-from stages.train import baselines as rivals
-from stages.train import losses, processes
+from stages.train import processes
+from stages.train.baselines import fisher_importance, rank_thresholds
+from stages.train.batches import Batch
+from stages.train.config import Loss
 from stages.train.losses import Embeddings
+from stages.train.terms import OF_EMBEDDINGS, OF_WEIGHTS, TERMS, Term
 
-if TYPE_CHECKING:
-    from stages.train.batches import Batch
-    from stages.train.stage import Loss
+BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 
-RETENTION = ("contrast_distill", "clip")
-"""The terms by whose gradients GIFT tells which weights matter to what the model knows."""
+
+class Weighted(NamedTuple):
+    """A term whose weight is not 0, and its function."""
+
+    weight: float
+    term: Term
+    function: Callable[..., Any]
 
 
 class Objective:
@@ -39,36 +45,42 @@ class Objective:
         precision: of the encoders; the loss is always fp32.
 
     Raises:
-        UserError: the model has a logit bias (SigLIP), which a softmax over the batch cannot use.
+        UserError: the model has a logit bias (SigLIP), which a softmax over the batch cannot use; a term has no
+            function, or takes what there is not.
 
     Attributes:
         freshly_normed: a BatchNorm of the student still learns its statistics, from each chunk as a whole.
-        threshold_T: what the ranking term asks of each type, made anew after every step.
+        threshold_T: what the ranking term asks of each type.
+        next_threshold_T: what it asks once the step is made, of which `forward_backward` gave the gradients.
     """
 
-    def __init__(self, config: "Loss", student: nn.Module, precision: Literal["fp32", "bf16", "fp16"] = "fp32") -> None:
+    def __init__(self, config: Loss, student: nn.Module, precision: Literal["fp32", "bf16", "fp16"] = "fp32") -> None:
         if getattr(student, "logit_bias", None) is not None:
             raise UserError(
                 "train", "the model has a logit bias (SigLIP)", "a CLIP with a softmax loss", "set train.model to one"
             )
         self.config, self.student = config, student
+        terms = _weighted(config)
+        self._of_embeddings = {name: weighted for name, weighted in terms.items() if not weighted.term.of_weights}
+        self._of_weights = {name: weighted for name, weighted in terms.items() if weighted.term.of_weights}
         self.teacher = copy.deepcopy(student).eval().requires_grad_(False)
         self.dtype = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
         student.train()
         self.freshly_normed = _settle_batch_norm(student)
         self.threshold_T = torch.zeros(len(NEGATIVE_TYPES), device=next(student.parameters()).device)
-        self._next_threshold_T = self.threshold_T
+        self.next_threshold_T = self.threshold_T
+        self._average = get_ema_multi_avg_fn(config.ema)  # type: ignore[no-untyped-call]
         theirs = self.teacher.state_dict()
         pairs = [(theirs[name], tensor) for name, tensor in student.state_dict().items()]
         self._averaged = [pair for pair in pairs if pair[0].is_floating_point()]
         self._copied = [pair for pair in pairs if not pair[0].is_floating_point()]
 
-    def embed(self, batch: "Batch") -> Embeddings:
+    def embed(self, batch: Batch) -> Embeddings:
         """What the student says about a batch."""
         return self._embed(self.student, batch)
 
     def forward_backward(
-        self, batch: "Batch", chunks: int = 1, scaled: Callable[[Tensor], Tensor] = lambda loss: loss
+        self, batch: Batch, chunks: int = 1, scaled: Callable[[Tensor], Tensor] = lambda loss: loss
     ) -> dict[str, float]:
         """Set the gradients of the loss on the student's parameters.
 
@@ -88,41 +100,14 @@ class Objective:
                 "weights to start from, or whole batches in one process",
                 "--set train.accumulate=1 --set train.processes=1, or another train.model",
             )
-        importance = self._importance(batch, chunks, scaled) if self.config.fisher else []
+        importance = self._importance(batch, chunks, scaled) if _take("importance", self._of_weights) else []
         self.student.zero_grad()
-        found = self._backward(batch, chunks, self.terms, scaled)
-        if self.config.fisher:
-            found["fisher"] = self._consolidate(importance, scaled(torch.ones_like(self.threshold_T[0])).item())
+        found, self.next_threshold_T = self._backward(batch, chunks, self._of_embeddings, scaled)
+        if self._of_weights:
+            found |= self._backward_of_weights(importance, scaled)
         weights = self.config.weights()
         total = sum(weight * found[name] for name, weight in weights.items() if weight)
         return {"loss": total} | {f"{name}_loss": found.get(name, math.nan) for name in weights}
-
-    def terms(
-        self, student: Embeddings, teacher: Embeddings | None, only: tuple[str, ...] = ()
-    ) -> Iterator[tuple[str, float, Tensor]]:
-        """(name, weight, value) of each term whose weight is not 0, or of some, from the global batch's embeddings."""
-        config, threshold_T = self.config, self.threshold_T
-        scale: Tensor = self.student.logit_scale.exp()  # type: ignore[operator, assignment]
-        of_term: dict[str, Callable[[], Tensor]] = {
-            "base": lambda: losses.base_loss(student, scale),
-            "distill": lambda: losses.distill_loss(student, _there(teacher)),
-            "igc": lambda: losses.igc_loss(student, scale),
-            "tgc": lambda: losses.tgc_loss(student, _there(teacher), config.tgc_scale, config.tgc_layout),
-            "clip": lambda: rivals.clip_loss(student, scale),
-            "rank": lambda: rivals.rank_loss(student, scale, threshold_T),
-            "intra": lambda: rivals.intra_loss(student, scale),
-            "focal": lambda: rivals.focal_loss(student, scale, config.focal_gamma, config.focal_smoothing),
-            "distractor": lambda: rivals.distractor_loss(student, scale),
-            "triplet": lambda: rivals.triplet_loss(student, scale),
-            "contrast_distill": lambda: rivals.contrast_distill_loss(
-                student, _there(teacher), scale, config.temperature
-            ),
-        }
-        if config.rank:
-            self._next_threshold_T = rivals.rank_thresholds(student, scale, threshold_T)
-        for name, weight in config.weights().items():
-            if weight and name in of_term and (not only or name in only):
-                yield name, weight, of_term[name]()
 
     @property
     def scale(self) -> float:
@@ -135,13 +120,13 @@ class Objective:
         scale: Any = self.student.logit_scale
         scale.clamp_(0, math.log(self.config.max_logit_scale))
         self.update_teacher()
-        self.threshold_T = self._next_threshold_T
+        self.threshold_T = self.next_threshold_T
 
     @torch.no_grad()
     def update_teacher(self) -> None:
         """teacher <- ema * teacher + (1 - ema) * student, over parameters and buffers; counters are copied."""
         teacher, student = zip(*self._averaged, strict=True)
-        torch._foreach_lerp_(teacher, student, 1 - self.config.ema)
+        self._average(teacher, student, None)
         for theirs, mine in self._copied:
             theirs.copy_(mine)
 
@@ -153,24 +138,27 @@ class Objective:
 
     def _backward(
         self,
-        batch: "Batch",
+        batch: Batch,
         chunks: int,
-        terms: Callable[[Embeddings, Embeddings | None], Iterator[tuple[str, float, Tensor]]],
+        terms: Mapping[str, Weighted],
         scaled: Callable[[Tensor], Tensor],
-    ) -> dict[str, float]:
-        """Add the gradients of the weighted terms to the parameters, summed over chunks and processes."""
+    ) -> tuple[dict[str, float], Tensor]:
+        """Add the gradients of weighted terms of embeddings to the parameters, summed over chunks and processes.
+
+        Returns the raw terms and the ranking thresholds that follow.
+        """
         parts = batch.split(chunks)
-        teacher = self._teach(parts)
+        teacher = self._teach(parts) if _take("teacher", terms) else None
         with torch.set_grad_enabled(len(parts) == 1):
             pieces = [self._embed(self.student, part) for part in parts]
         if len(parts) == 1 and processes.world() == 1:
-            return _differentiate(terms(pieces[0], teacher), scaled)
+            return self._differentiate(terms, pieces[0], teacher, scaled)
         mine = Embeddings(*map(torch.cat, zip(*pieces, strict=True)))
         whole = Embeddings(*map(processes.gathered, mine))
         leaves = [tensor.detach().requires_grad_() for tensor in whole[:4]]
         image_BD, text_BD, neg_BKD, other_BD = leaves
         whole = Embeddings(image_BD, text_BD, neg_BKD, other_BD, whole.type_BK, whole.depicted_B)
-        found = _differentiate(terms(whole, teacher), scaled)
+        found = self._differentiate(terms, whole, teacher, scaled)
 
         first = processes.rank() * len(mine.type_BK)
         gradients = [torch.zeros_like(leaf) if leaf.grad is None else leaf.grad for leaf in leaves]
@@ -190,39 +178,66 @@ class Objective:
         processes.summed([parameter.grad for parameter in self.student.parameters() if parameter.grad is not None])
         return found
 
-    def _importance(self, batch: "Batch", chunks: int, scaled: Callable[[Tensor], Tensor]) -> list[Tensor]:
+    def _differentiate(
+        self,
+        terms: Mapping[str, Weighted],
+        student: Embeddings,
+        teacher: Embeddings | None,
+        scaled: Callable[[Tensor], Tensor],
+    ) -> tuple[dict[str, float], Tensor]:
+        """Backward through the weighted sum of the terms; the raw value of each, and the thresholds that follow."""
+        scale: Tensor = self.student.logit_scale.exp()  # type: ignore[operator]
+        threshold_T = self.threshold_T
+        given = {"student": student, "teacher": teacher, "scale": scale, "threshold_T": threshold_T}
+        values = {name: self._value(weighted, given) for name, weighted in terms.items()}
+        if values:
+            total = torch.stack([weighted.weight * values[name] for name, weighted in terms.items()]).sum()
+            scaled(total).backward()  # type: ignore[no-untyped-call]
+        if _take("threshold_T", terms):
+            threshold_T = rank_thresholds(student, scale, threshold_T)
+        return {name: value.item() for name, value in values.items()}, threshold_T
+
+    def _importance(self, batch: Batch, chunks: int, scaled: Callable[[Tensor], Tensor]) -> list[Tensor]:
         """How much each parameter matters to the retention terms at this step, by a backward pass of their own."""
         self.student.zero_grad()
-        self._backward(batch, chunks, partial(self.terms, only=RETENTION), scaled)
-        return rivals.fisher_importance([mine.grad for mine, _ in self._consolidated() if mine.grad is not None])
+        retention = {name: weighted for name, weighted in self._of_embeddings.items() if weighted.term.retention}
+        self._backward(batch, chunks, retention, scaled)
+        return fisher_importance([mine.grad for mine, _ in self._tuned() if mine.grad is not None])
 
-    def _consolidate(self, importance: list[Tensor], factor: float) -> float:
-        """Add the gradient of the weights' distance from the start; returns the raw term."""
-        pairs = [(mine, start) for mine, start in self._consolidated() if mine.grad is not None]
+    def _backward_of_weights(self, importance: list[Tensor], scaled: Callable[[Tensor], Tensor]) -> dict[str, float]:
+        """Add the gradients of weighted terms of the weights to those there are already; returns the raw terms."""
+        pairs = [(mine, start) for mine, start in self._tuned() if mine.grad is not None]
         parameters, start = map(list, zip(*pairs, strict=True))
-        loss = rivals.fisher_loss(parameters, start, importance)
-        gradients = torch.autograd.grad(loss, parameters)
-        for parameter, gradient in zip(parameters, gradients, strict=True):
-            parameter.grad.add_(gradient, alpha=self.config.fisher * factor)  # type: ignore[union-attr]
-        return loss.item()
+        factor = scaled(torch.ones_like(self.threshold_T[0])).item()
+        found = {}
+        for name, weighted in self._of_weights.items():
+            loss = self._value(weighted, {"parameters": parameters, "start": start, "importance": importance})
+            gradients = torch.autograd.grad(loss, parameters, materialize_grads=True)
+            for parameter, gradient in zip(parameters, gradients, strict=True):
+                parameter.grad.add_(gradient, alpha=weighted.weight * factor)
+            found[name] = loss.item()
+        return found
 
-    def _consolidated(self) -> Iterator[tuple[nn.Parameter, Tensor]]:
+    def _value(self, weighted: Weighted, given: Mapping[str, Any]) -> Tensor:
+        """The raw value of a term, from what there is and the constants of the loss."""
+        value: Tensor = weighted.function(
+            *(given[name] if name in given else getattr(self.config, name) for name in weighted.term.takes)
+        )
+        return value
+
+    def _tuned(self) -> list[tuple[nn.Parameter, Tensor]]:
         """The student's parameters with the teacher's, which are the start's where it does not move (ema 1)."""
-        for (name, mine), theirs in zip(self.student.named_parameters(), self.teacher.parameters(), strict=True):
-            if name != "logit_scale" and mine.requires_grad:
-                yield mine, theirs
+        named = zip(self.student.named_parameters(), self.teacher.parameters(), strict=True)
+        return [(mine, theirs) for (name, mine), theirs in named if name != "logit_scale" and mine.requires_grad]
 
-    def _teach(self, parts: list["Batch"]) -> Embeddings | None:
-        config = self.config
-        if not (config.distill or config.tgc or config.contrast_distill):
-            return None
+    def _teach(self, parts: list[Batch]) -> Embeddings:
         with torch.inference_mode():
             pieces = [self._embed(self.teacher, part) for part in parts]
             found = [processes.gathered(torch.cat(each)) for each in zip(*pieces, strict=True)]
         # An inference tensor cannot be saved for a backward pass; its clone outside of inference mode can.
         return Embeddings(*(tensor.clone() for tensor in found))
 
-    def _embed(self, model: nn.Module, batch: "Batch") -> Embeddings:
+    def _embed(self, model: nn.Module, batch: Batch) -> Embeddings:
         device = batch.type_BK.device.type
         with torch.autocast(device, dtype=self.dtype, enabled=self.dtype is not None):
             image_MD = clip.encode_image(model, torch.cat([batch.image_BCHW, batch.other_MCHW]))
@@ -236,30 +251,47 @@ class Objective:
         return Embeddings(image_MD[:count], text_ND[:count], neg_BKD, other_BD, batch.type_BK, batch.depicted_B)
 
 
-def _differentiate(terms: Iterator[tuple[str, float, Tensor]], scaled: Callable[[Tensor], Tensor]) -> dict[str, float]:
-    """Backward through the weighted sum of the terms; the raw value of each."""
-    listed = list(terms)
-    if listed:
-        total = torch.stack([weight * value for _, weight, value in listed]).sum()
-        scaled(total).backward()  # type: ignore[no-untyped-call]
-    return {name: value.item() for name, _, value in listed}
+def _take(argument: str, terms: Mapping[str, Weighted]) -> bool:
+    return any(argument in weighted.term.takes for weighted in terms.values())
+
+
+def _weighted(config: Loss) -> dict[str, Weighted]:
+    """The terms that are to be computed. Raises UserError for one that cannot be."""
+    found = {}
+    for name, weight in config.weights().items():
+        if not weight:
+            continue
+        try:
+            found[name] = Weighted(weight, TERMS[name], TERMS[name].resolved())
+        except (KeyError, ImportError, AttributeError, ValueError) as error:
+            raise UserError(
+                "train",
+                f"the term {name} has no function: {type(error).__name__}: {error}",
+                "a function, or module:function",
+                f"correct stages.train.terms.TERMS[{name!r}]",
+            ) from None
+        takes = set(TERMS[name].takes)
+        known = {*(OF_WEIGHTS if TERMS[name].of_weights else OF_EMBEDDINGS), *type(config).model_fields} - TERMS.keys()
+        if unknown := takes - known:
+            raise UserError(
+                "train",
+                f"the term {name} takes {', '.join(sorted(unknown))}",
+                f"only {', '.join(sorted(known))}",
+                f"correct stages.train.terms.TERMS[{name!r}]",
+            )
+    return found
 
 
 def _settle_batch_norm(student: nn.Module) -> bool:
     """Keep the statistics of every BatchNorm that has some; True when one has none yet and must learn them.
 
-    With its statistics kept it treats each picture alone, so chunks and processes change nothing, and student and
-    teacher see a picture alike.
+    With its statistics kept it treats each image alone, so chunks and processes change nothing, and student and
+    teacher see an image alike.
     """
     fresh = False
     for module in student.modules():
-        if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.running_mean is not None:
+        if isinstance(module, BATCH_NORMS) and module.running_mean is not None:
             learning = not bool(module.running_mean.any())
             module.train(learning)
             fresh |= learning
     return fresh
-
-
-def _there(teacher: Embeddings | None) -> Embeddings:
-    assert teacher is not None
-    return teacher

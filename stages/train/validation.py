@@ -4,22 +4,22 @@ import torch
 
 from pipeline.clip import Clip, tuning
 from pipeline.schema import NEGATIVE_TYPES
-from stages.train.batches import Batches, Pictures, Rows
+from stages.train.batches import Batches, Images, Rows
 from stages.train.objective import Objective
 
 
 def batches(rows: Rows, model: Clip, batch: int) -> Batches:
-    """The held-out rows in batches of different pictures, each caption with all its negatives."""
-    size = min(batch, int(rows.image.max()) + 1)
-    return Batches(rows, Pictures(rows, model), size, len(NEGATIVE_TYPES), epochs=1, seed=0)
+    """The held-out rows in batches of different images, each caption with all its negatives."""
+    size = min(batch, int(rows.image_group.max()) + 1)
+    return Batches(rows, Images(rows, model), size, len(NEGATIVE_TYPES), epochs=1, seed=0)
 
 
 def score(objective: Objective, held_out: Batches, model: Clip, device: str) -> dict[str, float]:
     """Shares of right answers of the student.
 
     Returns:
-        own: negatives that a picture likes less than its caption. retrieval: pictures that find their caption in the
-        batch, and captions their picture. score: the mean of the two, so that neither is bought with the other.
+        own: negatives that an image likes less than its caption. retrieval: images that find their caption in the
+        batch, and captions their image. score: the mean of the two, so that neither is bought with the other.
     """
     own: list[torch.Tensor] = []
     retrieval: list[torch.Tensor] = []

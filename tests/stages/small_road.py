@@ -12,9 +12,11 @@ from PIL import Image, ImageDraw
 
 from pipeline import clip, tables
 from pipeline.artifact import Artifact, now
-from pipeline.schema import DATASET, LEAKS, NEGATIVE_TYPES, NEGATIVES, PAIRS, PAIRS_REJECTED, STEPS
+from pipeline.schema import DATASET, LEAKS, NEGATIVE_TYPES, NEGATIVES, PAIRS, PAIRS_REJECTED, steps_schema
 from pipeline.stage import silent
 from pipeline.store import Store
+from stages.train.config import Loss
+from stages.train.terms import columns
 
 COLOURS = ("red", "green", "blue", "yellow", "black", "white")
 TOWER = {
@@ -176,15 +178,16 @@ def build(home: Path, pairs: int = 24) -> SmallRoad:
             for weights in made.model.parameters():
                 weights += 0.02 * torch.randn(weights.shape, generator=generator)
         clip.save(made, out / "student")
+        schema = steps_schema(columns(Loss().weights()))
         steps = pa.table(
             {
                 field.name: pa.array(
                     np.linspace(1, 20, 20) if field.name == "step" else 1 / np.linspace(1, 3, 20)
                 ).cast(field.type, safe=False)
-                for field in STEPS
+                for field in schema
             }
         )
-        tables.write(tables.part(out / "steps", 0), steps, STEPS)
+        tables.write(tables.part(out / "steps", 0), steps, schema)
 
     counts = {"train": split.count("train"), "test": split.count("test")}
     for kind, meta, fill, stage in (

@@ -1,7 +1,9 @@
-"""A small model and small artifacts for the tests of training."""
+"""A small model and small artifacts for the tests of training, and a training of them."""
 
 import json
+import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -9,7 +11,10 @@ from PIL import Image
 from pipeline import clip, tables
 from pipeline.artifact import Artifact, now
 from pipeline.schema import DATASET, NEGATIVE_TYPES, PAIRS
+from pipeline.stage import silent
 from pipeline.store import Store
+from stages.train import stage as train
+from stages.train.config import Config
 
 COLOURS = ("red", "green", "blue", "yellow", "black", "white", "pink", "brown", "grey", "orange")
 
@@ -27,7 +32,7 @@ def small_clip(folder: Path) -> str:
 
 
 def small_inputs(folder: Path, pictures: int = 12) -> dict[str, Artifact]:
-    """Published pairs and dataset: noise pictures with two captions each, and negatives with gaps."""
+    """Published pairs and dataset: noise images with two captions each, and negatives with gaps."""
     store = Store(folder / "home")
     tokenize = clip.tokenizer("ViT-B-32")
     rng = np.random.default_rng(0)
@@ -50,7 +55,7 @@ def small_inputs(folder: Path, pictures: int = 12) -> dict[str, Artifact]:
                     for name, text in {"caption": caption, **texts}.items()
                 }
                 rows.append(base | texts | tokens | {"paraphrases": None, "chances": None, "leaks": []})
-        tables.write(tables.part(out, 0), [], PAIRS)  # training reads the pictures alone
+        tables.write(tables.part(out, 0), [], PAIRS)  # training reads the images alone
         published = _publish(store, out, "pairs", {"image_root": "images"})
     rows.append(rows[0] | {"pair_id": "zz", "split": "test"})
     with store.build("dataset", "d") as out:
@@ -64,3 +69,36 @@ def small_inputs(folder: Path, pictures: int = 12) -> dict[str, Artifact]:
 def _publish(store: Store, out: Path, kind: str, meta: dict) -> Artifact:
     manifest = {"kind": kind, "stage": kind, "stage_version": 1, "fingerprint": kind[0], "config": {}, "inputs": {}}
     return store.publish(out, manifest=manifest | {"outside": {}, "meta": meta, "started": now()})
+
+
+STEPS = 12  # 12 images with 2 captions in batches of 6, 3 epochs
+TIMINGS = ("samples_per_s", "data_wait")
+
+
+def config(world: dict[str, Any], **changes: Any) -> Config:
+    settings = {"model": world["model"], "pretrained": None, "epochs": 3, "batch": 6, "lr": 1e-3, "warmup": 2}
+    return Config(**{**settings, "workers": 0, "checkpoint_steps": 3, "device": "cpu", **changes})
+
+
+def made(world: dict[str, Any], out: Path, progress: Any = silent, **changes: Any) -> dict[str, Any]:
+    out.mkdir(parents=True, exist_ok=True)
+    meta = train.run(config(world, **changes), world["inputs"], out, progress)
+    steps = tables.read(out / "steps").drop_columns(TIMINGS).to_pydict()
+    return {
+        "meta": meta,
+        "student": (out / "student" / clip.WEIGHTS).read_bytes(),
+        "teacher": (out / "teacher.safetensors").read_bytes(),
+        "steps": {name: values for name, values in steps.items() if not all(map(math.isnan, values))},
+    }
+
+
+class StoppedError(Exception):
+    pass
+
+
+def stop_at(step: int) -> Any:
+    def progress(what: str, done: int, total: int) -> None:
+        if what.startswith("steps") and done == step:
+            raise StoppedError
+
+    return progress

@@ -15,8 +15,7 @@ from pipeline.store import Store
 from stages.export import models as model_exports
 from stages.export.models import card, export_model
 from stages.train import stage as train
-from tests.stages.train.test_stage import config
-from tests.stages.training import small_inputs
+from tests.stages.training import config, small_inputs
 
 
 @pytest.fixture(scope="module", params=[True, False], ids=["quick_gelu", "gelu"])

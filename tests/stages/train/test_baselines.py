@@ -1,11 +1,10 @@
-"""The rivals' terms against their formulas as scalar loops, in fp64, forward and backward."""
+"""The baselines' terms against their formulas as scalar loops, in fp64, forward and backward."""
 
 import pytest
 import torch
 from torch import Tensor
 
-from stages.train import baselines as rivals
-from stages.train import losses
+from stages.train import baselines, losses
 from stages.train.losses import Embeddings
 from tests.stages.loops import MASKS, B, D, K, assert_same, embeddings
 
@@ -34,7 +33,7 @@ def test_clip_is_its_formula(kind: str) -> None:
     for i in range(B):
         loss = loss + minus_log(scale * image[i] @ text[i], [scale * image[i] @ text[j] for j in range(B)]) / B / 2
         loss = loss + minus_log(scale * image[i] @ text[i], [scale * image[j] @ text[i] for j in range(B)]) / B / 2
-    assert_same(rivals.clip_loss(student, scale), loss, inputs)
+    assert_same(baselines.clip_loss(student, scale), loss, inputs)
 
 
 @pytest.mark.parametrize("kind", MASKS)
@@ -48,7 +47,7 @@ def test_rank_is_its_formula(kind: str) -> None:
             if student.have_BK[i][k]:
                 gap = scale * image[i] @ neg[i][k] - scale * image[i] @ text[i]
                 loss = loss + torch.clamp(THRESHOLDS[student.type_BK[i][k]] + gap, min=0) / (B * K)
-    assert_same(rivals.rank_loss(student, scale, THRESHOLDS), loss, inputs)
+    assert_same(baselines.rank_loss(student, scale, THRESHOLDS), loss, inputs)
 
 
 @pytest.mark.parametrize("kind", MASKS)
@@ -66,7 +65,7 @@ def test_thresholds_are_their_formula(kind: str) -> None:
         ]
         if theirs:
             expected[kind_number] = min(max(own.item() - sum(theirs) / len(theirs), 0), 10)
-    found = rivals.rank_thresholds(student, scale, THRESHOLDS)
+    found = baselines.rank_thresholds(student, scale, THRESHOLDS)
     assert found.tolist() == pytest.approx(expected, rel=1e-12, abs=1e-12)
     assert not found.requires_grad
 
@@ -81,7 +80,7 @@ def test_intra_is_its_formula(kind: str) -> None:
         options = [scale * image[i] @ text[i]]
         options += [scale * text[i] @ neg[j][k] for j in range(B) for k in range(K) if student.have_BK[j][k]]
         loss = loss + minus_log(options[0], options) / B
-    assert_same(rivals.intra_loss(student, scale), loss, inputs)
+    assert_same(baselines.intra_loss(student, scale), loss, inputs)
 
 
 @pytest.mark.parametrize(("gamma", "smoothing"), [(2.0, 0.02), (0.0, 0.0), (1.0, 0.3)])
@@ -99,12 +98,12 @@ def test_focal_is_its_formula(kind: str, gamma: float, smoothing: float) -> None
             label = smoothing / len(options) + (1 - smoothing if place == 0 else 0)
             minus_log_p = minus_log(option, options)
             loss = loss + label * (1 - torch.exp(-minus_log_p)) ** gamma * minus_log_p / len(rows)
-    assert_same(rivals.focal_loss(student, scale, gamma, smoothing), loss, inputs)
+    assert_same(baselines.focal_loss(student, scale, gamma, smoothing), loss, inputs)
 
 
 def test_focal_without_focus_and_smoothing_is_the_image_grounded_contrast() -> None:
     student, scale = embeddings(0), torch.tensor(7.0, dtype=torch.float64)
-    torch.testing.assert_close(rivals.focal_loss(student, scale, 0, 0), losses.igc_loss(student, scale))
+    torch.testing.assert_close(baselines.focal_loss(student, scale, 0, 0), losses.igc_loss(student, scale))
 
 
 @pytest.mark.parametrize("kind", MASKS)
@@ -124,7 +123,7 @@ def test_distractor_is_its_formula(kind: str) -> None:
     for i in shown:
         own = scale * other[i] @ neg[i][0]
         loss = loss + minus_log(own, [scale * other[i] @ t for t in texts]) / len(shown)
-    assert_same(rivals.distractor_loss(student, scale), loss / 3, inputs)
+    assert_same(baselines.distractor_loss(student, scale), loss / 3, inputs)
 
 
 @pytest.mark.parametrize("kind", MASKS)
@@ -139,7 +138,7 @@ def test_triplet_is_its_formula(kind: str) -> None:
         options = [scale * other[i] @ neg[j][0] for j in shown] + [scale * other[i] @ text[j] for j in shown]
         loss = loss + minus_log(own, options) / len(shown) / 2
         loss = loss + minus_log(own, [scale * other[j] @ neg[i][0] for j in shown]) / len(shown) / 2
-    found = rivals.triplet_loss(student, scale)
+    found = baselines.triplet_loss(student, scale)
     if shown:
         assert_same(found, loss, inputs)
     else:
@@ -159,7 +158,7 @@ def test_contrast_distill_is_its_formula() -> None:
                 of = lambda table, place: table[place[0]][place[1]]  # noqa: E731
                 p = torch.exp(-minus_log(of(theirs, at), [of(theirs, o) for o in options])).detach()
                 loss = loss + heat**2 * p * minus_log(of(mine, at), [of(mine, o) for o in options]) / B
-    assert_same(rivals.contrast_distill_loss(student, teacher, scale, heat), loss, inputs)
+    assert_same(baselines.contrast_distill_loss(student, teacher, scale, heat), loss, inputs)
 
 
 def test_fisher_is_its_formula() -> None:
@@ -171,7 +170,7 @@ def test_fisher_is_its_formula() -> None:
     gradients[2].zero_()
     for weight in weights:
         weight.requires_grad_()
-    importance = rivals.fisher_importance(gradients)
+    importance = baselines.fisher_importance(gradients)
     assert importance[0].mean() == pytest.approx(1) and not importance[2].any()
     loss = zero()
     for tensor, origin, gradient in zip(weights, start, gradients, strict=True):
@@ -179,7 +178,7 @@ def test_fisher_is_its_formula() -> None:
         mean = sum(squares) / len(squares)
         for w, s, g in zip(tensor.flatten(), origin.flatten(), squares, strict=True):
             loss = loss + (g / mean if mean else 0) * (w - s) ** 2
-    assert_same(rivals.fisher_loss(weights, start, importance), loss, weights)
+    assert_same(baselines.fisher_loss(weights, start, importance), loss, weights)
 
 
 def test_the_order_of_the_batch_changes_nothing() -> None:
@@ -187,14 +186,14 @@ def test_the_order_of_the_batch_changes_nothing() -> None:
     order, scale = torch.tensor([3, 0, 4, 1, 2]), torch.tensor(7.0, dtype=torch.float64)
     shuffled = [Embeddings(*(tensor[order] for tensor in group)) for group in (student, teacher)]
     for term in (
-        lambda mine, theirs: rivals.clip_loss(mine, scale),
-        lambda mine, theirs: rivals.rank_loss(mine, scale, THRESHOLDS),
-        lambda mine, theirs: rivals.rank_thresholds(mine, scale, THRESHOLDS),
-        lambda mine, theirs: rivals.intra_loss(mine, scale),
-        lambda mine, theirs: rivals.focal_loss(mine, scale, 2, 0.02),
-        lambda mine, theirs: rivals.distractor_loss(mine, scale),
-        lambda mine, theirs: rivals.triplet_loss(mine, scale),
-        lambda mine, theirs: rivals.contrast_distill_loss(mine, theirs, scale, 2),
+        lambda mine, theirs: baselines.clip_loss(mine, scale),
+        lambda mine, theirs: baselines.rank_loss(mine, scale, THRESHOLDS),
+        lambda mine, theirs: baselines.rank_thresholds(mine, scale, THRESHOLDS),
+        lambda mine, theirs: baselines.intra_loss(mine, scale),
+        lambda mine, theirs: baselines.focal_loss(mine, scale, 2, 0.02),
+        lambda mine, theirs: baselines.distractor_loss(mine, scale),
+        lambda mine, theirs: baselines.triplet_loss(mine, scale),
+        lambda mine, theirs: baselines.contrast_distill_loss(mine, theirs, scale, 2),
     ):
         torch.testing.assert_close(term(student, teacher), term(*shuffled), atol=1e-12, rtol=0)
 
@@ -203,9 +202,9 @@ def test_without_negatives_every_term_is_finite() -> None:
     student, scale = embeddings(0, "none"), torch.tensor(7.0, dtype=torch.float64)
     nothing = torch.zeros(B, 0, dtype=torch.int64)
     empty = student._replace(neg_BKD=torch.zeros(B, 0, D, dtype=torch.float64), type_BK=nothing)
-    assert rivals.rank_loss(empty, scale, THRESHOLDS) == 0
-    assert rivals.rank_thresholds(empty, scale, THRESHOLDS).tolist() == THRESHOLDS.tolist()
-    assert rivals.focal_loss(empty, scale, 2, 0.02) == 0
-    assert rivals.triplet_loss(empty, scale) == 0
-    assert rivals.intra_loss(empty, scale) == 0
-    torch.testing.assert_close(rivals.distractor_loss(empty, scale), rivals.clip_loss(empty, scale) * 2 / 3)
+    assert baselines.rank_loss(empty, scale, THRESHOLDS) == 0
+    assert baselines.rank_thresholds(empty, scale, THRESHOLDS).tolist() == THRESHOLDS.tolist()
+    assert baselines.focal_loss(empty, scale, 2, 0.02) == 0
+    assert baselines.triplet_loss(empty, scale) == 0
+    assert baselines.intra_loss(empty, scale) == 0
+    torch.testing.assert_close(baselines.distractor_loss(empty, scale), baselines.clip_loss(empty, scale) * 2 / 3)

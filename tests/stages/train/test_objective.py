@@ -12,8 +12,9 @@ from torch import Tensor, nn
 from pipeline import clip
 from pipeline.errors import UserError
 from stages.train.batches import Batch
+from stages.train.config import Loss
 from stages.train.objective import Objective
-from stages.train.stage import TERMS, Loss
+from stages.train.terms import TERMS
 
 K = 3
 NONE = {"base": 0, "distill": 0, "igc": 0, "tgc": 0}
@@ -131,7 +132,7 @@ def test_the_logit_scale_is_clamped(student: nn.Module) -> None:
         assert student.logit_scale.item() == pytest.approx(clamped)
 
 
-def test_a_model_with_a_logit_bias_is_refused(student: nn.Module) -> None:
+def test_a_model_with_a_logit_bias_is_rejected(student: nn.Module) -> None:
     student.logit_bias = nn.Parameter(torch.zeros(()))
     with pytest.raises(UserError, match="logit bias"):
         Objective(Loss(), student)
@@ -159,7 +160,7 @@ def test_batch_norm_learns_its_statistics_once_and_then_keeps_them(tmp_path: Pat
     tuned = Objective(Loss(), student)
     learned = norm.running_mean.clone()
     whole, expected = tuned.forward_backward(given), gradients(student)
-    assert whole["distill_loss"] == pytest.approx(0, abs=1e-20), "student and teacher see a picture alike"
+    assert whole["distill_loss"] == pytest.approx(0, abs=1e-20), "student and teacher see an image alike"
     student.zero_grad()
     assert tuned.forward_backward(given, chunks=3) == pytest.approx(whole, rel=1e-9, abs=1e-20, nan_ok=True)
     assert torch.equal(norm.running_mean, learned) and student.visual.conv1.training

@@ -19,13 +19,12 @@ from pipeline.errors import TransientError, UserError
 from pipeline.stage import silent
 from stages.train import processes
 from stages.train.batches import Batch
+from stages.train.config import Loss
 from stages.train.objective import Objective
-from stages.train.stage import Loss
 from tests.listening import LOOPBACK, listening
 from tests.paths import ROOT
 from tests.stages.train.test_objective import LOSSES, batch, gradients
-from tests.stages.train.test_stage import config, made
-from tests.stages.training import small_clip, small_inputs
+from tests.stages.training import config, made, small_clip
 
 B = 6
 
@@ -56,7 +55,7 @@ def learn(folder: Path, names: list[str], chunks: tuple[int, ...], progress: Any
         losses = learning.forward_backward(share(batch(B), processes.rank(), processes.world()), pieces)
         # As lists, because a tensor would come home as a handle on a process that is gone.
         found[name, pieces] = (losses, {key: grad.tolist() for key, grad in gradients(model).items()})
-        found[name, pieces] += (learning._next_threshold_T.tolist(),)
+        found[name, pieces] += (learning.next_threshold_T.tolist(),)
     progress("learned", len(names), len(names))
     return found
 
@@ -94,13 +93,13 @@ def test_two_processes_have_the_loss_and_gradients_of_one(model: Path, alone: di
 
 def bad(number: int, *, progress: Any) -> None:
     if processes.rank() == number:
-        raise UserError("train", f"process {number} found a broken picture", "a whole one", "mend it")
+        raise UserError("train", f"process {number} found a broken image", "a whole one", "mend it")
     torch.distributed.barrier()
 
 
 @pytest.mark.parametrize("number", [1])
 def test_a_users_error_in_any_process_is_the_callers(number: int, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=f"process {number} found a broken picture"):
+    with pytest.raises(UserError, match=f"process {number} found a broken image"):
         processes.run(bad, 2, "gloo", (number,), tmp_path, silent)
 
 
@@ -126,12 +125,6 @@ def test_a_dead_process_ends_the_others_and_is_named_with_what_it_said(
 
 
 @pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    folder = tmp_path_factory.mktemp("two")
-    return {"folder": folder, "model": small_clip(folder / "model"), "inputs": small_inputs(folder, pictures=12)}
-
-
-@pytest.fixture(scope="module")
 def undisturbed(world: dict[str, Any]) -> dict[str, Any]:
     return made(world, world["folder"] / "undisturbed", processes=2)
 
@@ -148,8 +141,7 @@ STARTED = """
 import sys
 from pathlib import Path
 from stages.train import stage as train
-from tests.stages.train.test_stage import config
-from tests.stages.training import small_inputs
+from tests.stages.training import config, small_inputs
 if __name__ == "__main__":
     folder, out = Path(sys.argv[1]), Path(sys.argv[2])
     world = {"model": str(folder / "model")}
@@ -235,7 +227,7 @@ def test_two_processes_resume_to_the_same_bits(
         assert resumed[name] == undisturbed[name]
 
 
-def test_a_batch_that_does_not_divide_is_refused(world: dict[str, Any]) -> None:
+def test_a_batch_that_does_not_divide_is_rejected(world: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="batch 6 must divide by processes 4"):
         config(world, processes=4)
 

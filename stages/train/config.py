@@ -1,0 +1,171 @@
+"""How a CLIP is trained: the settings, of which the defaults are the paper's."""
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import ConfigDict, Field, ValidationError, model_validator
+from pydantic_core import InitErrorDetails
+
+from pipeline.config import Config as BaseConfig
+from pipeline.config import placement
+from pipeline.schema import NEGATIVE_TYPES
+from stages.train.terms import TERMS, Term
+
+
+def _weight(name: str, default: float = 0.0) -> Any:
+    return Field(default, ge=0, description=_description(TERMS[name]))
+
+
+def _description(term: Term) -> str:
+    """What the weight of a term is, for the help of its setting."""
+    parts = [f"weight of {term.description}", term.note, "needs negative_images" if term.needs_images else ""]
+    return "; ".join(filter(None, parts))
+
+
+def _with_own_terms(schema: dict[str, Any]) -> None:
+    """Give the JSON schema the terms that were added to the table; any other name stays wrong."""
+    for name, term in TERMS.items():
+        weight = {"type": "number", "minimum": 0, "default": 0.0, "description": _description(term)}
+        schema["properties"].setdefault(name, weight)
+    schema["additionalProperties"] = False
+
+
+class Loss(BaseConfig):
+    """Weights and constants of the loss; the defaults are the paper's. What each term is: stages/train/terms.py.
+
+    A term without a field here weighs 0 until it is set, and only then is part of what is dumped and of the
+    fingerprint: a term that is added changes no training without it.
+    """
+
+    model_config = ConfigDict(extra="allow", json_schema_extra=_with_own_terms)
+    __pydantic_extra__: dict[str, Annotated[float, Field(ge=0)]] = Field(init=False)
+
+    base: float = _weight("base", 1.0)
+    distill: float = _weight("distill", 0.005)
+    igc: float = _weight("igc", 0.1)
+    tgc: float = _weight("tgc", 0.1)
+    clip: float = _weight("clip")
+    rank: float = _weight("rank")
+    intra: float = _weight("intra")
+    focal: float = _weight("focal")
+    distractor: float = _weight("distractor")
+    triplet: float = _weight("triplet")
+    contrast_distill: float = _weight("contrast_distill")
+    fisher: float = _weight("fisher")
+    tgc_scale: float = Field(10.0, gt=0, description="logit scale of the text-grounded contrast, fixed")
+    tgc_layout: Literal["paper", "as_released"] = Field(
+        "paper", description="which negatives a caption meets in tgc: its own, or those the released code picks"
+    )
+    focal_gamma: float = Field(2.0, ge=0, description="FSC-CLIP's focal exponent")
+    focal_smoothing: float = Field(0.02, ge=0, lt=1, description="FSC-CLIP's label smoothing")
+    temperature: float = Field(2.0, gt=0, description="of GIFT's contrastive distillation")
+    ema: float = Field(0.9996, ge=0, le=1, description="teacher <- ema * teacher + (1 - ema) * student, every step")
+    max_logit_scale: float = Field(100.0, gt=1, description="the learned logit scale is clamped to [1, this]")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _are_terms(cls, given: Any) -> Any:
+        """What is no field must be a term of the table; else it is the error that any unknown key is."""
+        names = given if isinstance(given, dict) else {}
+        unknown = [name for name in names if name not in cls.model_fields and name not in TERMS]
+        if unknown:
+            faults = [InitErrorDetails(type="extra_forbidden", loc=(name,), input=given[name]) for name in unknown]
+            raise ValidationError.from_exception_data(cls.__name__, faults)
+        return given
+
+    @model_validator(mode="after")
+    def _learns_something(self) -> "Loss":
+        weighted = {name: TERMS[name] for name, weight in self.weights().items() if weight}
+        if all(term.of_weights for term in weighted.values()):
+            raise ValueError("at least one term must have a weight above 0")
+        retention = [name for name, term in TERMS.items() if term.retention]
+        for name, term in weighted.items():
+            if "start" in term.takes and self.ema < 1:
+                raise ValueError(f"{name} measures from the start, so ema must be 1")
+            if "importance" in term.takes and weighted.keys().isdisjoint(retention):
+                raise ValueError(f"{name} weighs by {' or '.join(retention)}, so one of them must be above 0")
+        return self
+
+    def weights(self) -> dict[str, float]:
+        """Term -> weight, in the order of the steps table: those that have a field, then others that are set."""
+        fields = {name: getattr(self, name) for name in type(self).model_fields if name in TERMS}
+        return fields | (self.model_extra or {})
+
+
+class Config(BaseConfig):
+    """How the student is trained; the defaults are the paper's."""
+
+    model: str = Field("ViT-B-32", description="open_clip architecture, hf-hub:owner/name, or a local open_clip folder")
+    pretrained: str | None = Field(
+        "openai", description="open_clip tag or weights file; null: the folder's own weights, else random ones"
+    )
+    seed: int = Field(42, ge=0, description="of random weights, order of the rows and draw of the negatives")
+    epochs: int = Field(5, ge=1, description="passes over the training split")
+    batch: int = Field(256, ge=2, description="pairs in the global batch, over all processes and chunks")
+    types: tuple[str, ...] = Field(NEGATIVE_TYPES, description="negative types that may be drawn")
+    negatives_per_caption: int = Field(
+        4,
+        ge=0,
+        le=len(NEGATIVE_TYPES),
+        description="K: drawn anew for each caption and epoch from the types it has; 0 = plain CLIP",
+    )
+    similar_images: int = Field(
+        0, ge=0, description="NegCLIP's mining: half of each batch is drawn from this many nearest images; 0 = off"
+    )
+    negative_images: Path | Literal["mined"] | None = Field(
+        None,
+        description="images of negatives: a CSV or Parquet file (pair_id, type, image beside it), or mined = the "
+        "training image that the negative fits best by the starting model",
+    )
+    objective: Loss = Field(Loss(), description="the loss")
+    lock_image: bool = Field(False, description="keep the image tower as it is")
+    lock_text: bool = Field(False, description="keep the text tower as it is")
+    unlocked_groups: int = Field(0, ge=0, description="last layer groups of a locked tower that learn all the same")
+    lora_rank: int = Field(0, ge=0, description="learn by LoRA of this rank (needs the extra lora); 0 = all weights")
+    lora_alpha: float = Field(8.0, gt=0, description="LoRA's scale, alpha / rank")
+    lr: float = Field(1e-6, gt=0, description="peak learning rate")
+    betas: tuple[float, float] = Field((0.9, 0.98), description="AdamW's betas")
+    eps: float = Field(1e-6, gt=0, description="AdamW's epsilon")
+    weight_decay: float = Field(0.1, ge=0, description="AdamW's weight decay; none on gains, biases and logit scale")
+    warmup: int = Field(50, ge=0, description="steps of linear warm-up; a cosine to 0 follows")
+    grad_clip: float | None = Field(None, gt=0, description="largest global gradient norm; null = no clipping")
+    precision: Literal["fp32", "bf16", "fp16"] = Field("fp32", description="of the encoders (AMP); the loss is fp32")
+    select: Literal["last", "best"] = Field(
+        "last", description="which epoch is kept: the last, or the best on the dataset's val split (no benchmark)"
+    )
+    accumulate: int = placement(1, ge=1, description="chunks a batch is encoded in: less memory, same gradients")
+    auto_accumulate: bool = placement(False, description="out of memory: go on with twice the chunks, same batch")
+    checkpoint_gradients: bool = placement(False, description="compute activations twice: less memory, same gradients")
+    compile: bool = placement(False, description="torch.compile the image tower (rounds differently)")
+    deterministic: bool = placement(False, description="only kernels that give the same bits each time (GPU, slower)")
+    processes: int = placement(1, ge=1, description="processes, one per GPU or sharing the cores; batch is over all")
+    device: str = placement("auto", description="torch device; auto = cuda where there is one, else cpu")
+    workers: int = placement(2, ge=0, description="loader processes, of each process")
+    cache_mb: int = placement(512, ge=0, description="decode images once and keep them when they fit in this, MB")
+    checkpoint_steps: int = placement(200, ge=1, description="steps between checkpoints; the most that a kill can cost")
+    keep_checkpoints: int = placement(2, ge=1, description="last checkpoints kept; a damaged one gives way to the next")
+    tensorboard: Path | None = placement(None, description="also log to this folder (needs the extra tensorboard)")
+    wandb: str | None = placement(None, description="also log to this Weights & Biases project (needs the extra wandb)")
+
+    @model_validator(mode="after")
+    def _fits(self) -> "Config":
+        if self.batch % self.processes:
+            raise ValueError(f"batch {self.batch} must divide by processes {self.processes}")
+        if self.similar_images and self.batch % 2:
+            raise ValueError("similar_images fill half of each batch, so batch must be even")
+        needing = [name for name, term in TERMS.items() if term.needs_images]
+        weights = self.objective.weights()
+        if self.negative_images is None and any(weights.get(name) for name in needing):
+            raise ValueError(f"{' and '.join(needing)} need negative_images: a table, or mined")
+        if self.lora_rank and (self.lock_image or self.lock_text):
+            raise ValueError("lora_rank learns beside frozen towers already; leave lock_image and lock_text out")
+        return self
+
+    @model_validator(mode="after")
+    def _types_exist(self) -> "Config":
+        unknown = set(self.types) - set(NEGATIVE_TYPES)
+        if unknown or len(set(self.types)) < len(self.types):
+            raise ValueError(
+                f"types must be different ones of {', '.join(NEGATIVE_TYPES)}; got {', '.join(self.types)}"
+            )
+        return self
