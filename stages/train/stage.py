@@ -12,10 +12,11 @@ from pipeline.clip import model_digest
 from pipeline.errors import UserError
 from pipeline.stage import Inputs, Progress, Stage
 from stages.train.config import Config
+from stages.train.terms import sources
 
 
 def outside(config: Config) -> dict[str, str]:
-    """Digests of the starting model and of the table of negatives' images."""
+    """Digests of the starting model, of the table of negatives' images, and of the code of a script's own terms."""
     digests = {"model": model_digest(config.model, config.pretrained)}
     if isinstance(config.negative_images, Path):
         if not config.negative_images.is_file():
@@ -23,7 +24,7 @@ def outside(config: Config) -> dict[str, str]:
                 "train", f"there is no {config.negative_images}", "a CSV or Parquet file", "set train.negative_images"
             )
         digests["negative_images"] = path_digest(config.negative_images)
-    return digests
+    return digests | sources(name for name, weight in config.objective.weights().items() if weight)
 
 
 def run(config: Config, inputs: Inputs, out: Path, progress: Progress) -> dict[str, Any]:

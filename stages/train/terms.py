@@ -8,8 +8,11 @@ term of its own, as a plain function, before it opens a run::
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from inspect import getsource
 from pkgutil import resolve_name
 from typing import Any
+
+from pipeline.artifact import digest
 
 OF_EMBEDDINGS = ("student", "teacher", "scale", "threshold_T")
 """What a term of embeddings may take: `losses.Embeddings` of the whole global batch, by student and teacher; the
@@ -52,7 +55,7 @@ class Term:
         return found
 
 
-_LOSSES, _BASELINES = "stages.train.losses", "stages.train.baselines"
+_LOSSES, _BASELINES = f"{__package__}.losses", f"{__package__}.baselines"
 _BOTH = ("student", "teacher")
 
 TERMS: dict[str, Term] = {
@@ -87,3 +90,16 @@ TERMS: dict[str, Term] = {
 def columns(names: Iterable[str]) -> dict[str, str]:
     """Name -> description, for the columns `<name>_loss` of the steps table (`pipeline.schema.steps_schema`)."""
     return {name: TERMS[name].description.removeprefix("the ") for name in names}
+
+
+def sources(names: Iterable[str]) -> dict[str, str]:
+    """Digest of the source of each term that a script brought as a function, so that an edited loss is a new one."""
+    functions = {name: TERMS[name].function for name in names if name in TERMS}
+    return {f"term {name}": digest(_source(found)) for name, found in functions.items() if callable(found)}
+
+
+def _source(function: Callable[..., Any]) -> str:
+    try:
+        return getsource(function)
+    except (OSError, TypeError):  # typed at a prompt, or no plain function
+        return f"{getattr(function, '__module__', '')}.{getattr(function, '__qualname__', type(function).__qualname__)}"

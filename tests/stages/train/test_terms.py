@@ -15,7 +15,7 @@ from pipeline.errors import UserError
 from stages.train.config import Config, Loss
 from stages.train.losses import Embeddings
 from stages.train.objective import Objective
-from stages.train.terms import OF_EMBEDDINGS, OF_WEIGHTS, TERMS, Term
+from stages.train.terms import OF_EMBEDDINGS, OF_WEIGHTS, TERMS, Term, sources
 from tests.stages.training import config, made
 
 ONLY = {"base": 0, "distill": 0, "igc": 0, "tgc": 0}
@@ -128,3 +128,13 @@ def test_terms_that_need_images_of_negatives_say_so(add: Add) -> None:
     add("spread", function=spread, needs_images=True)
     with pytest.raises(ValidationError, match="distractor and triplet and spread need negative_images"):
         Config(objective=Loss(spread=1))
+
+
+def test_the_code_of_an_own_term_is_part_of_what_the_model_was_made_from(add: Add) -> None:
+    add("mine", function=spread)
+    outside = sources(["base", "mine"])
+    assert set(outside) == {"term mine"}, "degla's own terms are told by the stage's version"
+    add("mine", function=lambda student, scale: 2 * spread(student, scale))
+    assert sources(["mine"]) != outside
+    add("mine", function=len)
+    assert sources(["mine"]).keys() == outside.keys()
