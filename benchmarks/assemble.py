@@ -26,7 +26,8 @@ import pyarrow.parquet as pq
 from pipeline import tables
 from pipeline.artifact import Artifact, Manifest
 from pipeline.clip import tokenizer
-from pipeline.schema import NEGATIVE_TYPES, NEGATIVES, PAIRS
+from pipeline.negative_types import NEGATIVE_TYPES
+from pipeline.schema import NEGATIVES, PAIRS
 from pipeline.stage import silent
 from stages.assemble import STAGE, Config
 

@@ -19,7 +19,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from pipeline.schema import NEGATIVE_TYPES
+from pipeline.negative_types import NEGATIVE_TYPES
 from stages.generate.checks import Verdict, validate
 from stages.text.words import parse
 

@@ -26,7 +26,8 @@ import pyarrow.parquet as pq
 
 from pipeline import tables
 from pipeline.artifact import now
-from pipeline.schema import NEGATIVE_TYPES, PAIRS
+from pipeline.negative_types import NEGATIVE_TYPES
+from pipeline.schema import PAIRS
 from pipeline.stage import silent
 from pipeline.store import Store
 from stages.generate import STAGE, Config, prompts

@@ -15,7 +15,7 @@ from pipeline.assets import DATA
 from pipeline.config import Config, from_yaml, validation_error
 from pipeline.errors import UserError
 from pipeline.lifeline import die_with
-from pipeline.schema import NEGATIVE_TYPES, NegativeType
+from pipeline.negative_types import NEGATIVE_TYPES, NegativeType
 from pipeline.store import Store
 from stages.road import STAGES, Recipe, Run, read
 from stages.road import load as load_recipe

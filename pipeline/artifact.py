@@ -15,8 +15,6 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from pipeline import tables
-
 if TYPE_CHECKING:
     import pyarrow as pa
 
@@ -81,6 +79,8 @@ class Artifact:
 
     def table(self, name: str = "", columns: list[str] | None = None) -> "pa.Table":
         """One of its tables whole, as Arrow (memory: the columns asked for); without a name its main one."""
+        from pipeline import tables  # brings pyarrow and DuckDB, which most of an artifact does not need
+
         return tables.read(self.table_folder(name or self.manifest.kind), columns)
 
 
@@ -148,6 +148,14 @@ def content_files(folder: Path) -> list[Path]:
     return sorted(name for name in found if not any(part.startswith(".") for part in name.parts))
 
 
+def read_manifest(folder: Path) -> Manifest | None:
+    """The manifest of an artifact's folder; None where there is none that can be read."""
+    try:
+        return Manifest.model_validate_json((folder / MANIFEST).read_bytes())
+    except (OSError, ValidationError):
+        return None
+
+
 def verified(folder: Path, sha256: Callable[[str], str] | None = None) -> Artifact | None:
     """Read an artifact and check every file against its manifest; None when anything is missing or altered.
 
@@ -158,17 +166,18 @@ def verified(folder: Path, sha256: Callable[[str], str] | None = None) -> Artifa
     sha256 = sha256 or file_sha256
     try:
         folder = folder.resolve()
-        manifest = Manifest.model_validate_json((folder / MANIFEST).read_bytes())
+        manifest = read_manifest(folder)
         intact = (
-            manifest.format == FORMAT
+            manifest is not None
+            and manifest.format == FORMAT
             and manifest.seal in ("", manifest.sealed().seal)
             and all(
                 _is_below(name) and sha256(f"{folder}/{name}") == recorded for name, recorded in manifest.files.items()
             )
         )
-    except (OSError, ValidationError):
+    except OSError:
         return None
-    return Artifact(folder, manifest) if intact else None
+    return Artifact(folder, manifest) if manifest and intact else None
 
 
 def _is_below(name: str) -> bool:

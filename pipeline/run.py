@@ -8,17 +8,19 @@ import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-import duckdb
 from pydantic import ValidationError
 
 from pipeline import tables
-from pipeline.artifact import Artifact, digest, now
+from pipeline.artifact import Artifact, digest, now, read_manifest
 from pipeline.config import Config, from_yaml, to_yaml
 from pipeline.errors import TRANSIENT_ERRNOS, BusyError, TransientError, UserError
 from pipeline.stage import Inputs, Progress, Stage, silent
 from pipeline.store import Store
+
+if TYPE_CHECKING:
+    import duckdb
 
 Working = Callable[[], AbstractContextManager[Progress]]
 """Entered only while a stage really runs; gives its progress callback."""
@@ -90,15 +92,17 @@ class Run:
         found: dict[str, Path] = {}
         for stage in self.stages.values():
             folder = self.folder / stage.makes
-            if folder.exists():
-                found |= tables.table_folders(folder, stage.makes)
+            if manifest := read_manifest(folder):
+                found |= {name: Artifact(folder, manifest).table_folder(name) for name in manifest.rows}
         if not found:
             known = ", ".join(self.store.runs()) or "no run"
             raise UserError("sql", f"run {self.name!r} has no table", f"one of {known}", "degla run")
         return found
 
-    def sql(self, query: str) -> duckdb.DuckDBPyRelation | None:
+    def sql(self, query: str) -> "duckdb.DuckDBPyRelation | None":
         """Answer SQL over the run's tables; None for a statement without an answer. Raises UserError for wrong SQL."""
+        import duckdb
+
         found = self.tables()
         try:
             answer = tables.connect(found).sql(query)
@@ -362,13 +366,6 @@ def translate_os_errors(stage: str) -> Iterator[None]:
     """What a disk or a network says, as a user's error, or as one that is worth another try."""
     try:
         yield
-    except duckdb.OperationalError as error:  # no memory, or a disk that cannot be written
-        raise UserError(
-            stage,
-            str(error).splitlines()[0],
-            "memory and a writable disk with room",
-            "make room, then run the same command again",
-        ) from error
     except OSError as error:
         if error.filename is None and error.errno is None:
             raise
@@ -382,4 +379,15 @@ def translate_os_errors(stage: str) -> Iterator[None]:
             what,
             "readable inputs and a writable disk with room",
             "mend the disk or permissions, then run the same command again",
+        ) from error
+    except Exception as error:
+        import duckdb
+
+        if not isinstance(error, duckdb.OperationalError):
+            raise
+        raise UserError(  # no memory, or a disk that cannot be written
+            stage,
+            str(error).splitlines()[0],
+            "memory and a writable disk with room",
+            "make room, then run the same command again",
         ) from error

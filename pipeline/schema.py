@@ -1,16 +1,10 @@
 """Every table degla writes, as an explicit Arrow schema with a description per column."""
 
 from collections.abc import Mapping
-from typing import Literal, get_args
 
 import pyarrow as pa
 
-NegativeType = Literal["reshuffle_order", "swap_nouns", "swap_adjectives", "replace_nouns", "replace_adjectives"]
-NEGATIVE_TYPES: tuple[str, ...] = get_args(NegativeType)
-"""The five negative types of the paper, in the order used everywhere; the only place that lists them."""
-
-PARAPHRASE = "paraphrase"
-"""The kind of a rewrite that keeps the meaning; it stands beside the negative types in `negatives`."""
+from pipeline.negative_types import NEGATIVE_TYPES
 
 _ENUM = pa.dictionary(pa.int32(), pa.string())
 _TEXTS = pa.list_(pa.string())

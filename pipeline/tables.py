@@ -4,14 +4,13 @@ import os
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
-
-import duckdb
-import pyarrow as pa
-import pyarrow.parquet as pq
+from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import UserError
-from pipeline.schema import TABLES
+
+if TYPE_CHECKING:
+    import duckdb
+    import pyarrow as pa
 
 ROW_GROUP = 64 * 1024
 
@@ -21,12 +20,15 @@ def part(folder: Path, index: int, name: str = "part") -> Path:
     return folder / f"{name}-{index:05d}.parquet"
 
 
-def write(path: Path, content: pa.Table | list[dict[str, Any]], schema: pa.Schema) -> None:
+def write(path: Path, content: "pa.Table | list[dict[str, Any]]", schema: "pa.Schema") -> None:
     """Write one Parquet file (zstd) so that it is either absent or whole, whenever the process dies.
 
     The content is cast to `schema`; the same rows always give the same bytes. Raises pa.ArrowInvalid on a row that does
     not fit the schema.
     """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
     table = content.cast(schema) if isinstance(content, pa.Table) else pa.Table.from_pylist(content, schema=schema)
     with replacing(path) as unfinished:
         pq.write_table(table, unfinished, compression="zstd", row_group_size=ROW_GROUP)
@@ -62,8 +64,11 @@ def files(folder: Path) -> list[Path]:
     return sorted(path for path in folder.glob("*.parquet") if not path.name.startswith("."))
 
 
-def read(folder: Path, columns: list[str] | None = None) -> pa.Table:
+def read(folder: Path, columns: list[str] | None = None) -> "pa.Table":
     """All parts of one table as one Arrow table (memory: the columns asked for)."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
     parts = files(folder)
     if not parts:
         raise UserError("tables", f"no Parquet file in {folder}", "at least one part", "rerun the stage with --force")
@@ -72,6 +77,8 @@ def read(folder: Path, columns: list[str] | None = None) -> pa.Table:
 
 def rows(path: Path) -> int:
     """Rows of one Parquet file, from its footer alone."""
+    import pyarrow.parquet as pq
+
     return int(pq.read_metadata(path).num_rows)
 
 
@@ -82,19 +89,25 @@ def count(folder: Path) -> int:
 
 def table_folders(artifact: Path, kind: str) -> dict[str, Path]:
     """Table name -> folder, for the tables an artifact holds: the main one at its top, others in named folders."""
+    from pipeline.schema import TABLES
+
     found = {kind: artifact} if files(artifact) else {}
     return found | {path.name: path for path in sorted(artifact.iterdir()) if path.name in TABLES and files(path)}
 
 
-def connect(views: Mapping[str, Path]) -> duckdb.DuckDBPyConnection:
+def connect(views: Mapping[str, Path]) -> "duckdb.DuckDBPyConnection":
     """An in-memory DuckDB with one view per table folder."""
+    import duckdb
+
     connection = duckdb.connect()
     for name, folder in views.items():
         connection.read_parquet(str(folder / "*.parquet")).create_view(name)
     return connection
 
 
-def batches(folder: Path, size: int, columns: list[str] | None = None) -> Iterable[pa.RecordBatch]:
+def batches(folder: Path, size: int, columns: list[str] | None = None) -> "Iterable[pa.RecordBatch]":
     """Stream one table in record batches of at most `size` rows, in file order."""
+    import pyarrow.parquet as pq
+
     for path in files(folder):
         yield from pq.ParquetFile(path).iter_batches(batch_size=size, columns=columns)

@@ -10,9 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from pydantic import ValidationError
-
-from pipeline.artifact import MANIFEST, Artifact, Manifest, digest
+from pipeline.artifact import MANIFEST, Artifact, Manifest, digest, read_manifest
 from pipeline.errors import UserError
 from pipeline.store import Store
 from stages.generate.backends import is_paid
@@ -58,7 +56,7 @@ def delete(store: Store, found: list[Garbage]) -> None:
 
 def _unused(store: Store, wanted: set[tuple[str, str]], replies: bool) -> Iterator[tuple[Path, str]]:
     folders = sorted(path for path in (store.home.resolve() / "store").glob("*/*") if path.is_dir())
-    made = {path: manifest for path in folders if (manifest := _manifest(path)) and path.suffix != ".partial"}
+    made = {path: manifest for path in folders if (manifest := read_manifest(path)) and path.suffix != ".partial"}
     kept = _kept(store, made)
     busy = {path for path in folders if store.is_busy(path)}
     # What a stage at work reads stays, whatever its run links to by now.
@@ -81,13 +79,6 @@ def _unused(store: Store, wanted: set[tuple[str, str]], replies: bool) -> Iterat
     yield from _replies(store, replies)
     for path in sorted((store.home.resolve() / "prefect" / "storage").glob("*")):
         yield path, "an error Prefect kept, which nothing reads"
-
-
-def _manifest(folder: Path) -> Manifest | None:
-    try:
-        return Manifest.model_validate_json((folder / MANIFEST).read_bytes())
-    except (OSError, ValidationError):
-        return None
 
 
 def _kept(store: Store, made: dict[Path, Manifest]) -> set[Path]:

@@ -6,9 +6,6 @@ from typing import Any
 from pipeline import tables
 from pipeline.errors import UserError
 from pipeline.run import Run
-from pipeline.schema import DATASET
-
-COMPARED = [name for name in DATASET.names if not name.endswith("_tokens") and name != "pair_id"]
 
 
 def show(run: Run, table: str, where: str, limit: int) -> Iterator[dict[str, Any]]:
@@ -28,6 +25,8 @@ def diff(one: Run, two: Run) -> dict[str, int]:
 
     What differs is said with one row as an example, that of the smallest pair_id.
     """
+    from pipeline.schema import DATASET
+
     folders = {"one": one.tables(), "two": two.tables()}
     for run, found in zip((one, two), folders.values(), strict=True):
         if "dataset" not in found:
@@ -47,7 +46,9 @@ def diff(one: Run, two: Run) -> dict[str, int]:
                 f"select pair_id, pair_id || ' ' || caption as example from {here} anti join {there} using (pair_id)",  # noqa: S608
                 always=True,
             )
-        for name in COMPARED:
+        for name in DATASET.names:
+            if name.endswith("_tokens") or name == "pair_id":
+                continue
             count(
                 f"{name} differs",
                 f"""select pair_id, format('{{}}: {{}} -> {{}}', pair_id, coalesce(one.{name}::varchar, 'none'),

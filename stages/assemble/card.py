@@ -9,7 +9,7 @@ import duckdb
 from pipeline import tables
 from pipeline.artifact import Artifact
 from pipeline.errors import UserError
-from pipeline.schema import NEGATIVE_TYPES
+from pipeline.negative_types import NEGATIVE_TYPES
 from stages.pages import CARDS, render, thumbnail
 
 SAMPLES = 12

@@ -3,14 +3,14 @@
 import hashlib
 import re
 from functools import cache
-from typing import NamedTuple
-
-import duckdb
-from jinja2 import StrictUndefined, Template
+from typing import TYPE_CHECKING, NamedTuple
 
 from pipeline.assets import DATA
 from pipeline.errors import UserError
-from pipeline.schema import NEGATIVE_TYPES
+from pipeline.negative_types import NEGATIVE_TYPES
+
+if TYPE_CHECKING:
+    import duckdb
 
 CHECKS = DATA / "checks.sql"
 
@@ -31,6 +31,8 @@ class Check(NamedTuple):
 @cache
 def render_checks(types: tuple[str, ...] = NEGATIVE_TYPES) -> str:
     """The SQL of data/checks.sql, which is a template over the negative types."""
+    from jinja2 import StrictUndefined, Template
+
     template = CHECKS.read_text(encoding="utf-8")
     return str(Template(template, undefined=StrictUndefined, keep_trailing_newline=True).render(types=types))
 
@@ -46,7 +48,7 @@ def read_checks() -> list[Check]:
     return [Check(severity, what.strip(), query.strip().rstrip(";")) for severity, what, query in found]
 
 
-def validate(sql: duckdb.DuckDBPyConnection, checks: list[Check]) -> dict[str, int]:
+def validate(sql: "duckdb.DuckDBPyConnection", checks: list[Check]) -> dict[str, int]:
     """Offending rows per check, over the views pairs, negatives and dataset. Raises UserError on the first error."""
     counts = {}
     for severity, what, query in checks:

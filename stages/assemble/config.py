@@ -7,7 +7,7 @@ from pydantic import Field
 
 from pipeline.config import Config as BaseConfig
 from pipeline.config import placement
-from pipeline.schema import NEGATIVE_TYPES
+from pipeline.negative_types import NEGATIVE_TYPES
 
 
 class Config(BaseConfig):

@@ -20,7 +20,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from pipeline.errors import UserError
-from pipeline.schema import NEGATIVE_TYPES
+from pipeline.negative_types import NEGATIVE_TYPES
 from stages.assemble.duplicates import MACROS as WORDS_AND_LOOKS
 from stages.benchmarks import loaders as benchmarks
 from stages.images import examine

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from pipeline.artifact import Artifact
-from pipeline.schema import NEGATIVE_TYPES
+from pipeline.negative_types import NEGATIVE_TYPES
 from stages.benchmarks.means import Aggregate, Present, pairwise
 from stages.benchmarks.retrieval import test_split
 from stages.benchmarks.rows import ImageRef, Row, Subset

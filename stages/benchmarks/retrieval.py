@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from pipeline import tables
 from pipeline.artifact import Artifact
-from pipeline.schema import NEGATIVE_TYPES
+from pipeline.negative_types import NEGATIVE_TYPES
 from stages.benchmarks import fields
 from stages.benchmarks.means import RANKS, Aggregate, Present, mean
 from stages.benchmarks.rows import ImageRef, Row, Subset

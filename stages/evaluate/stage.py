@@ -10,7 +10,6 @@ from typing import Any
 from pipeline.artifact import listing_digest, path_digest
 from pipeline.errors import UserError
 from pipeline.stage import Inputs, Progress, Stage
-from stages.benchmarks.loaders import available, check_names
 from stages.benchmarks.registry import REGISTRY
 from stages.evaluate.config import Config
 from stages.language_models.folders import folder_digest, local_model
@@ -18,6 +17,8 @@ from stages.language_models.folders import folder_digest, local_model
 
 def outside(config: Config) -> dict[str, str]:
     """Digests of the registry, of the benchmark files (images by name, size and time) and of the language model."""
+    from stages.benchmarks.loaders import available, check_names  # the readers of all benchmarks
+
     digests = {"registry": path_digest(REGISTRY)}
     check_names(config.benchmarks or ())
     if config.root:

@@ -14,7 +14,7 @@ from typing import Any, Literal
 from pipeline import tables
 from pipeline.artifact import Artifact
 from pipeline.errors import UserError
-from pipeline.schema import NEGATIVE_TYPES
+from pipeline.negative_types import NEGATIVE_TYPES
 from stages.images import SUFFIXES
 
 DatasetFormat = Literal["negclip_tsv", "degla_json", "webdataset"]

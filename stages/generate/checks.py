@@ -18,7 +18,7 @@ from functools import cached_property
 from itertools import pairwise
 from typing import NamedTuple
 
-from pipeline.schema import NEGATIVE_TYPES, PARAPHRASE
+from pipeline.negative_types import NEGATIVE_TYPES, PARAPHRASE
 from stages.generate.paraphrase import Rewrite, is_reordering
 from stages.generate.surface import match_surface
 from stages.text.words import ARTICLES, PLACES, QUANTIFIERS, Word, is_known, lexicon, parse, word_set

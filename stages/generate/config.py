@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field, field_validator, model_validator
 
 from pipeline.config import OneOf, placement
-from pipeline.schema import NEGATIVE_TYPES, PARAPHRASE
+from pipeline.negative_types import NEGATIVE_TYPES, PARAPHRASE
 from stages.generate.backends import BACKENDS
 from stages.language_models.base import Settings
 

@@ -12,7 +12,8 @@ import duckdb
 from pipeline import tables
 from pipeline.artifact import SCRATCH
 from pipeline.errors import UserError
-from pipeline.schema import NEGATIVE_TYPES, NEGATIVES, PARAPHRASE
+from pipeline.negative_types import NEGATIVE_TYPES, PARAPHRASE
+from pipeline.schema import NEGATIVES
 from pipeline.stage import Inputs, Progress
 from stages.generate import card, refine
 from stages.generate.backends import BACKENDS

@@ -25,7 +25,7 @@ from pipeline.artifact import digest
 from pipeline.assets import DATA
 from pipeline.config import OneOf, first_fault, from_yaml
 from pipeline.errors import UserError
-from pipeline.schema import NEGATIVE_TYPES, PARAPHRASE
+from pipeline.negative_types import NEGATIVE_TYPES, PARAPHRASE
 from stages.generate.backends import BACKENDS
 from stages.generate.checks import NOT_APPLICABLE
 from stages.generate.config import Config

@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline import tables
-from pipeline.schema import NEGATIVE_TYPES, PARAPHRASE
+from pipeline.negative_types import NEGATIVE_TYPES, PARAPHRASE
 from stages.generate.config import Refine
 from stages.text import ngrams
 from stages.text.ngrams import Judge

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.artifact import path_digest
-from pipeline.schema import PARAPHRASE
+from pipeline.negative_types import PARAPHRASE
 from pipeline.stage import Inputs
 from stages.generate.checks import NOT_APPLICABLE, validate
 from stages.language_models.base import Backend, Corpus, Message, Request, Response, Settings, Ticker

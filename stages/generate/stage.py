@@ -14,7 +14,6 @@ from typing import Any
 
 from pipeline.artifact import path_digest
 from pipeline.stage import Inputs, Progress, Stage
-from stages.generate import negatives
 from stages.generate.backends import BACKENDS
 from stages.generate.config import Config
 from stages.generate.prompts import prompt_digest, prompts_of
@@ -35,11 +34,15 @@ def run(config: Config, inputs: Inputs, out: Path, progress: Progress) -> dict[s
     Raises UserError when the model cannot be had, or when more candidates than `max_reject_rate` were rejected;
     responses that came in until then stay cached.
     """
+    from stages.generate import negatives  # DuckDB, Arrow
+
     return negatives.make(config, inputs, out, progress)
 
 
 def assist(config: Config, inputs: Inputs, out: Path, progress: Progress) -> dict[str, Any]:
     """Request what a run still lacks, together with the process that makes its artifact in `out`, from any machine."""
+    from stages.generate import negatives
+
     return negatives.assist(config, inputs, out, progress)
 
 

@@ -14,7 +14,7 @@ from typing import NamedTuple
 from pipeline.errors import UserError
 from pipeline.stage import Progress, silent
 from stages.images import SUFFIXES
-from stages.ingest import packed, pickles
+from stages.ingest import packed, parquet, pickles
 from stages.ingest.packed import Shard
 from stages.ingest.records import Format, Record, coco_key, expect_shape, lines, malformed, read_json, read_text
 
@@ -170,7 +170,7 @@ SOURCES: dict[str, SourceFormat] = {
     "webdataset": SourceFormat(
         unpack=packed.tar_shard, holds_images=lambda files, layout: True, beside=packed.IMG2DATASET
     ),
-    "parquet": SourceFormat(unpack=packed.parquet_file, holds_images=packed.holds_images),
+    "parquet": SourceFormat(unpack=parquet.parquet_file, holds_images=parquet.holds_images),
     "folder": SourceFormat(sidecar_folder, captions=False),
     "ce_clip": SourceFormat(pickles.ce_clip, is_pickle=True),
     "cc_neg": SourceFormat(pickles.cc_neg, is_pickle=True),

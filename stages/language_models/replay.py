@@ -4,9 +4,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import duckdb
-import pyarrow as pa
-
 from pipeline.artifact import path_digest
 from pipeline.errors import UserError
 from stages.language_models.base import Backend, Corpus, Message, Request, Response, Settings, Ticker
@@ -50,6 +47,8 @@ class Replay:
 
     def __init__(self, path: Path) -> None:
         """Raises UserError when the file cannot be read, or a row lacks its type, caption or reply."""
+        import duckdb
+
         self._sql = duckdb.connect()
         try:
             if path.suffix == ".parquet":
@@ -67,6 +66,8 @@ class Replay:
 
     def respond(self, kind: str, prefix: list[Message], requests: Sequence[Request], tick: Ticker) -> list[Response]:
         """Look each request up; a repair without a line of its own finds nothing."""
+        import pyarrow as pa
+
         asked = pa.table(
             {"caption": [request.caption for request in requests], "attempt": [request.attempt for request in requests]}
         )

@@ -11,7 +11,7 @@ from statistics import mean, stdev
 from typing import Any
 
 from pipeline import tables
-from pipeline.schema import NEGATIVE_TYPES
+from pipeline.negative_types import NEGATIVE_TYPES
 from stages.pages import markdown as escaped
 from stages.pages import percent, signed
 from stages.report import charts

@@ -11,7 +11,8 @@ from pydantic import BaseModel, ValidationError
 from pipeline import tables
 from pipeline.artifact import Artifact
 from pipeline.config import validation_error
-from pipeline.schema import NEGATIVE_TYPES, TABLES
+from pipeline.negative_types import NEGATIVE_TYPES
+from pipeline.schema import TABLES
 from pipeline.stage import Inputs
 from stages.benchmarks.loaders import Question
 from stages.benchmarks.registry import registry

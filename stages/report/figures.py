@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from pipeline import tables
 from pipeline.artifact import Artifact
-from pipeline.schema import NEGATIVE_TYPES
+from pipeline.negative_types import NEGATIVE_TYPES
 from stages.benchmarks.loaders import Family
 from stages.pages import data_uri, percent
 from stages.report import charts

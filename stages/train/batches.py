@@ -28,7 +28,7 @@ from pipeline import clip, tables
 from pipeline.artifact import Artifact
 from pipeline.clip import Clip
 from pipeline.errors import UserError
-from pipeline.schema import NEGATIVE_TYPES
+from pipeline.negative_types import NEGATIVE_TYPES
 from pipeline.stage import Progress
 
 Ints = NDArray[np.int64]

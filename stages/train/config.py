@@ -8,7 +8,7 @@ from pydantic_core import InitErrorDetails
 
 from pipeline.config import Config as BaseConfig
 from pipeline.config import placement
-from pipeline.schema import NEGATIVE_TYPES
+from pipeline.negative_types import NEGATIVE_TYPES
 from stages.train.terms import TERMS, Term
 
 

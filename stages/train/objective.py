@@ -17,7 +17,7 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from pipeline import clip
 from pipeline.errors import UserError
-from pipeline.schema import NEGATIVE_TYPES
+from pipeline.negative_types import NEGATIVE_TYPES
 from stages.train import processes
 from stages.train.baselines import fisher_importance, rank_thresholds
 from stages.train.batches import Batch

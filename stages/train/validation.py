@@ -3,7 +3,7 @@
 import torch
 
 from pipeline.clip import Clip, tuning
-from pipeline.schema import NEGATIVE_TYPES
+from pipeline.negative_types import NEGATIVE_TYPES
 from stages.train.batches import Batches, Images, Rows
 from stages.train.objective import Objective
 

@@ -12,7 +12,8 @@ from PIL import Image, ImageDraw
 
 from pipeline import clip, tables
 from pipeline.artifact import Artifact, now
-from pipeline.schema import DATASET, LEAKS, NEGATIVE_TYPES, NEGATIVES, PAIRS, PAIRS_REJECTED, steps_schema
+from pipeline.negative_types import NEGATIVE_TYPES
+from pipeline.schema import DATASET, LEAKS, NEGATIVES, PAIRS, PAIRS_REJECTED, steps_schema
 from pipeline.stage import silent
 from pipeline.store import Store
 from stages.train.config import Loss

@@ -10,7 +10,8 @@ from PIL import Image
 
 from pipeline import clip, tables
 from pipeline.artifact import Artifact, now
-from pipeline.schema import DATASET, NEGATIVE_TYPES, PAIRS
+from pipeline.negative_types import NEGATIVE_TYPES
+from pipeline.schema import DATASET, PAIRS
 from pipeline.stage import silent
 from pipeline.store import Store
 from stages.train import stage as train

@@ -6,7 +6,8 @@ import pytest
 
 from pipeline import tables
 from pipeline.errors import UserError
-from pipeline.schema import DATASET, NEGATIVE_TYPES, NEGATIVES, PAIRS, PARAPHRASE
+from pipeline.negative_types import NEGATIVE_TYPES, PARAPHRASE
+from pipeline.schema import DATASET, NEGATIVES, PAIRS
 from stages.assemble.checks import Check, read_checks, render_checks, validate
 from tests.stages.assemble.test_stage import NEGATIVE_ROWS, PAIRS_ROWS, negative, pair
 

@@ -11,7 +11,7 @@ from PIL import Image
 
 from pipeline import tables
 from pipeline.errors import UserError
-from pipeline.schema import NEGATIVE_TYPES
+from pipeline.negative_types import NEGATIVE_TYPES
 from stages.assemble import decontaminate
 from stages.images import examine
 from stages.ingest.records import coco_key

@@ -10,11 +10,11 @@ import pytest
 from pipeline import tables
 from pipeline.artifact import Artifact, Manifest, now
 from pipeline.errors import UserError
-from pipeline.schema import DATASET, NEGATIVE_TYPES, NEGATIVES, PAIRS
+from pipeline.negative_types import NEGATIVE_TYPES
+from pipeline.schema import DATASET, NEGATIVES, PAIRS
 from pipeline.stage import Inputs, silent
 from pipeline.store import Store
 from stages.assemble import STAGE, Config
-from stages.assemble import stage as assemble
 from stages.assemble.checks import Check
 
 
@@ -222,7 +222,7 @@ def test_wrong_memory_is_said_in_one_line(tmp_path: Path, memory: str) -> None:
 
 def test_checks_of_the_dataset_read_what_was_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     query = "select pair_id from dataset where len(caption_tokens) <> 5"
-    monkeypatch.setattr(assemble, "read_checks", lambda: [Check("error", "five tokens", query)])
+    monkeypatch.setattr("stages.assemble.dataset.read_checks", lambda: [Check("error", "five tokens", query)])
     given = inputs(tmp_path, PAIRS_ROWS, NEGATIVE_ROWS)
     with pytest.raises(UserError, match="five tokens: 3 rows"):
         run(tmp_path / "out", given)

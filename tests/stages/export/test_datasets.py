@@ -8,7 +8,8 @@ from PIL import Image
 from pipeline import tables
 from pipeline.artifact import Artifact, Manifest
 from pipeline.errors import UserError
-from pipeline.schema import DATASET, NEGATIVE_TYPES
+from pipeline.negative_types import NEGATIVE_TYPES
+from pipeline.schema import DATASET
 from stages.export.datasets import DatasetFormat, export
 from stages.ingest import sources
 from stages.ingest.records import Format, coco_key

@@ -10,7 +10,8 @@ import pyarrow.parquet as pq
 
 from pipeline import tables
 from pipeline.artifact import Artifact, Manifest
-from pipeline.schema import NEGATIVE_TYPES, PAIRS
+from pipeline.negative_types import NEGATIVE_TYPES
+from pipeline.schema import PAIRS
 from pipeline.stage import silent
 from stages.generate import STAGE, Config
 from stages.generate.responses import caption_key

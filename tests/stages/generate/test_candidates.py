@@ -8,7 +8,8 @@ import pytest
 
 from pipeline import tables
 from pipeline.errors import UserError
-from pipeline.schema import NEGATIVE_TYPES, NEGATIVES, PAIRS_NEGATIVES
+from pipeline.negative_types import NEGATIVE_TYPES
+from pipeline.schema import NEGATIVES, PAIRS_NEGATIVES
 from pipeline.stage import silent
 from stages.generate import STAGE, Config
 from stages.generate.responses import caption_key

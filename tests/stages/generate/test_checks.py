@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.schema import NEGATIVE_TYPES
+from pipeline.negative_types import NEGATIVE_TYPES
 from stages.generate.checks import likely_types, validate
 
 CAPTION = "A brown dog chases a black cat near two red cars and a tree."

@@ -1,7 +1,7 @@
 import pytest
 from pydantic import ValidationError
 
-from pipeline.schema import NEGATIVE_TYPES
+from pipeline.negative_types import NEGATIVE_TYPES
 from stages.generate import Config
 
 

@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from pipeline.errors import UserError
-from pipeline.schema import NEGATIVE_TYPES, PARAPHRASE
+from pipeline.negative_types import NEGATIVE_TYPES, PARAPHRASE
 from stages.generate import Config, prompts
 from stages.generate.checks import validate
 from tests.paths import real

@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from pipeline import tables
-from pipeline.schema import NEGATIVE_TYPES
+from pipeline.negative_types import NEGATIVE_TYPES
 from stages.generate import STAGE, Config
 from stages.generate.prompts import prompts_of
 from stages.generate.responses import ResponseCache, caption_key, sources

@@ -1,6 +1,6 @@
 import pytest
 
-from pipeline.schema import NEGATIVE_TYPES
+from pipeline.negative_types import NEGATIVE_TYPES
 from stages.generate.checks import validate
 from stages.generate.rules import Rules, Vocabulary
 from stages.language_models.base import Request

@@ -16,7 +16,7 @@ from PIL import Image
 
 from pipeline import clip, tables
 from pipeline.errors import UserError
-from pipeline.schema import NEGATIVE_TYPES
+from pipeline.negative_types import NEGATIVE_TYPES
 from stages.train.batches import Batches, Images, _leave_at_once, epoch_negatives, epoch_order, load, read_rows
 from tests.stages.training import small_clip, small_inputs
 

@@ -7,7 +7,7 @@ import pytest
 
 from pipeline import clip
 from pipeline.errors import UserError
-from pipeline.schema import NEGATIVE_TYPES
+from pipeline.negative_types import NEGATIVE_TYPES
 from stages.train import memory
 from stages.train.batches import Batches, Images, read_rows
 from stages.train.config import Loss

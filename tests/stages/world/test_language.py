@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.schema import NEGATIVE_TYPES
+from pipeline.negative_types import NEGATIVE_TYPES
 from stages.world.language import (
     REWRITES,
     WORDINGS,
