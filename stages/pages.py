@@ -10,6 +10,7 @@ from typing import Any
 import yaml
 
 from pipeline.assets import DATA
+from pipeline.clip import read_picture
 
 TEMPLATES = DATA / "report"
 CARDS = DATA / "card"
@@ -25,8 +26,6 @@ def thumbnail(path: Path, side: int) -> str:
     ones become JPEG. Raises UserError when it cannot be read.
     """
     from PIL import Image
-
-    from pipeline.clip import read_picture  # brings torch, which a page without images does without
 
     image = read_picture(path)
     small = max(image.size) <= side

@@ -9,10 +9,11 @@ run["scores"].table("scores").to_pandas()
 import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pydantic import Field, ValidationError
 
+from pipeline import clip
 from pipeline import run as pipeline_run
 from pipeline.assets import DATA
 from pipeline.config import Config, from_yaml
@@ -27,9 +28,6 @@ from stages.generate import Config as Generate
 from stages.ingest import Config as Ingest
 from stages.report import Config as Report
 from stages.train import Config as Train
-
-if TYPE_CHECKING:
-    from pipeline.clip import Clip
 
 STAGES: dict[str, Stage[Any]] = {
     verb.STAGE.name: verb.STAGE for verb in (ingest, generate, assemble, train, evaluate, report)
@@ -88,10 +86,8 @@ class Run(pipeline_run.Run):
         """The report's page. Raises UserError when there is none."""
         return self["report"].path / "report.html"
 
-    def model(self) -> "Clip":
+    def model(self) -> clip.Clip:
         """The trained model. Raises UserError when there is none."""
-        from pipeline import clip  # brings torch
-
         return clip.load(str(self["model"].path / "student"))
 
 

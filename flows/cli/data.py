@@ -11,6 +11,7 @@ from rich.table import Table
 from flows import progress
 from flows.cli.evaluate import ROOT
 from flows.terminal import out
+from pipeline.artifact import file_sha256
 
 app = typer.Typer(help="The benchmarks: what there is, whether it is whole, and getting it.", no_args_is_help=True)
 
@@ -124,7 +125,6 @@ def foils(
     ] = False,
 ) -> None:
     """Make ARO's word-order foils of a test split's captions, frozen to a file, with a record of what made them."""
-    from pipeline.artifact import file_sha256
     from stages.benchmarks.order_foils import freeze
     from stages.benchmarks.retrieval import karpathy_test
 

@@ -4,19 +4,19 @@ from collections.abc import Callable
 from enum import StrEnum
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import typer
 from rich.table import Table
 
 from flows import progress
 from flows.terminal import change_with_interval, out, with_interval
+from pipeline import clip, tables
 from pipeline.artifact import digest
+from pipeline.clip import Clip
 from pipeline.errors import UserError
+from stages.evaluate import Config
 from stages.pages import percent
-
-if TYPE_CHECKING:
-    from pipeline.clip import Clip
 
 ROOT = "DEGLA_BENCHMARKS"
 
@@ -38,7 +38,7 @@ class Asked(NamedTuple):
         digests: identity of each, of its weights and what it computes.
     """
 
-    loads: "dict[str, Callable[[], Clip]]"
+    loads: dict[str, Callable[[], Clip]]
     labels: dict[str, str]
     digests: dict[str, str]
 
@@ -68,9 +68,7 @@ def measure(
     work: Annotated[Path | None, typer.Option(help="folder that keeps embeddings, to resume and repeat")] = None,
 ) -> None:
     """Score any CLIP model on the benchmarks of a folder; needs no run."""
-    from pipeline import tables
     from pipeline.schema import SCORES
-    from stages.evaluate import Config
     from stages.evaluate.measure import measure as score
     from stages.report import scorecard
 
@@ -118,9 +116,7 @@ def _root(root: Path | None) -> Path:
 
 
 def _asked(model: str, pretrained: str, against: str, activation: Activation | None, seed: int) -> Asked:
-    from pipeline import clip
-
-    def load(name: str, weights: str | None, computing: str | None = None) -> "Callable[[], Clip]":
+    def load(name: str, weights: str | None, computing: str | None = None) -> Callable[[], Clip]:
         return partial(clip.load, name, weights, seed=seed, activation=computing)
 
     def identity(name: str, weights: str | None, computing: str | None = None) -> str:

@@ -16,7 +16,9 @@ from flows import plan, progress
 from flows import serve as local
 from flows.cli import data as data_cli
 from flows.cli import evaluate as evaluation
+from flows.cli import garbage
 from flows.cli import inspect as inspection
+from flows.cli.doctor import findings
 from flows.terminal import change_with_interval, out, with_interval
 from pipeline import run as pipeline_run
 from pipeline.config import Config, to_yaml
@@ -24,6 +26,7 @@ from pipeline.errors import TransientError, UserError, printable
 from pipeline.home import open_store
 from pipeline.store import Store
 from stages import road
+from stages.generate.prompts import render_prompt
 from stages.road import Run
 
 app = typer.Typer(
@@ -152,8 +155,6 @@ def gc(
     replies: Annotated[bool, typer.Option("--replies", help="also a language model's replies no run can use")] = False,
 ) -> None:
     """What may be deleted: what no run links to, was made from, or would go on from, and no process is writing."""
-    from flows.cli import garbage
-
     store = open_store()
     found = garbage.find(store, replies=replies)
     for one in found:
@@ -205,8 +206,6 @@ app.command(name="eval")(evaluation.measure)
 @app.command()
 def doctor() -> None:
     """What this machine can run: cores, memory, GPU, vLLM, disk, model access."""
-    from flows.cli.doctor import findings
-
     worst = 0
     for finding in findings(open_store()):
         colour = {"ok": "green", "note": "yellow", "missing": "red"}[finding.verdict]
@@ -222,8 +221,6 @@ def prompt(
     recipe: Annotated[str, typer.Option(help="recipe whose prompts are used")] = "paper",
 ) -> None:
     """Print the exact prompt a caption would get; loads no model."""
-    from stages.generate.prompts import render_prompt
-
     print(render_prompt(road.load(recipe).generate, type, caption))
 
 
