@@ -100,7 +100,8 @@ def drawing() -> str:
     linter = settings()
     roots: list[str] = linter["root_packages"]
     graph = grimp.build_graph(*roots, cache_dir=None)
-    verbs = next(one["modules"] for one in linter["contracts"] if one["type"] == "independence")
+    layers = next(one["layers"] for one in linter["contracts"] if one.get("containers") == ["stages"])
+    verbs = [f"stages.{verb}" for verb in next(layer for layer in layers if " | " in layer).split(" | ")]
     return mermaid(reduced(arrows(graph, boxes(graph.modules, roots))), roots, verbs)
 
 
