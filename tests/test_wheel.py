@@ -12,6 +12,8 @@ import pytest
 
 from tests.paths import ROOT
 
+pytestmark = pytest.mark.slow
+
 SOURCES = (
     "degla", "pipeline", "stages", "flows", "data", "setup.py", "pyproject.toml", "prefect.yaml", "README.md",
     "LICENSE",
@@ -67,9 +69,7 @@ def test_it_is_one_package_with_its_data(installed: Path, elsewhere: Path) -> No
     data, installed_data = ROOT / "data", site / "degla" / "data"
     there = {path.relative_to(data) for path in data.rglob("*") if path.is_file()}
     assert there == {path.relative_to(installed_data) for path in installed_data.rglob("*") if path.is_file()}
-    found = subprocess.run(
-        [str(installed / "bin" / "python"), "-c", "import pipeline"], cwd=elsewhere, capture_output=True, text=True
-    )
+    found = call(installed, elsewhere, "pipeline.errors")
     assert "No module named 'pipeline'" in found.stderr
 
 

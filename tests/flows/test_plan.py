@@ -48,6 +48,7 @@ def test_unknown_rows_and_fields_are_named(tmp_path: Path) -> None:
         plan.load(str(path))
 
 
+@pytest.mark.slow
 def test_rows_are_trained_over_one_dataset_and_compared(tmp_path: Path, tiny_recipe: Path) -> None:
     path = tmp_path / "small.yaml"
     settings = {

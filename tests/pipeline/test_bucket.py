@@ -172,6 +172,7 @@ def test_a_bucket_that_is_not_there_is_told_in_one_line(machine: Machine, monkey
         open_store()
 
 
+@pytest.mark.slow
 def test_a_server_that_does_not_answer_may_answer_later(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
     machine("one")
     home = "s3://degla/x?endpoint_override=127.0.0.1:1&scheme=http&region=us-east-1"

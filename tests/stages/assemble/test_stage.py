@@ -182,6 +182,7 @@ def test_paraphrases_stand_beside_the_negatives_and_do_not_count_as_such(tmp_pat
     assert not tables.files(tmp_path / "none")
 
 
+@pytest.mark.slow
 def test_more_than_fits_in_memory_spills_to_disk(tmp_path: Path) -> None:
     """150 MB of texts are joined, and sorted into a second copy, in 190 MB: what does not fit goes through the disk."""
     count, long = 50_000, "x" * 500

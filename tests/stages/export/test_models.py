@@ -40,6 +40,7 @@ def model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
         return store.publish(out, manifest=manifest | {"meta": meta})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["open_clip", "transformers", "onnx"])
 def test_an_export_has_our_embeddings(model: Artifact, tmp_path: Path, kind: Any) -> None:
     if kind == "onnx":

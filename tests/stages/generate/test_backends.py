@@ -117,6 +117,7 @@ def tiny_llama(folder: Path) -> Path:
     return folder
 
 
+@pytest.mark.vllm
 def test_vllm_answers_in_one_line_is_seeded_and_leaves_nothing_running(tmp_path: Path) -> None:
     """Starts the real engine, once, on a random model: what it says is noise, and the checks must say so."""
     pytest.importorskip("vllm")

@@ -80,6 +80,7 @@ def calm(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], dict
     return settings, content(work(folder, captions(240), **settings)[0])
 
 
+@pytest.mark.slow
 def test_ten_kills_change_no_byte_and_cost_a_shard_each_at_most(tmp_path: Path, calm: Any) -> None:
     settings, undisturbed = calm
     log, home, rng, kills = tmp_path / "asked", tmp_path / "killed", random.Random(5), 0
@@ -101,6 +102,7 @@ def test_ten_kills_change_no_byte_and_cost_a_shard_each_at_most(tmp_path: Path, 
     assert asked(log) <= replies_in(home) + 10 * 2 * settings["shard_size"]
 
 
+@pytest.mark.slow
 def test_two_processes_fill_one_run_together(tmp_path: Path, calm: Any) -> None:
     settings, undisturbed = calm
     home, logs = tmp_path / "shared", [tmp_path / "run", tmp_path / "assist"]

@@ -72,6 +72,7 @@ def alone(model: Path) -> dict[str, Any]:
     return learn(model, list(LOSSES), chunks=(1,))
 
 
+@pytest.mark.slow
 def test_two_processes_have_the_loss_and_gradients_of_one(model: Path, alone: dict[str, Any], tmp_path: Path) -> None:
     seen: list[tuple[str, int, int]] = []
     report = lambda *what: seen.append(what)  # noqa: E731
@@ -129,6 +130,7 @@ def undisturbed(world: dict[str, Any]) -> dict[str, Any]:
     return made(world, world["folder"] / "undisturbed", processes=2)
 
 
+@pytest.mark.slow
 def test_two_processes_train_the_model_of_one(
     world: dict[str, Any], undisturbed: dict[str, Any], tmp_path: Path
 ) -> None:
@@ -206,6 +208,7 @@ def test_kill_9_of_any_process_leaves_none_behind(world: dict[str, Any], tmp_pat
     assert list((tmp_path / "out" / ".work").glob("checkpoint-*.pt")), "what the next call goes on from"
 
 
+@pytest.mark.slow
 def test_two_processes_resume_to_the_same_bits(
     world: dict[str, Any], undisturbed: dict[str, Any], tmp_path: Path
 ) -> None:

@@ -74,6 +74,7 @@ def test_an_own_term_of_the_weights_pulls_them_to_where_they_were(
         Loss(**ONLY, decay=1, ema=1)
 
 
+@pytest.mark.slow
 def test_several_processes_know_an_own_term(world: dict[str, Any], tmp_path: Path, add: Add) -> None:
     add("spread", function=spread)
     settings = {"epochs": 1, "batch": 12, "objective": {"spread": 0.5}}
