@@ -1,0 +1,100 @@
+"""The command line over a finished tiny run: what each command says, and that a mistake is one line and status 2."""
+
+from pathlib import Path
+
+import pytest
+
+from flows.cli.main import main
+from tests.pipeline.test_run import finished, home, opened
+
+__all__ = ["finished", "home"]
+
+
+def degla(
+    home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *words: str
+) -> tuple[int, str, str]:
+    """Exit status, stdout and stderr of `degla WORDS...`."""
+    monkeypatch.setenv("DEGLA_HOME", str(home))
+    monkeypatch.setattr("sys.argv", ["degla", *words])
+    with pytest.raises(SystemExit) as ended:
+        main()
+        raise SystemExit(0)
+    out = capsys.readouterr()
+    return int(ended.value.code or 0), out.out, out.err
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["status", "tiny"], "current"),
+        (["sql", "tiny", "select count(*) as pairs from pairs"], "pairs"),
+        (["show", "tiny", "pairs", "--limit", "1"], "caption"),
+        (["why", "tiny", "--set", "train.lr=0.5"], "train     config.lr: 1e-06 -> 0.5"),
+        (["diff", "tiny", "tiny"], "rows only in tiny"),
+        (["gc"], "0.0 MiB  to gain"),
+        (["prompt", "swap_nouns", "A red cup is on a blue table."], "[user]\nA red cup is on a blue table."),
+        (["recipe", "demo", "--set", "train.lr=0.5"], "lr: 0.5"),
+        (["recipe", "--schema"], '"properties"'),
+        (["data", "list"], "sugarcrepe"),
+    ],
+    ids=lambda value: value[0] if isinstance(value, list) else "",
+)
+def test_a_command_answers(
+    home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], words: list[str], said: str
+) -> None:
+    status, out, err = degla(home, monkeypatch, capsys, *words)
+    assert status == 0 and said in out, err
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        (["run", "nothing"], "recipe: cannot read 'nothing' (No such file or directory); expected one of "),
+        (["run", "tiny", "--only", "trian"], "run: no stage 'trian'; expected one of ingest, "),
+        (
+            ["run", "tiny", "--from", "report", "--until", "train"],
+            "run: no stage is left; expected --from before --until",
+        ),
+        (
+            ["run", "tiny", "--only", "train", "--set", "train.lrr=1"],
+            "recipe: train.lrr is wrong (given 1); expected one of ",
+        ),
+        (["status", "nobody"], "status: no run 'nobody'; expected one of tiny; fix: degla run"),
+        (["sql", "tiny", "select * from nowhere"], "sql: Catalog Error: "),
+        (["sql", "nobody", "select 1"], "sql: run 'nobody' has no table; expected one of tiny; fix: degla run"),
+        (["export", "nobody", "open_clip", "there"], "export: run 'nobody' has no model; expected a trained run"),
+        (["prompt", "swap_verbs", "A cup."], "prompt: no type 'swap_verbs'; expected one of reshuffle_order, "),
+    ],
+    ids=lambda value: " ".join(value[:3]) if isinstance(value, list) else "",
+)
+def test_a_mistake_is_one_line_and_status_2(
+    home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], words: list[str], line: str
+) -> None:
+    status, _, err = degla(home, monkeypatch, capsys, *words)
+    assert status == 2 and err.startswith(line) and err.count("\n") == 1, err
+
+
+def test_nothing_to_do_is_said_stage_by_stage_and_starts_no_server(
+    home: Path, tiny_recipe: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("flows.serve.find_server", None)
+    status, out, err = degla(home, monkeypatch, capsys, "run", str(tiny_recipe))
+    assert status == 0, err
+    assert [line.split()[:2] for line in out.splitlines()[:6]] == [
+        [stage, "reused"] for stage in ("ingest", "generate", "assemble", "train", "evaluate", "report")
+    ]
+    assert out.splitlines()[-1] == f"report: {home / 'tiny' / 'report' / 'report.html'}"
+
+
+def test_a_second_command_with_other_settings_is_one_line_and_changes_nothing(
+    home: Path, tiny_recipe: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first = opened(home, tiny_recipe)
+    with first.at_work(["train"]):
+        before = (home / "tiny" / "recipe.yaml").read_text()
+        status, _, err = degla(home, monkeypatch, capsys, "run", str(tiny_recipe), "--set", "train.lr=0.5")
+        assert status == 2 and err.count("\n") == 1
+        assert err.startswith(
+            "run: another command is at work on run 'tiny' with other settings (train.lr: 1e-06 -> 0.5)"
+        )
+        assert (home / "tiny" / "recipe.yaml").read_text() == before
