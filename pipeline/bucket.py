@@ -82,7 +82,7 @@ class Bucket(Store):
 
     @contextmanager
     def build(self, kind: str, fingerprint: str) -> Iterator[Path]:
-        """As `Store.build`; begins with what a lost machine had sent, and sends responses and checkpoints as they come."""
+        """As `Store.build`; begins with what a lost machine sent; sends responses and checkpoints as they come."""
         with super().build(kind, fingerprint) as partial:
             paid = self._paid_for(kind, partial)
             if paid is None:

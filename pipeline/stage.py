@@ -11,7 +11,7 @@ from pipeline.config import Config
 C = TypeVar("C", bound=Config)
 
 Progress = Callable[[str, int, int], None]
-"""`progress(what, done, total)`: called while work is done; `what` carries the unit ("captions", "steps, loss 0.41")."""
+"""`progress(what, done, total)`: called during the work; `what` carries the unit ("captions", "steps, loss 0.41")."""
 
 Inputs = Mapping[str, Artifact]
 """Artifact kind -> artifact, for every kind the stage needs."""

@@ -149,7 +149,9 @@ def why(name: Name, recipe: Annotated[str, typer.Option(help="against this recip
 @app.command()
 def gc(
     yes: Annotated[bool, typer.Option("--yes/--dry-run", help="delete; without it, only list")] = False,
-    replies: Annotated[bool, typer.Option("--replies", help="also a language model's cached responses that no run can use")] = False,
+    replies: Annotated[
+        bool, typer.Option("--replies", help="also a language model's cached responses that no run can use")
+    ] = False,
 ) -> None:
     """What may be deleted: what no run links to, was made from, or would resume from, and no process is writing."""
     from flows.cli import garbage
