@@ -10,14 +10,16 @@ RUN apt-get update && apt-get install -y --no-install-recommends g++ libnuma1 ti
 ARG BUILD=cpu
 ARG PIP_EXTRA_INDEX_URL
 WORKDIR /opt/degla
-COPY pyproject.toml constraints.txt README.md LICENSE ./
+COPY pyproject.toml setup.py constraints.txt README.md LICENSE ./
 COPY scripts/fix_torchvision.py scripts/
 # Before the code, so that a changed line does not install everything again. As `make env` does: torchaudio and
 # torchcodec do not load beside a CPU torch, and nothing here needs them.
-RUN mkdir pipeline stages flows && touch pipeline/__init__.py stages/__init__.py flows/__init__.py \
+RUN mkdir degla pipeline stages flows \
+    && touch degla/__init__.py pipeline/__init__.py stages/__init__.py flows/__init__.py \
     && pip install --no-cache-dir -c constraints.txt -e ".[$BUILD]" \
     && if [ "$BUILD" = cpu ]; then pip uninstall -y torchaudio torchcodec; fi \
     && python scripts/fix_torchvision.py
+COPY degla degla
 COPY pipeline pipeline
 COPY stages stages
 COPY flows flows

@@ -1,7 +1,7 @@
-# make demo   set up and run the whole road on the built-in world      make serve  Prefect server, worker, deployments
+# make demo   set up and run the whole pipeline on the built-in world      make serve  Prefect server, worker, deployments
 # make test   everything CI runs                                       make models train the two small models again
 # make test-fast  without slow tests, vLLM and root                    make docs   pages and API from docstrings, in site/
-# make chaos  every fault at every stage, hours; goes on where it was stopped
+# make chaos  every fault at every stage, hours; resumes where it was stopped
 # make fuzz   every parser against mutated files, FUZZ_SECONDS=120 each (needs the extra fuzz)
 VENV   ?= .venv
 PYTHON ?= python3

@@ -44,7 +44,7 @@ def stages(captions: float, options: argparse.Namespace) -> list[Row]:
     flop = captions * EPOCHS * training_flop(options.text_tokens)
     decoded = captions * EPOCHS / options.pictures_per_s
     return [
-        Row("pictures on disk", 0, 0, pictures * options.picture_kb / 1e6),
+        Row("images on disk", 0, 0, pictures * options.picture_kb / 1e6),
         Row("ingest", pictures / options.pictures_per_s / HOUR, 0, captions * 150 / 1e9),
         Row("generate", 0, requests * fresh / options.tokens / HOUR, requests * 90 / 1e9),
         Row("assemble", captions * (1 + TYPES) / options.rows_per_s * 2 / HOUR, 0, captions * 295 / 1e9),

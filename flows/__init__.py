@@ -1,1 +1,1 @@
-"""The road: recipes, planning, the Prefect flow with its deployments, and the command line."""
+"""The pipeline as Prefect's flows with their deployments, ablation plans, and the command line."""

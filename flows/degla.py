@@ -38,7 +38,7 @@ from stages.road import Run, chosen
 logging.getLogger("degla").setLevel(logging.INFO)  # of what children print; Prefect only takes it to the UI
 
 GPU_STAGES = ("generate", "train", "evaluate")
-SCORES_SAY = "Per cent right with 95 % intervals by picture; p of single sets is Holm-adjusted within a benchmark."
+SCORES_SAY = "Per cent right with 95 % intervals by image; p of single sets is Holm-adjusted within a benchmark."
 _HANDED: ContextVar[Run | None] = ContextVar("handed", default=None)
 """The open run of a caller in this process, which the flow then works on instead of opening its own."""
 
@@ -174,7 +174,7 @@ def watched(name: str) -> Iterator[Progress]:
                 update_progress_artifact(key, progress=percent, description=text)
         except httpx.HTTPError as error:
             is_watched = False  # each call would wait a minute for the server to come back
-            logger.warning("%s goes on without progress here: Prefect's server does not answer (%s)", name, error)
+            logger.warning("%s continues without progress here: Prefect's server does not answer (%s)", name, error)
 
     log = progress.throttled(lambda line, share: logger.info("%s: %s", name, line), every=60)
     with progress.shown(name) as bar:

@@ -1,6 +1,6 @@
 """Training on several machines that share a home: on each, `torchrun ... -m flows.torchrun RUN`, then `degla run RUN`.
 
-torchrun starts the processes and, when one is lost, all of them anew; they go on from the last checkpoint.
+torchrun starts the processes and, when one is lost, all of them anew; they resume from the last checkpoint.
 """
 
 import sys

@@ -1,16 +1,16 @@
 """A home in object storage: `$DEGLA_HOME=s3://bucket/folder`, or another address that pyarrow's file systems know.
 
-Work goes on in a cache on the local disk ($DEGLA_CACHE, default ~/.cache/degla). What is finished goes to the bucket
+Work is done in a cache on the local disk ($DEGLA_CACHE, default ~/.cache/degla). What is finished goes to the bucket
 and comes from there where it is not here:
 
     <run>/recipe.yaml                                   as in a local home
     <run>/<kind>                                        the fingerprint that the run links to, as text
     store/<kind>/<fingerprint>/manifest.json            written last; two writers never mix their files, because
     store/<kind>/<fingerprint>/<digest of manifest>/    these lie in a folder of their own
-    store/<kind>/<fingerprint>.partial/                 checkpoints of a training that goes on
+    store/<kind>/<fingerprint>.partial/                 checkpoints of a training at work
     replies/                                            as in a local home
 
-Checkpoints and replies, which cost most, are sent every `INTERVAL` seconds, so another machine goes on from there when
+Checkpoints and replies, which cost most, are sent every `INTERVAL` seconds, so another machine resumes from there when
 this one is lost. The lock of an artifact holds on one machine only: two that make the same one both work, and the last
 to finish is kept. Replies of the others are fetched as often, so machines that fill one run share its work.
 """
@@ -82,7 +82,7 @@ class Bucket(Store):
 
     @contextmanager
     def build(self, kind: str, fingerprint: str) -> Iterator[Path]:
-        """As `Store.build`; begins with what a lost machine had sent, and sends what is paid for as it comes."""
+        """As `Store.build`; begins with what a lost machine sent; sends responses and checkpoints as they come."""
         with super().build(kind, fingerprint) as partial:
             paid = self._paid_for(kind, partial)
             if paid is None:

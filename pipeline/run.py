@@ -372,7 +372,7 @@ def translate_os_errors(stage: str) -> Iterator[None]:
         what = f"{error.strerror} ({error.filename})" if error.filename else str(error.strerror)
         if error.errno in TRANSIENT_ERRNOS:
             raise TransientError(
-                f"{stage}: {what}; expected a disk and a network that answer; fix: the same command goes on from here"
+                f"{stage}: {what}; expected a disk and a network that answer; fix: the same command continues from here"
             ) from error
         raise UserError(
             stage,

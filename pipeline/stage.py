@@ -11,7 +11,7 @@ from pipeline.config import Config
 C = TypeVar("C", bound=Config)
 
 Progress = Callable[[str, int, int], None]
-"""`progress(what, done, total)`: called as work goes on; `what` carries the unit ("captions", "steps, loss 0.41")."""
+"""`progress(what, done, total)`: called during the work; `what` carries the unit ("captions", "steps, loss 0.41")."""
 
 Inputs = Mapping[str, Artifact]
 """Artifact kind -> artifact, for every kind the stage needs."""
@@ -23,7 +23,7 @@ def silent(what: str, done: int, total: int) -> None:
 
 @dataclass(frozen=True)
 class Stage(Generic[C]):
-    """One verb of the road.
+    """One verb of the pipeline.
 
     Attributes:
         name: the verb ("ingest"), also the name of its section in a recipe.

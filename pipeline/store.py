@@ -196,7 +196,7 @@ class Store:
 
     @contextmanager
     def at_work(self, run: str, settings: str) -> Iterator[None]:
-        """While a command works on a run: commands with the same settings may join it, others are refused.
+        """While a command works on a run: commands with the same settings may join it, others are rejected.
 
         The lock is the kernel's, so it dies with its owners. Where the home is a bucket it holds on one machine.
 

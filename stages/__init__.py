@@ -1,1 +1,1 @@
-"""The six verbs of the road, one file each, and the modules each verb owns. No Prefect here."""
+"""The six verbs of the pipeline, a package each, and the packages they share. No Prefect here."""

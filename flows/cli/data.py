@@ -89,7 +89,7 @@ def fetch(
     only: Annotated[str, typer.Option(help="only paths like this, e.g. 'zeroshot/cifar10/*'")] = "*",
     yes: Annotated[bool, typer.Option("--yes", help="do not ask")] = False,
 ) -> None:
-    """Download what can be downloaded, after saying what and under which licence; goes on where it was stopped."""
+    """Download what can be downloaded, after saying what and under which licence; resumes where it was stopped."""
     from stages.benchmarks import fetch as downloads
     from stages.benchmarks import inventory
     from stages.benchmarks.registry import registry

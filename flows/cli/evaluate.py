@@ -34,7 +34,7 @@ class Asked(NamedTuple):
 
     Attributes:
         loads: what loads each.
-        labels: what a reader is told.
+        labels: what a reader sees.
         digests: identity of each, of its weights and what it computes.
     """
 

@@ -1,4 +1,4 @@
-"""What of a home may be deleted: nothing that a run links to, reads, or would go on from; nothing in a writer's hands.
+"""What of a home may be deleted: nothing that a run links to, reads, or would resume from; nothing in a writer's hands.
 
 Cached responses of a language model cost something: they are offered only when asked for, and only when no run's recipe
 can use them.

@@ -51,7 +51,7 @@ def main() -> None:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader, e.g. head, had enough
     except KeyboardInterrupt:
-        print("stopped; run the same command again to go on from here", file=sys.stderr)
+        print("stopped; run the same command again to resume", file=sys.stderr)
         sys.exit(130)
 
 
@@ -67,14 +67,14 @@ def run(
     rows: Annotated[list[str], typer.Option("--row", help="of an ablation: only these rows")] = [],  # noqa: B006
     jobs: Annotated[int, typer.Option(help="of an ablation: rows trained at once, sharing the cores", min=1)] = 2,
 ) -> None:
-    """Run the road, or some stages of it, or a whole ablation; what is on disk and unchanged is reused."""
+    """Run the pipeline, or some stages of it, or a whole ablation; what is on disk and unchanged is reused."""
     store = open_store()
     if plan.is_plan(recipe):
         _compare(store, recipe, rows, jobs, overrides)
         return
     run_name = name or Path(recipe).stem
     stages = _stages(only, start, until)
-    # A stage alone goes on with the settings its run was made with; the whole pipeline starts from the recipe.
+    # A stage alone keeps the settings its run was made with; the whole pipeline starts from the recipe.
     known = recipe.endswith((".yaml", ".yml")) or (road.RECIPES / f"{recipe}.yaml").exists()
     source = "" if store.recipe(run_name) and (len(stages) < len(road.STAGES) or not known) else recipe
     run = Run.open(run_name, overrides, recipe=source, store=store)
@@ -152,9 +152,11 @@ def why(name: Name, recipe: Annotated[str, typer.Option(help="against this recip
 @app.command()
 def gc(
     yes: Annotated[bool, typer.Option("--yes/--dry-run", help="delete; without it, only list")] = False,
-    replies: Annotated[bool, typer.Option("--replies", help="also a language model's replies no run can use")] = False,
+    replies: Annotated[
+        bool, typer.Option("--replies", help="also a language model's cached responses that no run can use")
+    ] = False,
 ) -> None:
-    """What may be deleted: what no run links to, was made from, or would go on from, and no process is writing."""
+    """What may be deleted: what no run links to, was made from, or would resume from, and no process is writing."""
     store = open_store()
     found = garbage.find(store, replies=replies)
     for one in found:
@@ -258,7 +260,7 @@ def _walk(run: Run, stages: list[str], force: bool) -> dict[str, bool]:
 
         state = walk(run, stages, force)
     except (httpx.HTTPError, local.NoServerError) as error:
-        print(f"run: no Prefect server ({error}); going on without it", file=sys.stderr)
+        print(f"run: no Prefect server ({error}); continuing without it", file=sys.stderr)
         for name in stages:
             if name not in run.outcomes:
                 run.make(name, partial(progress.shown, name), force=force)
@@ -281,7 +283,7 @@ def _compare(store: Store, name: str, rows: list[str], jobs: int, overrides: lis
             state: Any = ablation(name, rows, [], overrides, jobs, return_state=True)
     except httpx.HTTPError as error:
         raise UserError(
-            "ablation", f"lost Prefect's server ({error})", "it until the end", "the same command goes on from here"
+            "ablation", f"lost Prefect's server ({error})", "it until the end", "the same command resumes from here"
         ) from None
     if not state.is_completed():
         state.result()
@@ -299,7 +301,7 @@ def _stages(only: list[str], start: str, until: str) -> list[str]:
     last = list(road.STAGES).index(until) if until else len(road.STAGES)
     stages = [name for position, name in enumerate(road.STAGES) if name in names and first <= position <= last]
     if not stages:
-        raise UserError("run", "no stage is left", "--from before --until", "name them in the order of the road")
+        raise UserError("run", "no stage is left", "--from before --until", "name them in the order of the pipeline")
     return stages
 
 
@@ -323,7 +325,7 @@ def _headline(aggregates: dict[str, Any]) -> Table:
     """The two headline means, then the mean of each benchmark subset; shares as per cent with intervals."""
     chosen = [name for name, one in aggregates.items() if one["headline"]]
     chosen += [name for name, one in aggregates.items() if one["subset"] and name not in chosen]
-    title = "before and after fine-tuning: per cent right, 95 % intervals by picture"
+    title = "before and after fine-tuning: per cent right, 95 % intervals by image"
     table = Table("score", "before", "after", "change", "n", title=title, title_justify="left")
     for column in table.columns:
         column.no_wrap = True

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 PICTURES = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF", "JPEG2000")
-"""Kinds of picture files that are opened, by content; of others Pillow hands some (EPS) to a program outside."""
+"""Kinds of image files that are opened, by content; of others Pillow hands some (EPS) to a program outside."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Clip:
 
     Attributes:
         model: open_clip's CLIP or CustomTextCLIP, fp32, in evaluation mode.
-        preprocess: evaluation transform, PIL picture -> tensor CHW.
+        preprocess: evaluation transform, PIL image -> tensor CHW.
         tokenize: texts -> token ids, see `tokenizer`.
         description: arch, activation, preprocess (size, mean, std, interpolation, resize_mode), tokenizer,
             context_length; plain JSON data, written to `degla.json`.
@@ -41,7 +41,7 @@ class Clip:
 
 
 def encode_image(model: "nn.Module", image_BCHW: "Tensor") -> "Tensor":
-    """Pictures -> `image_BD`, each row of L2 norm 1."""
+    """Images -> `image_BD`, each row of L2 norm 1."""
     import torch
 
     return _unit(model.encode_image(image_BCHW.to(memory_format=torch.channels_last)))  # type: ignore[operator]
@@ -127,15 +127,15 @@ def embed_images(
     device: str = "cpu",
     progress: Progress = silent,
 ) -> "Tensor":
-    """Picture files, or functions that give a picture -> `image_ND`, fp32 on the CPU, L2 norm 1, in the order given.
+    """Image files, or functions that give an image -> `image_ND`, fp32 on the CPU, L2 norm 1, in the order given.
 
     Args:
         clip: the model, already on `device`.
         images: paths, or callables without arguments.
-        batch: pictures per forward pass.
+        batch: images per forward pass.
         workers: threads that decode the next batch while this one is encoded; at least one.
         device: where the model is.
-        progress: called with "pictures" after each batch.
+        progress: called with "images" after each batch.
 
     Raises:
         UserError: a file is missing or cannot be decoded.
@@ -152,7 +152,7 @@ def embed_images(
             image_BCHW = torch.stack([future.result() for future in ahead])
             ahead = [pool.submit(tensor, image) for image in images[end : end + batch]]
             found.append(encode_image(clip.model, image_BCHW.to(device)).float().cpu())
-            progress("pictures", min(end, len(images)), len(images))
+            progress("images", min(end, len(images)), len(images))
     return torch.cat(found) if found else torch.empty(0, 0)
 
 
@@ -166,7 +166,7 @@ def device(name: str) -> str:
 
 
 def read_picture(path: Path, size: int | None = None) -> "Image":
-    """A picture file as RGB, turned upright by its EXIF tag.
+    """An image file as RGB, turned upright by its EXIF tag.
 
     With `size`, a JPEG is decoded at the smallest of its built-in scales whose both sides stay >= `size` pixels,
     several times faster than decoding all of it. Raises UserError when the file is missing or broken.
@@ -180,7 +180,7 @@ def read_picture(path: Path, size: int | None = None) -> "Image":
             return upright(picture)
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise UserError(
-            "pictures", f"cannot read {path}: {error}", "a whole picture file", "repair it, or run ingest again"
+            "images", f"cannot read {path}: {error}", "a whole image file", "repair it, or run ingest again"
         ) from error
 
 
@@ -206,7 +206,7 @@ def crop(clip: Clip) -> Callable[["Image"], "Tensor"]:
 
 
 def normalise(clip: Clip, image_BCHW: "Tensor") -> "Tensor":
-    """uint8 pictures -> what the model reads, on their device; after `crop`, bit for bit what `preprocess` gives."""
+    """uint8 images -> what the model reads, on their device; after `crop`, bit for bit what `preprocess` gives."""
     from torchvision.transforms.functional import normalize
 
     settings = clip.description["preprocess"]

@@ -7,7 +7,7 @@ by `hf-hub:owner/name`, or by a local folder with `open_clip_config.json`. A fol
     open_clip_model.safetensors    weights, fp32
     degla.json                     activation, preprocessing, tokenizer and architecture the weights were trained with
 
-Shapes: B pictures or texts, L tokens, C channels, H and W pixels, D embedding width, N all items of a call.
+Shapes: B images or texts, L tokens, C channels, H and W pixels, D embedding width, N all items of a call.
 """
 
 import json

@@ -111,7 +111,7 @@ def fetch(file: File, progress: Progress = silent) -> None:
             _download(file, progress)
         except httpx.HTTPError as error:
             raise UserError(
-                "data", f"{file.url} broke off: {error!r}", "an answer", "the same command; it goes on from there"
+                "data", f"{file.url} broke off: {error!r}", "an answer", "the same command; it resumes from there"
             ) from error
         except OSError as error:
             raise UserError(

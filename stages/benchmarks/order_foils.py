@@ -66,7 +66,7 @@ def freeze(
     """Write `target` (rows {image_path, caption_options}) and, with the ending .yaml, what made it.
 
     Args:
-        captions: picture and caption of each row.
+        captions: image and caption of each row.
         target: a .json file, aro/coco_order.json or aro/flickr30k_order.json.
         source: digest of the file the captions are from, for the record.
         tagger: None = TextBlob's.

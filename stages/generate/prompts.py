@@ -33,7 +33,7 @@ from stages.language_models.base import Message
 
 PROMPTS = DATA / "prompts"
 NO_PROMPT = "none"
-"""In place of a digest, where the model is told nothing."""
+"""In place of a digest, where the model is given nothing."""
 
 KINDS = (*NEGATIVE_TYPES, PARAPHRASE)
 """What a prompt can ask for."""
@@ -71,19 +71,19 @@ class Prompt(BaseModel):
 
     @property
     def digest(self) -> str:
-        """Identity of everything the model is told before the caption: 16 hex digits."""
+        """Identity of everything the model is given before the caption: 16 hex digits."""
         return digest(self.prefix)
 
 
 def prompts_of(config: Config) -> dict[str, Prompt | None]:
-    """The prompt of every wanted type; None where the backend is told nothing."""
+    """The prompt of every wanted type; None where the backend is given nothing."""
     if not BACKENDS[config.backend].needs_prompt:
         return dict.fromkeys(config.kinds)
     return dict(load(config.prompts, config.kinds, config.examples_per_prompt))
 
 
 def prompt_digest(prompt: Prompt | None) -> str:
-    """Identity of what the model is told; "none" where it is told nothing."""
+    """Identity of what the model is given; "none" where it is given nothing."""
     return prompt.digest if prompt else NO_PROMPT
 
 

@@ -21,7 +21,7 @@ from stages.text.words import LEXICON
 
 
 def outside(config: Config) -> dict[str, str]:
-    """Digests of the model, the prompts told to it, and the lexicon of the checks."""
+    """Digests of the model, the prompts it is given, and the lexicon of the checks."""
     if not config.kinds:
         return {}
     told = {f"prompt {kind}": prompt_digest(prompt) for kind, prompt in prompts_of(config).items()}

@@ -147,8 +147,8 @@ class Backend(ABC):
 
     Attributes:
         has_responses: False where nothing is requested, as the negatives come with the pairs.
-        needs_prompt: its model is told a rule and examples.
-        is_paid: a response costs time or money. Its seconds count, and clean-up leaves it alone unless told otherwise.
+        needs_prompt: its model is given a rule and examples.
+        is_paid: a response costs time or money. Its seconds count, and clean-up leaves it alone unless asked for them.
         repairs: a rejected response is worth a second request with another seed.
         is_scorer: its model is a `Scorer`.
     """
@@ -172,7 +172,7 @@ class Backend(ABC):
 
         Args:
             settings: the stage's.
-            prompt: digest of what the model is told before the caption.
+            prompt: digest of what the model is given before the caption.
             inputs: of the stage: the pairs.
         """
         return {"backend": settings.backend, "model": self.identity(settings), "seed": settings.seed}
@@ -189,11 +189,11 @@ class Backend(ABC):
 
 
 def sampling(settings: Settings, prompt: str, *, is_constrained: bool) -> dict[str, Any]:
-    """The part of a `source` that models who are told a prompt and who sample share.
+    """The part of a `source` that models share that are given a prompt and sample.
 
     Args:
         settings: the stage's.
-        prompt: digest of what the model is told.
+        prompt: digest of what the model is given.
         is_constrained: the model can only write what `LINE` allows.
     """
     return {

@@ -196,7 +196,7 @@ class Engine:
         why = cause(self._said.file) or "ended without a word"
         return TransientError(
             f"generate: vLLM with model {self._model!r}: {why}; expected an engine that stays; fix: the same command "
-            f"goes on from here; the engine's log is {self._said.file}"
+            f"continues from here; the engine's log is {self._said.file}"
         )
 
     def _broken(self, what: str) -> UserError:

@@ -119,7 +119,7 @@ def read_rows(
 
     Args:
         dataset: the artifact with the texts.
-        pairs: the artifact with the pictures.
+        pairs: the artifact with the images.
         types: negative types to read.
         split: train, val or test.
         shown: a table that names images of negatives, see `_shown`.

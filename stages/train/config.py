@@ -134,7 +134,7 @@ class Config(BaseConfig):
         "last", description="which epoch is kept: the last, or the best on the dataset's val split (no benchmark)"
     )
     accumulate: int = placement(1, ge=1, description="chunks a batch is encoded in: less memory, same gradients")
-    auto_accumulate: bool = placement(False, description="out of memory: go on with twice the chunks, same batch")
+    auto_accumulate: bool = placement(False, description="out of memory: continue with twice the chunks, same batch")
     checkpoint_gradients: bool = placement(False, description="compute activations twice: less memory, same gradients")
     compile: bool = placement(False, description="torch.compile the image tower (rounds differently)")
     deterministic: bool = placement(False, description="only kernels that give the same bits each time (GPU, slower)")

@@ -52,7 +52,7 @@ def launch(config: Config, inputs: Inputs, out: Path, progress: Progress) -> dic
                 ) from None
         # Outside of the handler, so that nothing of the failed attempt is held any more.
         config = config.model_copy(update={"accumulate": 2 * config.accumulate})
-        progress(f"out of memory: going on with {config.accumulate} chunks", 0, 1)
+        progress(f"out of memory: continuing with {config.accumulate} chunks", 0, 1)
 
 
 def _attempt(config: Config, inputs: Inputs, out: Path, device: str, progress: Progress) -> dict[str, Any]:

@@ -28,7 +28,7 @@ GIVE_UP = 10
 
 
 def train(config: Config, inputs: Inputs, out: Path, device: str, *, progress: Progress) -> dict[str, Any]:
-    """Train, or go on training, and write the `model` artifact's files; only the first process writes.
+    """Train, or resume training, and write the `model` artifact's files; only the first process writes.
 
     Raises:
         UserError: see `stages.train.stage.run`.
@@ -270,7 +270,7 @@ class Training:
         if len(set(seen)) > 1:
             raise UserError(
                 "train",
-                f"the processes go on from steps {', '.join(map(str, seen))}",
+                f"the processes resume from steps {', '.join(map(str, seen))}",
                 "one checkpoint, seen by every machine",
                 "set DEGLA_HOME to storage they share",
             )

@@ -146,7 +146,7 @@ def _listen(pipes: list[Connection], said: list[ChildLog], progress: Progress) -
                 # A process that dies takes the others' connections with it: theirs is the symptom, this the cause.
                 raise TransientError(
                     f"train: process {index} of {len(pipes)} ended in the middle; expected processes that stay; fix: "
-                    f"the same command goes on from the last checkpoint; its log is {said[index].file}"
+                    f"the same command resumes from the last checkpoint; its log is {said[index].file}"
                 ) from None
             if kind == "progress":
                 progress(*content)

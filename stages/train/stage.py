@@ -1,7 +1,7 @@
 """train: a CLIP learns from the dataset by the DeGLA objective or a baseline's, with a teacher that follows it.
 
 Reads pairs (the images) and dataset; writes student/ (an open_clip folder), teacher.safetensors and the steps table.
-Killed at any moment, the same call goes on from its last checkpoint and ends, on a CPU, with the same bits.
+Killed at any moment, the same call resumes from its last checkpoint and ends, on a CPU, with the same bits.
 """
 
 from pathlib import Path

@@ -102,7 +102,7 @@ def test_embeddings_come_in_the_order_given(tiny: clip.Clip, tmp_path: Path) -> 
     for index, picture in enumerate(pictures):
         alone = clip.embed_images(tiny, [lambda picture=picture: picture])
         torch.testing.assert_close(found[index], alone[0], atol=1e-6, rtol=0)
-    assert seen == [("pictures", 2, 3), ("pictures", 3, 3)]
+    assert seen == [("images", 2, 3), ("images", 3, 3)]
     assert found.dtype == torch.float32
     torch.testing.assert_close(found.norm(dim=1), torch.ones(3))
     texts = clip.embed_texts(tiny, TEXTS, batch=2)

@@ -30,5 +30,5 @@ def test_out_of_memory_gives_advice_or_goes_on_with_more_chunks(
         made(world, tmp_path / "advice")
     said: list[str] = []
     found = made(world, tmp_path / "auto", lambda what, *_: said.append(what), auto_accumulate=True, batch=6)
-    assert "out of memory: going on with 4 chunks" in said
+    assert "out of memory: continuing with 4 chunks" in said
     assert found["steps"]["loss"] == pytest.approx(expected["steps"]["loss"], rel=1e-4)
