@@ -11,7 +11,9 @@ assumptions to be replaced by your own (`degla sql RUN "select sum(reply_tokens)
 import argparse
 from typing import NamedTuple
 
-TYPES = 5
+from pipeline.schema import NEGATIVE_TYPES
+
+TYPES = len(NEGATIVE_TYPES)
 EPOCHS = 5
 NEGATIVES = 4
 HOUR = 3600

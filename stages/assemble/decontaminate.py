@@ -50,7 +50,7 @@ def benchmark_rows(root: Path, names: list[str]) -> pa.Table:
                 raise UserError(
                     "assemble", f"there is no {name} in {root}", "the benchmark's own files", "mend assemble.leaks_from"
                 )
-            for subset in benchmarks.LOADERS[name](root / name):
+            for subset in benchmarks.folder_readers()[name](root / name):
                 for row in subset.rows:
                     path = row.image.path if row.image else None
                     numbered = path and subset.rule != "classify"  # those sets number their images for themselves

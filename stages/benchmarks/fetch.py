@@ -21,7 +21,7 @@ import httpx
 from pipeline import tables
 from pipeline.errors import UserError
 from pipeline.stage import Progress, silent
-from stages.benchmarks.registry import registry
+from stages.benchmarks.registry import known
 
 CHUNK = 1 << 20
 TIMEOUT_SECONDS = 60
@@ -74,7 +74,7 @@ class File:
 def files(name: str, root: Path) -> list[File]:
     """What can be downloaded of a benchmark, by the registry."""
     found = []
-    for one in registry()[name].get("files", ()):
+    for one in known(name).get("files", ()):
         unpack = one.get("unpack", {})
         checksum = next(((kind, one[kind]) for kind in ("sha256", "md5") if kind in one), None)
         into = root / name / unpack["into"] if unpack else None

@@ -8,8 +8,8 @@ from pathlib import Path
 from pipeline.errors import UserError
 from pipeline.stage import Progress, silent
 from stages.benchmarks import fetch
-from stages.benchmarks.loaders import LOADERS, assert_official, read
-from stages.benchmarks.registry import registry
+from stages.benchmarks.loaders import assert_official, folder_readers, read
+from stages.benchmarks.registry import known
 from stages.benchmarks.rows import Subset
 
 
@@ -54,7 +54,7 @@ def status(name: str, root: Path, *, official: bool = True, progress: Progress =
     if official and subsets:
         with _noted(problems):
             assert_official(subsets)
-        lacking = [] if registry()[name].get("open") else sorted(set(registry()[name].get("subsets", ())) - set(rows))
+        lacking = [] if known(name).get("open") else sorted(set(known(name).get("subsets", ())) - set(rows))
         if lacking:
             fix = f"degla data list {name} says where it is from"
             problems.append(UserError("data", f"{root / name} lacks {', '.join(lacking)}", "every subset", fix))
@@ -63,14 +63,18 @@ def status(name: str, root: Path, *, official: bool = True, progress: Progress =
     progress(f"reading {name}", 1, 1)
     if absent:
         what = f"{name} lacks {len(absent):,} of {len(files):,} images, e.g. {absent[0]}"
-        problems.append(UserError("data", what, registry()[name]["pictures"], "link the images there"))
+        problems.append(
+            UserError(
+                "data", what, known(name).get("pictures", "images where its rows name them"), "link the images there"
+            )
+        )
     return Status(name, True, rows, len(files) - len(absent), len(files), tuple(problems))
 
 
 def unknown_folders(root: Path) -> list[Path]:
     """Folders of a root that are no benchmark's, such as one with a misspelt name."""
     folders = [path for path in root.iterdir() if path.is_dir()] if root.is_dir() else []
-    return sorted(path for path in folders if path.name not in LOADERS and not path.name.startswith("."))
+    return sorted(path for path in folders if path.name not in folder_readers() and not path.name.startswith("."))
 
 
 @contextmanager
@@ -83,7 +87,8 @@ def _noted(problems: list[UserError]) -> Iterator[None]:
 
 def select(names: list[str]) -> list[str]:
     """The benchmarks of these names, or all when none is given; raises UserError for one that does not exist."""
+    every = folder_readers()
     for name in names:
-        if name not in LOADERS:
-            raise UserError("data", f"there is no benchmark {name!r}", ", ".join(LOADERS), "name one of these")
-    return names or list(LOADERS)
+        if name not in every:
+            raise UserError("data", f"there is no benchmark {name!r}", ", ".join(every), "name one of these")
+    return names or list(every)

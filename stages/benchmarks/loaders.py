@@ -29,7 +29,7 @@ from stages.benchmarks import (
     zeroshot,
 )
 from stages.benchmarks.means import Means
-from stages.benchmarks.registry import registry
+from stages.benchmarks.registry import known
 from stages.benchmarks.rows import Subset
 
 Family = Literal["composition", "heldout", "retention", "robust"]
@@ -79,11 +79,15 @@ BENCHMARKS: dict[str, Benchmark] = {
 }
 """Every benchmark, in the order in which they are scored and reported."""
 
-LOADERS: dict[str, FromFolder] = {name: one.read for name, one in BENCHMARKS.items() if one.read}
-"""Those read from a folder of files."""
 
-FROM_DATASET: dict[str, FromDataset] = {name: one.from_dataset for name, one in BENCHMARKS.items() if one.from_dataset}
-"""Those made from a dataset artifact."""
+def folder_readers() -> dict[str, FromFolder]:
+    """Those read from a folder of files, as the table is now."""
+    return {name: one.read for name, one in BENCHMARKS.items() if one.read}
+
+
+def dataset_readers() -> dict[str, FromDataset]:
+    """Those made from a dataset artifact, as the table is now."""
+    return {name: one.from_dataset for name, one in BENCHMARKS.items() if one.from_dataset}
 
 
 class About(NamedTuple):
@@ -115,14 +119,16 @@ def about(name: str) -> About:
 
 def available(root: Path) -> list[str]:
     """Benchmarks whose folder is below the root."""
-    return [name for name in LOADERS if (root / name).is_dir()]
+    return [name for name in folder_readers() if (root / name).is_dir()]
 
 
-def check_names(names: Iterable[str], known: Collection[str] = (*LOADERS, *FROM_DATASET)) -> None:
-    """Raise UserError for a name that is no benchmark's."""
+def check_names(names: Iterable[str], among: Collection[str] | None = None) -> None:
+    """Raise UserError for a name that is not among these; None = every benchmark that has rows of its own."""
+    if among is None:
+        among = (*folder_readers(), *dataset_readers())
     for name in names:
-        if name not in known:
-            raise UserError("evaluate", f"there is no benchmark {name!r}", ", ".join(known), "set evaluate.benchmarks")
+        if name not in among:
+            raise UserError("evaluate", f"there is no benchmark {name!r}", ", ".join(among), "set evaluate.benchmarks")
 
 
 def load(name: str, root: Path, *, official: bool) -> list[Subset]:
@@ -139,7 +145,7 @@ def load(name: str, root: Path, *, official: bool) -> list[Subset]:
         raise UserError(
             "evaluate",
             f"none of the {len(files)} images of {name} is there, e.g. {min(files)}",
-            registry()[name]["pictures"],
+            known(name).get("pictures", "images where its rows name them"),
             f"link the images there, or leave {name!r} out of evaluate.benchmarks",
         )
     return subsets
@@ -155,7 +161,7 @@ def read(name: str, root: Path) -> list[Subset]:
             f"a folder {name} as described in data/benchmarks.yaml",
             f"put it there, or leave {name!r} out of evaluate.benchmarks",
         )
-    subsets = list(LOADERS[name](folder))
+    subsets = list(folder_readers()[name](folder))
     if not subsets:
         raise UserError(
             "evaluate",
@@ -178,15 +184,15 @@ def read(name: str, root: Path) -> list[Subset]:
 def assert_official(subsets: Sequence[Subset]) -> None:
     """Hold a benchmark's subsets against the registry: rows, classes, digests. Raises UserError where they differ."""
     name = subsets[0].benchmark
-    facts, fix = registry()[name], "restore the official file, or set evaluate.official=false for a set of your own"
-    known: dict[str, Any] = facts.get("subsets", {})
+    facts, fix = known(name), "restore the official file, or set evaluate.official=false for a set of your own"
+    listed: dict[str, Any] = facts.get("subsets", {})
     rows = sum(len(subset.rows) for subset in subsets)
     if facts.get("valid", rows) != rows:
         raise UserError("evaluate", f"{name} has valid {rows}", f"{facts['valid']}", fix)
     for subset in subsets:
-        if known and subset.name not in known and not facts.get("open"):
-            raise UserError("evaluate", f"{name} has no subset {subset.name!r}", f"one of {', '.join(known)}", fix)
-        expected = known.get(subset.name, {})
+        if listed and subset.name not in listed and not facts.get("open"):
+            raise UserError("evaluate", f"{name} has no subset {subset.name!r}", f"one of {', '.join(listed)}", fix)
+        expected = listed.get(subset.name, {})
         found = {"valid": len(subset.rows), "sha256": subset.digest, "classes": len(subset.prompts)}
         for key, value in found.items():
             if expected.get(key, value) != value:

@@ -14,3 +14,8 @@ REGISTRY = DATA / "benchmarks.yaml"
 def registry() -> dict[str, Any]:
     """Benchmark -> its title, licence, layout, subsets with their counts and digests, and where its files are from."""
     return dict(yaml.safe_load(REGISTRY.read_text()))
+
+
+def known(name: str) -> dict[str, Any]:
+    """What is known of one benchmark; nothing of one that a script added."""
+    return dict(registry().get(name, {}))

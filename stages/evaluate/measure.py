@@ -21,7 +21,7 @@ from pipeline.clip.tuning import mixture
 from pipeline.errors import UserError
 from pipeline.schema import SCORES
 from pipeline.stage import Inputs, Progress, silent
-from stages.benchmarks.loaders import FROM_DATASET, LOADERS, available, check_names, load
+from stages.benchmarks.loaders import available, check_names, dataset_readers, folder_readers, load
 from stages.benchmarks.rows import Subset
 from stages.evaluate import blind, robustness
 from stages.evaluate.aggregates import aggregate
@@ -96,7 +96,7 @@ def measure(
             "no curve, since it mixes a trained model with its start",
             "leave evaluate.curve out",
         )
-    check_names(config.benchmarks or (), LOADERS)
+    check_names(config.benchmarks or (), folder_readers())
     subsets = [
         subset
         for name in (config.benchmarks or available(config.root))
@@ -210,14 +210,14 @@ def subsets_of(config: Config, inputs: Inputs) -> tuple[list[Subset], list[str]]
     official = config.official if config.official is not None else config.root is not None
     chosen = config.benchmarks
     if chosen is None:
-        chosen = (*available(root), *FROM_DATASET)
+        chosen = (*available(root), *dataset_readers())
     subsets: list[Subset] = []
     notes = []
     for name in chosen:
-        if name in LOADERS:
+        if name in folder_readers():
             subsets += load(name, root, official=official)
             continue
-        made = FROM_DATASET[name](dataset, pairs.path / pairs.meta["image_root"], config.pictures)
+        made = dataset_readers()[name](dataset, pairs.path / pairs.meta["image_root"], config.pictures)
         if not made:
             notes.append(f"{name}: the dataset has no test split to ask about")
         subsets += made

@@ -3,6 +3,8 @@
 from functools import partial
 from pathlib import Path
 
+import pytest
+
 from pipeline import clip
 from stages.evaluate import Config
 from stages.evaluate.measure import measure
@@ -18,6 +20,7 @@ def test_it_is_small_and_has_its_card() -> None:
     assert sum(files.values()) <= 14 * 2**20
 
 
+@pytest.mark.slow
 def test_it_has_the_weakness_this_project_exists_for(tmp_path: Path) -> None:
     scene_sets.write_benchmarks(tmp_path, 100, 5)
     asked = Config(root=tmp_path, benchmarks=("aro", "sugarcrepe", "zeroshot"), official=False, resamples=200)

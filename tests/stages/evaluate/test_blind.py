@@ -89,7 +89,7 @@ def test_the_blind_rule_has_its_documented_score_on_sugarcrepe() -> None:
     """Documented: add_att 99.8, add_obj 99.4, replace_rel 73.1, swap_att 62.9 (the rest is a coin, so within 1)."""
     found = {
         subset.name: 100 * right(blind.rule(subset))
-        for subset in benchmarks.LOADERS["sugarcrepe"](real("benchmarks/sugarcrepe"))
+        for subset in benchmarks.folder_readers()["sugarcrepe"](real("benchmarks/sugarcrepe"))
     }
     for name, value in {"add_att": 99.8, "add_obj": 99.4, "replace_rel": 73.1, "swap_att": 62.9}.items():
         assert found[name] == pytest.approx(value, abs=1)

@@ -12,6 +12,7 @@ from stages.train import checkpoints
 from tests.stages.training import StoppedError, made, stop_at
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damage", ["truncated", "altered", "empty"])
 def test_a_damaged_checkpoint_gives_way_to_the_one_before(world: dict[str, Any], tmp_path: Path, damage: str) -> None:
     whole = made(world, tmp_path / "whole")

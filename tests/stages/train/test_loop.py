@@ -75,6 +75,7 @@ def test_gradient_checkpointing_changes_no_bit(world: dict[str, Any], tmp_path: 
     assert plain["student"] == again["student"]
 
 
+@pytest.mark.slow
 def test_a_compiled_tower_trains_the_same_model(world: dict[str, Any], tmp_path: Path) -> None:
     plain, compiled = made(world, tmp_path / "p", epochs=1), made(world, tmp_path / "c", epochs=1, compile=True)
     assert compiled["steps"]["loss"] == pytest.approx(plain["steps"]["loss"], rel=1e-4)
