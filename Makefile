@@ -20,7 +20,7 @@ test: check
 	$(BIN)/python -m pytest
 
 test-fast: env
-	$(BIN)/python -m pytest -m "not slow and not vllm and not root"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto -m "not slow and not vllm and not root"
 
 check: env
 	$(BIN)/ruff format --check .
