@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+import degla
 from tests.paths import ROOT
 
 SOURCES = (
@@ -109,3 +110,12 @@ def test_its_door_opens(installed: Path, elsewhere: Path, tiny_recipe: Path) -> 
     done = call(installed, elsewhere, "door")
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip().startswith("["), done.stdout
+
+
+def test_the_examples_run_beside_it(installed: Path, elsewhere: Path, tiny_recipe: Path) -> None:
+    shutil.copy(ROOT / "examples" / "own_loss.py", elsewhere)
+    done = call(installed, elsewhere, "own_loss", str(tiny_recipe))
+    assert done.returncode == 0, done.stderr
+    assert "margin_loss" in done.stdout
+    (elsewhere / "public.py").write_text(f"from degla import {', '.join(degla.__all__)}\n")
+    assert call(installed, elsewhere, "public").returncode == 0
