@@ -311,7 +311,9 @@ def raised(tree: Path, verbs: Iterable[str]) -> dict[str, list[str]]:
 
 
 def test_a_negative_type(tree: Path, world: Path) -> None:
-    (old,) = [line for line in (tree / "pipeline/negative_types.py").read_text().splitlines() if line[:14] == "NegativeType ="]
+    (old,) = [
+        line for line in (tree / "pipeline/negative_types.py").read_text().splitlines() if line[:14] == "NegativeType ="
+    ]
     expected = follow(tree, "A negative type")
     assert re.search(r"raise\s+the versions of `generate` and `assemble`", section("A negative type"))
     expected |= raised(tree, ("generate", "assemble"))

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+import degla
 from tests.paths import ROOT
 
 pytestmark = pytest.mark.slow
@@ -98,14 +99,25 @@ def test_the_pipeline_runs_there_through_prefect(installed: Path, elsewhere: Pat
     assert again.stdout.count("reused") == 6, again.stdout + again.stderr
 
 
-def test_its_door_opens(installed: Path, elsewhere: Path, tiny_recipe: Path) -> None:
+def test_its_door_opens_and_its_processes_find_each_other(installed: Path, elsewhere: Path, tiny_recipe: Path) -> None:
     script = elsewhere / "door.py"
+    clip = "data/starting_clip"
+    settings = ["train.processes=2", f"train.model={clip}", f"assemble.tokenizer={clip}"]
     script.write_text(
         "import sys\nfrom degla import Run\n"
         "assert not {'torch', 'prefect'} & set(sys.modules)\n"
-        f"run = Run.open('door', ['train.processes=2'], recipe={str(tiny_recipe)!r})\n"
-        "if __name__ == '__main__':\n    print([run.make(stage).reused for stage in list(run.stages)[:4]])\n"
+        f"run = Run.open('door', {settings!r}, recipe={str(tiny_recipe)!r})\n"
+        "if __name__ == '__main__':\n    print([run.make(stage).reused for stage in list(run.stages)[:4]][-1])\n"
     )
     done = call(installed, elsewhere, "door")
     assert done.returncode == 0, done.stderr
-    assert done.stdout.strip().startswith("["), done.stdout
+    assert done.stdout.strip() == "False"
+
+
+def test_the_examples_run_beside_it(installed: Path, elsewhere: Path, tiny_recipe: Path) -> None:
+    shutil.copy(ROOT / "examples" / "own_loss.py", elsewhere)
+    done = call(installed, elsewhere, "own_loss", str(tiny_recipe))
+    assert done.returncode == 0, done.stderr
+    assert "margin_loss" in done.stdout
+    (elsewhere / "public.py").write_text(f"from degla import {', '.join(degla.__all__)}\n")
+    assert call(installed, elsewhere, "public").returncode == 0
