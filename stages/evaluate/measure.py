@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline import clip, tables
-from pipeline.artifact import Artifact
+from pipeline.artifact import SCRATCH, Artifact
 from pipeline.clip.tuning import mixture
 from pipeline.errors import UserError
 from pipeline.schema import SCORES
@@ -131,7 +131,7 @@ def score_models(
         leaked: rows that overlap with training data; None = none is known.
         folders: model -> folder that keeps its embeddings; None = below `.work/`.
     """
-    work, leaked, descriptions = out / ".work", leaked or set(), {}
+    work, leaked, descriptions = out / SCRATCH, leaked or set(), {}
     for index, (name, load_model) in enumerate(models.items()):
         path, card = tables.part(out, index), work / f"{name}.json"
         if not (path.exists() and card.exists()):
