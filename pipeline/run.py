@@ -218,13 +218,13 @@ class Run:
         if self._is_at_work:
             yield
             return
+        self._outside.clear()
+        self.check(stages)
         with ExitStack() as stack:
             try:
                 stack.enter_context(self.store.at_work(self.name, digest(self.recipe.identity())))
             except BusyError as error:
                 raise BusyError("run", error.what + self._difference(), error.expected, error.fix) from None
-            self._outside.clear()
-            self.check(stages)
             self.store.keep_recipe(self.name, to_yaml(self.recipe))
             self._is_at_work = True
             try:

@@ -220,6 +220,12 @@ def test_a_second_command_with_other_settings_is_refused_and_says_which(tiny_rec
     opened(tmp_path, tiny_recipe, "train.lr=0.5").make("ingest")
 
 
+def test_a_run_that_cannot_start_leaves_nothing(tiny_recipe: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="train: run 'tiny' has no intact pairs"):
+        opened(tmp_path / "home", tiny_recipe).make("train")
+    assert not (tmp_path / "home").exists()
+
+
 def test_the_settings_of_a_killed_command_bind_nobody(tiny_recipe: Path, tmp_path: Path) -> None:
     script = (
         "import os, sys; from stages.road import Run; run = Run.open('tiny', recipe=sys.argv[1], home=sys.argv[2])\n"
