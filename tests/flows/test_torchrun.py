@@ -86,7 +86,7 @@ def hosts() -> Iterator[list[Host]]:
 def workers(parent: int) -> list[int]:
     """Processes that torchrun started, by rank."""
     children = Path(f"/proc/{parent}/task/{parent}/children").read_text().split()
-    found = {}
+    found: dict[int, int] = {}
     for child in children:
         environment = Path(f"/proc/{child}/environ").read_bytes().split(b"\0")
         found |= {int(one[5:]): int(child) for one in environment if one.startswith(b"RANK=")}

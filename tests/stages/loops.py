@@ -29,7 +29,8 @@ def embeddings(seed: int, kind: str = "all") -> Embeddings:
     depicted_B = have_BK[:, 0] & (torch.arange(B) != 3)
     other_BD = unit(B, D, seed=seed + 3) * depicted_B[:, None]
     parts = (unit(B, D, seed=seed), unit(B, D, seed=seed + 1), neg_BKD, other_BD)
-    return Embeddings(*(part.requires_grad_() for part in parts), type_BK, depicted_B)
+    image_BD, text_BD, neg_BKD, other_BD = (part.requires_grad_() for part in parts)
+    return Embeddings(image_BD, text_BD, neg_BKD, other_BD, type_BK, depicted_B)
 
 
 def minus_log_share(chosen: Tensor, options: list[Tensor], scale: Tensor | float) -> Tensor:

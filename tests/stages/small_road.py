@@ -20,7 +20,7 @@ from stages.train.config import Loss
 from stages.train.terms import columns
 
 COLOURS = ("red", "green", "blue", "yellow", "black", "white")
-TOWER = {
+TOWER: dict[str, Any] = {
     "model_cfg": {
         "embed_dim": 32,
         "vision_cfg": {"image_size": 32, "layers": 1, "width": 32, "head_width": 16, "patch_size": 8},
@@ -168,7 +168,7 @@ def build(home: Path, pairs: int = 24) -> SmallRoad:
         leak = {"benchmark": "sugarcrepe", "subset": "swap_att", "row_id": "0", "rule": "caption_hash"}
         tables.write(tables.part(out / "leaks", 0), [{"pair_id": facts[1][0], **leak}], LEAKS)
 
-    start = {"model": str(home / "tower"), "pretrained": None, "seed": 3}
+    start: dict[str, Any] = {"model": str(home / "tower"), "pretrained": None, "seed": 3}
 
     def fill_model(out: Path) -> None:
         import torch
@@ -177,7 +177,7 @@ def build(home: Path, pairs: int = 24) -> SmallRoad:
         generator = torch.Generator().manual_seed(1)
         with torch.no_grad():
             for weights in made.model.parameters():
-                weights += 0.02 * torch.randn(weights.shape, generator=generator)
+                weights.add_(0.02 * torch.randn(weights.shape, generator=generator))
         clip.save(made, out / "student")
         schema = steps_schema(columns(Loss().weights()))
         steps = pa.table(
@@ -236,7 +236,7 @@ def write_benchmarks(root: Path) -> None:
         }
         save(f"sugarcrepe/{subset}.json", rows)
     for subset in ("existence", "plurals"):
-        rows = {
+        rated: dict[str, dict[str, Any]] = {
             f"{subset}_{index}": {
                 "image_file": name,
                 "caption": true,
@@ -246,7 +246,7 @@ def write_benchmarks(root: Path) -> None:
             }
             for index, (name, true, false) in enumerate(named)
         }
-        save(f"valse/{subset}.json", rows)
+        save(f"valse/{subset}.json", rated)
     box = {"bbox_x": 0, "bbox_y": 0, "bbox_w": 20, "bbox_h": 40}
     aro = [{"image_path": name, "true_caption": true, "false_caption": false, **box} for name, true, false in named]
     relations = [

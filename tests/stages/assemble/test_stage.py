@@ -201,15 +201,16 @@ def test_more_than_fits_in_memory_spills_to_disk(tmp_path: Path) -> None:
         "text": [f"{number % 89} y{long}" for number in range(5 * count)],
     }
     given = {}
-    for kind, row, columns, schema in (
+    sides: list[tuple[str, dict[str, Any], dict[str, Any], Any]] = [
         ("pairs", PAIRS_ROWS[0], pairs, PAIRS),
         ("negatives", NEGATIVE_ROWS[0], texts, NEGATIVES),
-    ):
+    ]
+    for kind, row, columns, schema in sides:
         rows = len(columns["pair_id"])
         filled = {name: columns.get(name, pa.array([row[name]] * rows, schema.field(name).type)) for name in row}
         tables.write(tables.part(tmp_path / kind, 0), pa.table(filled), schema)
-        manifest = Manifest.model_construct(kind=kind, files={}, meta={"image_root": "images"})
-        given[kind] = Artifact(tmp_path / kind, manifest)
+        facts: dict[str, Any] = {"kind": kind, "files": {}, "meta": {"image_root": "images"}}
+        given[kind] = Artifact(tmp_path / kind, Manifest.model_construct(**facts))
     assert run(tmp_path / "out", given, memory="190MB")["splits"] == {"train": count}
     found = tables.read(tmp_path / "out", ["pair_id"])["pair_id"].to_pylist()
     assert found == sorted(ids, key=lambda name: hashlib.md5(f"0 {name}".encode()).hexdigest())

@@ -21,7 +21,7 @@ COLOURS = [("red", "blue"), ("green", "white"), ("black", "yellow")]
 
 def coco(pictures: int = 3, captions: int = 5) -> dict[str, Any]:
     """dataset_coco.json: the test pictures among others."""
-    images = [
+    images: list[dict[str, Any]] = [
         {"filepath": "val2014", "filename": f"COCO_val2014_{index:012d}.jpg", "cocoid": index,
          "split": "test" if index < pictures else "restval",
          "sentences": [{"raw": f"picture {index}, caption {order} ", "tokens": []} for order in range(captions)]}

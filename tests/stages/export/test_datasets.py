@@ -1,4 +1,5 @@
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, example, given, settings
@@ -39,7 +40,8 @@ def dataset(folder: Path, rows: Rows) -> Artifact:
         }
         content.append(row | {"caption": caption, "split": "train", "leaks": [], "caption_tokens": []})
     tables.write(tables.part(folder, 0), content, DATASET)
-    return Artifact(folder, Manifest.model_construct(kind="dataset"))
+    facts: dict[str, Any] = {"kind": "dataset"}
+    return Artifact(folder, Manifest.model_construct(**facts))
 
 
 @pytest.mark.parametrize("kind", ["negclip_tsv", "degla_json", "webdataset"])

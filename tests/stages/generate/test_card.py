@@ -1,4 +1,5 @@
 from pathlib import Path
+from typing import Any
 
 from pipeline import tables
 from pipeline.schema import NEGATIVES
@@ -24,9 +25,14 @@ def test_captions_are_text_in_the_card(tmp_path: Path) -> None:
     told = {"model": "<script>", "captions": 1, "types": {}, "blind": {}, "paid": {}}
     hostile = "a `b` ![c](d) | <script>\n# e"
     given = pairs(tmp_path, [("p", hostile)])
-    row = {"pair_id": caption_key(f"p\0{hostile}"), "type": "swap_nouns", "status": "accepted", "text": hostile}
+    row: dict[str, Any] = {
+        "pair_id": caption_key(f"p\0{hostile}"),
+        "type": "swap_nouns",
+        "status": "accepted",
+        "text": hostile,
+    }
     empty = {field.name: None if field.nullable else "" if "string" in str(field.type) else 0 for field in NEGATIVES}
-    row = empty | row
+    row = {**empty, **row}
     tables.write(tables.part(tmp_path / "negatives", 0), [row], NEGATIVES)
     card.write(tmp_path / "negatives", given.path, told, Config(backend="rules").model_dump(mode="json"))
     for name in ("card.md", "card.html"):

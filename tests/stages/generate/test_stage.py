@@ -16,7 +16,7 @@ from tests.stages.generate.canned import canned, captions, content, kept, pairs,
 
 
 def test_no_types_make_an_empty_table_without_a_model(tmp_path: Path) -> None:
-    config = {"types": [], "model": "data/nothing_there"}
+    config: dict[str, Any] = {"types": [], "model": "data/nothing_there"}
     assert STAGE.outside(Config(**config)) == {}
     out, meta = work(tmp_path, captions(4), **config)
     assert tables.read(out).num_rows == 0 and meta["types"] == {}
@@ -76,7 +76,12 @@ def calm(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], dict
     """Settings, and what an undisturbed run of them makes."""
     folder = tmp_path_factory.mktemp("calm")
     path = canned(folder / "r.jsonl", captions(240))
-    settings = {"backend": "replay", "model": str(path), "shard_size": 20, "types": ["swap_nouns", "replace_nouns"]}
+    settings: dict[str, Any] = {
+        "backend": "replay",
+        "model": str(path),
+        "shard_size": 20,
+        "types": ["swap_nouns", "replace_nouns"],
+    }
     return settings, content(work(folder, captions(240), **settings)[0])
 
 

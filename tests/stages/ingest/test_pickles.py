@@ -115,7 +115,8 @@ class Forged:
 
     def __reduce__(self) -> Any:
         state = (1, (1,), Liar(), False, b"A" * 8)
-        return np._core.multiarray._reconstruct, (np.ndarray, (0,), b"b"), state
+        core: Any = np._core  # type: ignore[attr-defined]
+        return core.multiarray._reconstruct, (np.ndarray, (0,), b"b"), state
 
 
 class Liar:

@@ -50,4 +50,4 @@ def test_data_of_another_shape_is_one_line() -> None:
         pytest.raises(UserError, match="c.json lacks 'images'; expected a dict of images"),
         expect_shape(Path("c.json"), "a dict of images"),
     ):
-        {}["images"]
+        dict[str, int]()["images"]

@@ -124,7 +124,9 @@ def test_outside_notices_a_changed_image(root: Path) -> None:
 def test_negatives_of_the_source_are_kept_with_where_they_come_from(tmp_path: Path) -> None:
     (tmp_path / "images").mkdir()
     Image.new("RGB", (8, 8)).save(tmp_path / "images" / "COCO_train2014_000000000009.jpg")
-    rows = [{"image_id": 9, "original": "A cat on a mat.", "enhanced": ["A mat on a cat.", "A dog on a mat."]}]
+    rows: list[dict[str, Any]] = [
+        {"image_id": 9, "original": "A cat on a mat.", "enhanced": ["A mat on a cat.", "A dog on a mat."]}
+    ]
     (tmp_path / "d.json").write_text(json.dumps(rows))
     run(tmp_path / "out", source="degla_json", root=tmp_path, format={"captions": "d.json"})
     found = tables.read(tmp_path / "out" / "pairs_negatives").to_pylist()

@@ -158,7 +158,7 @@ def test_a_server_that_is_not_there_or_not_ours_is_the_user_s_to_mend() -> None:
         pytest.raises(UserError, match="OPENAI_API_KEY"),
     ):
         connect(url)
-    other = (200, {}, json.dumps({"data": [{"id": "other"}]}).encode())
+    other: tuple[int, dict[str, str], bytes] = (200, {}, json.dumps({"data": [{"id": "other"}]}).encode())
     with serving(lambda *_: (200, {}, b""), other) as (url, _), pytest.raises(UserError, match="does not serve 'm'"):
         connect(url)
 

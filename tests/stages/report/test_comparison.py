@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -18,7 +19,7 @@ def row(name: str, runs: list[tuple[float, float]], without: str | None = None, 
     return {"name": name, "title": name.upper(), "group": group, "without": without, "runs": scores}
 
 
-FACTS = {
+FACTS: dict[str, Any] = {
     "description": "by hand",
     "base": "demo",
     "settings": ["train.epochs=2"],

@@ -20,7 +20,9 @@ for _one in json.loads(PUBLISHED.read_text()):
 
 
 def test_every_published_score_has_a_rule_of_ours() -> None:
-    present = {(name, subset): [] for name in ("sugarcrepe", "valse") for subset in registry()[name]["subsets"]}
+    present: dict[tuple[str, str], list[str]] = {
+        (name, subset): [] for name in ("sugarcrepe", "valse") for subset in registry()[name]["subsets"]
+    }
     present |= {("aro", subset): ["a"] for subset in registry()["aro"]["subsets"]}
     present |= {("zeroshot", subset): ["a"] for subset in registry()["zeroshot"]["subsets"]}
     known = {item.name for item in definitions(present)}

@@ -17,7 +17,7 @@ from stages.train.loop import GIVE_UP, Training, _data, learning_rate
 from stages.train.objective import Objective
 from tests.stages.training import STEPS, StoppedError, config, made, stop_at
 
-BASELINES = {
+BASELINES: dict[str, dict[str, Any]] = {
     "negclip": {"objective": Loss(distill=0, igc=0, tgc=0), "negatives_per_caption": 1, "similar_images": 3},
     "ce_clip": {"objective": Loss(distill=0, igc=0, tgc=0, rank=0.2, intra=0.3)},
     "fsc_clip": {"objective": Loss(base=0, distill=0, igc=0, tgc=0, clip=1, focal=0.5)},

@@ -97,7 +97,7 @@ def test_negatives_stand_at_their_captions_place(student: nn.Module) -> None:
 def test_the_loss_is_the_weighted_sum_and_unused_terms_are_not_computed(student: nn.Module) -> None:
     loss = Loss(base=0.5, distill=0, igc=2, tgc=0)
     learning = Objective(loss, student)
-    learning.teacher = None  # type: ignore[assignment] - must not be asked
+    learning.teacher = None  # must not be asked
     found = learning.forward_backward(batch(5))
     assert found["loss"] == pytest.approx(0.5 * found["base_loss"] + 2 * found["igc_loss"])
     assert math.isnan(found["distill_loss"]) and math.isnan(found["tgc_loss"])

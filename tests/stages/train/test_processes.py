@@ -43,7 +43,7 @@ def share(whole: Batch, rank: int, world: int) -> Batch:
     return whole.split(world)[rank]
 
 
-def learn(folder: Path, names: list[str], chunks: tuple[int, ...], progress: Any = silent) -> dict[str, Any]:
+def learn(folder: Path, names: list[str], chunks: tuple[int, ...], progress: Any = silent) -> Any:
     """Loss and gradients of each recipe, on this process's share of one batch."""
     found = {}
     pristine = clip.load(str(folder), seed=1).model.double()
@@ -54,8 +54,8 @@ def learn(folder: Path, names: list[str], chunks: tuple[int, ...], progress: Any
         learning.threshold_T += 0.5
         losses = learning.forward_backward(share(batch(B), processes.rank(), processes.world()), pieces)
         # As lists, because a tensor would come home as a handle on a process that is gone.
-        found[name, pieces] = (losses, {key: grad.tolist() for key, grad in gradients(model).items()})
-        found[name, pieces] += (learning.next_threshold_T.tolist(),)
+        grads = {key: grad.tolist() for key, grad in gradients(model).items()}
+        found[name, pieces] = (losses, grads, learning.next_threshold_T.tolist())
     progress("learned", len(names), len(names))
     return found
 
@@ -68,12 +68,12 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def alone(model: Path) -> dict[str, Any]:
+def alone(model: Path) -> Any:
     return learn(model, list(LOSSES), chunks=(1,))
 
 
 @pytest.mark.slow
-def test_two_processes_have_the_loss_and_gradients_of_one(model: Path, alone: dict[str, Any], tmp_path: Path) -> None:
+def test_two_processes_have_the_loss_and_gradients_of_one(model: Path, alone: Any, tmp_path: Path) -> None:
     seen: list[tuple[str, int, int]] = []
     report = lambda *what: seen.append(what)  # noqa: E731
     together = processes.run(learn, 2, "gloo", (model, list(LOSSES), (1, 3)), tmp_path, report)

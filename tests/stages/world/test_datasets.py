@@ -25,7 +25,7 @@ def test_scene_i_does_not_depend_on_how_many_are_made(tmp_path: Path) -> None:
 def test_a_killed_writer_resumes_without_drawing_again(tmp_path: Path) -> None:
     writing = write_pairs(tmp_path, 4, 0, NARROW)
     first = next(writing)
-    writing.close()
+    writing.close()  # type: ignore[attr-defined]
     first.path.write_bytes(b"kept")
     assert len(list(write_pairs(tmp_path, 4, 0, NARROW))) == 4
     assert first.path.read_bytes() == b"kept"
