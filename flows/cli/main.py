@@ -16,7 +16,6 @@ from flows import plan, progress
 from flows import serve as local
 from flows.cli import data as data_cli
 from flows.cli import evaluate as evaluation
-from flows.cli import garbage
 from flows.cli import inspect as inspection
 from flows.cli.doctor import findings
 from flows.terminal import change_with_interval, out, with_interval
@@ -157,6 +156,8 @@ def gc(
     ] = False,
 ) -> None:
     """What may be deleted: what no run links to, was made from, or would resume from, and no process is writing."""
+    from flows.cli import garbage  # DuckDB, Arrow
+
     store = open_store()
     found = garbage.find(store, replies=replies)
     for one in found:

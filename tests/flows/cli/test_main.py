@@ -1,5 +1,7 @@
 """The command line over a finished tiny run: what each command says, and that a mistake is one line and status 2."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -98,3 +100,10 @@ def test_a_second_command_with_other_settings_is_one_line_and_changes_nothing(
             "run: another command is at work on run 'tiny' with other settings (train.lr: 1e-06 -> 0.5)"
         )
         assert (home / "tiny" / "recipe.yaml").read_text() == before
+
+
+def test_a_start_brings_no_heavy_package() -> None:
+    heavy = ("torch", "prefect", "numpy", "pyarrow", "duckdb", "scipy", "matplotlib", "textblob", "open_clip", "httpx")
+    script = f"import sys, degla.__main__; print([name for name in {heavy!r} if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=100)
+    assert done.stdout.strip() == "[]"
