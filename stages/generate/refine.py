@@ -12,7 +12,6 @@ Rebalancing follows SugarCrepe's adversarial refinement (arXiv 2306.14610): a gr
 which a cell and its mirror image end up with the same number of negatives. Draws are fixed by the texts.
 """
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline import tables
+from pipeline.artifact import unit_interval
 from pipeline.negative_types import NEGATIVE_TYPES, PARAPHRASE
 from stages.generate.config import Refine
 from stages.text import ngrams
@@ -195,4 +195,4 @@ def _blind(gaps: Vector, pictures: Sequence[str]) -> Blind:
 
 def _drawn(row: Row) -> float:
     """A number in [0, 1) fixed by the texts."""
-    return int(hashlib.sha256(f"{row.caption}\0{row.negative}".encode()).hexdigest()[:12], 16) / 16**12
+    return unit_interval(f"{row.caption}\0{row.negative}")
