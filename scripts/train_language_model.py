@@ -24,7 +24,7 @@ from stages.generate.checks import NOT_APPLICABLE
 from stages.generate.prompts import Prompt, load
 from stages.language_models.base import Request
 from stages.language_models.vllm import Engine
-from stages.world.language import CATEGORY, REWRITES, content_words, describe, holds, parse, rewrites, write
+from stages.world.language import CATEGORY, REWRITES, Facts, content_words, describe, holds, parse, rewrites, write
 from stages.world.scenes import WIDE, Scene, make_scene
 
 ROOT = Path(__file__).parents[1]
@@ -74,12 +74,10 @@ def examples(count: int, seed: int) -> dict[str, list[Example]]:
             options = rewrites(facts, kind, WIDE)
             if kind == "swap_adjectives":
                 # Exchanging like with like is the plainer edit, so it is what the model mostly sees.
-                alike = [option for option in options if _same_categories(caption, write(option))]
-                options = alike or options
-            if kind.startswith("replace") and options and rng.random() < 0.85:
+                options = [option for option in options if _same_categories(caption, write(option))] or options
+            if kind.startswith("swap") or (kind.startswith("replace") and rng.random() < 0.85):
                 # A model this small cannot see that it has copied every word so far, so it mostly changes the first.
-                places = [_first_change(caption, write(option)) for option in options]
-                options = [option for option, place in zip(options, places, strict=True) if place == min(places)]
+                options = _earliest(caption, options)
             false = [option for option in rng.sample(options, min(4, len(options))) if not holds(option, scene)]
             if false:
                 made[kind].append((caption, write(false[0])))
@@ -88,10 +86,16 @@ def examples(count: int, seed: int) -> dict[str, list[Example]]:
     return made
 
 
-def _first_change(caption: str, other: str) -> int:
-    """Position of the first word that differs."""
+def _earliest(caption: str, options: list[Facts]) -> list[Facts]:
+    """Those of the same length that change the first words that any of them changes; a reshuffle has no first word."""
+    changed = [_changes(caption, write(option)) for option in options]
+    return [option for option, places in zip(options, changed, strict=True) if places == min(changed)]
+
+
+def _changes(caption: str, other: str) -> list[int]:
+    """Positions of the first two words that differ."""
     pairs = enumerate(zip(caption.split(), other.split(), strict=False))
-    return next((place for place, (one, two) in pairs if one != two), len(caption.split()))
+    return [place for place, (one, two) in pairs if one != two][:2]
 
 
 def _same_categories(caption: str, other: str) -> bool:

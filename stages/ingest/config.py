@@ -17,8 +17,12 @@ class World(BaseConfig):
     pictures: int = Field(1500, ge=10, description="training images to draw")
     captions: int = Field(2, ge=1, le=5, description="captions per image")
     concepts: Literal["wide", "narrow"] = Field("narrow", description="wide: everything; narrow: the fine-tuning set")
+    wide_share: float = Field(
+        0.0, ge=0, le=1, description="share of the training images drawn with the wide concepts whatever `concepts` says"
+    )
     size: int = Field(64, ge=32, le=512, description="image side, pixels")
     seed: int = Field(42, ge=0, description="seed of the training images")
+    benchmark_seed: int = Field(42, ge=0, description="seed of the evaluation sets")
     benchmark_rows: int = Field(150, ge=0, description="rows per evaluation subset; 0 = no evaluation sets")
 
 

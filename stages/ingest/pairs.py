@@ -106,13 +106,16 @@ def _draw(config: Config, out: Path, progress: Progress) -> Iterator[Record]:
     """Draw the built-in world."""
     settings = config.world
     if settings.benchmark_rows:
-        world.write_benchmarks(out / "benchmarks", settings.benchmark_rows, settings.seed, settings.size, progress)
+        seed = settings.benchmark_seed
+        world.write_benchmarks(out / "benchmarks", settings.benchmark_rows, seed, settings.size, progress)
+    concepts = CONCEPTS[settings.concepts]
     for drawn in world.write_pairs(
-        out, settings.pictures, settings.seed, CONCEPTS[settings.concepts], settings.captions, settings.size, progress
+        *(out, settings.pictures, settings.seed, concepts, settings.captions, settings.size, progress),
+        wide_share=settings.wide_share,
     ):
-        key, scene = f"scenes:{settings.concepts}:{drawn.path.stem}", json.dumps(drawn.scene.to_json())
+        name, scene = drawn.path.name, json.dumps(drawn.scene.to_json())
         for caption in drawn.captions:
-            yield Record(f"scene {drawn.name}", drawn.name, key, caption, scene=scene)
+            yield Record(f"scene {name}", name, drawn.key, caption, scene=scene)
 
 
 def _row(config: Config, number: int, record: Record) -> dict[str, Any]:

@@ -10,6 +10,7 @@ import json
 import random
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -42,7 +43,7 @@ Row = dict[str, Any]
 class ScenePair:
     """One image of the training set with its captions and its truth."""
 
-    name: str
+    key: str
     path: Path
     captions: tuple[str, ...]
     scene: Scene
@@ -56,19 +57,22 @@ def write_pairs(
     captions_per_image: int = 2,
     size: int = 64,
     progress: Progress = silent,
+    wide_share: float = 0.0,
 ) -> Iterator[ScenePair]:
     """Draw n images into folder/images and yield each with its captions, in order.
 
     An image already there is not drawn again, so a killed call can simply be repeated; image i depends on the seed,
-    the concept set and i alone.
+    the concept set, `wide_share` (the share of images drawn with the wide concepts instead) and i alone.
     """
     for i in range(n):
-        key = f"train/{concepts.name}/{seed}/{i}"
-        scene = make_scene(key, concepts)
-        name = f"{concepts.name}-{seed}-{i:07d}.png"
+        drawn = WIDE if random.Random(f"share/{seed}/{i}").random() < wide_share else concepts
+        key = f"train/{drawn.name}/{seed}/{i}"
+        scene = make_scene(key, drawn)
+        name = f"{drawn.name}-{seed}-{i:07d}.png"
         path = folder / "images" / name
         _paint(scene, size, path)
-        yield ScenePair(name, path, tuple(captions(scene, concepts, f"{key}/captions", captions_per_image)), scene)
+        said = captions(scene, drawn, f"{key}/captions", captions_per_image)
+        yield ScenePair(f"scenes:{drawn.name}:{path.stem}", path, tuple(said), scene)
         progress("images", i + 1, n)
 
 
@@ -140,10 +144,11 @@ def _object_added(facts: Facts) -> list[Facts]:
     if longer is None:
         return []
     wording = next(w for w in WORDINGS if (w.text, w.number) == (longer, facts.wording.number))
+    described = [(), *((colour,) for colour in NARROW.colours), *product(SIZES, NARROW.colours)]
     return [
-        replace(facts, wording=wording, phrases=(*facts.phrases, Phrase("a", (colour,), shape)))
+        replace(facts, wording=wording, phrases=(*facts.phrases, Phrase("a", adjectives, shape)))
         for shape in NARROW.shapes
-        for colour in NARROW.colours
+        for adjectives in described
     ]
 
 
@@ -170,6 +175,47 @@ _SUGARCREPE: dict[str, Callable[[Facts], list[Facts]]] = {
 }
 
 
+def _without_last(facts: Facts) -> Facts | None:
+    """The sentence that names all things but the last; None where the language has no such wording."""
+    shorter = next((less for less, more in _WITH_ONE_MORE.items() if more == facts.wording.text), None)
+    if shorter is None:
+        return None
+    wording = next(w for w in WORDINGS if (w.text, w.number) == (shorter, facts.wording.number))
+    return replace(facts, wording=wording, phrases=facts.phrases[:-1])
+
+
+def _in_other_words(facts: Facts, rng: random.Random) -> Facts:
+    """The same or less of the same, in a wording with the same slots."""
+    same = [
+        wording
+        for wording in WORDINGS
+        if wording.weight
+        and (wording.number, wording.size) == (facts.wording.number, facts.wording.size)
+        and (wording.links, wording.predicates) == (facts.wording.links, facts.wording.predicates)
+    ]
+    phrases = [
+        replace(phrase, adjectives=tuple(word for word in phrase.adjectives if rng.random() < 0.6))
+        for phrase in facts.phrases
+    ]
+    return replace(facts, wording=rng.choice(same), phrases=tuple(phrases))
+
+
+def _added(subset: str, facts: Facts, longer: bool, scene: Scene, rng: random.Random) -> str | None:
+    """A false sentence that says one thing more than a true one, with more words than `facts` or, not longer, at most
+    as many: were it always longer, whoever counts words would need no image."""
+    for _ in range(20):
+        if subset == "add_att":
+            told: Facts | None = _in_other_words(facts, rng)
+        else:
+            told = facts if longer else _without_last(facts)
+        if told is None:
+            return None
+        negative = _false(_SUGARCREPE[subset](told), scene, rng)
+        if negative is not None and (len(negative.split()) > len(write(facts).split())) == longer:
+            return negative
+    return None
+
+
 def _write_sugarcrepe(folder: Path, n: int, seed: int, size: int) -> None:
     """Seven dicts of rows by string key; all subsets draw on one pool of images, as the real ones do on COCO's."""
     used: dict[str, Scene] = {}
@@ -183,7 +229,10 @@ def _write_sugarcrepe(folder: Path, n: int, seed: int, size: int) -> None:
             facts = describe(scene, NARROW, rng)
             if facts is None or not holds(facts, scene):
                 continue
-            negative = _false(negatives(facts), scene, rng)
+            if subset.startswith("add"):
+                negative = _added(subset, facts, len(rows) % 2 == 0, scene, rng)
+            else:
+                negative = _false(negatives(facts), scene, rng)
             if negative is not None:
                 name = f"{i % (2 * n):012d}.png"
                 used[name] = scene
@@ -266,7 +315,15 @@ def _edited(change: Callable[[Facts], list[Facts]]) -> Callable[[str, random.Ran
     return make
 
 
+def _sides_exchanged(facts: Facts) -> list[Facts]:
+    """Each thing in the other's place, with all that is said of it."""
+    if not facts.relations or len(facts.phrases) != 2:
+        return []
+    return [replace(facts, phrases=facts.phrases[::-1])]
+
+
 _VALSE: dict[str, tuple[str, Callable[[str, random.Random], tuple[Scene, Row] | None]]] = {
+    "actant-swap": ("actions", _edited(_sides_exchanged)),
     "counting-small-quant": ("counting", _counting),
     "existence": ("existence", _existence),
     "foil-it": ("noun phrases", _edited(lambda facts: rewrites(facts, "replace_nouns", WIDE))),
@@ -444,12 +501,12 @@ _TEMPLATES = ["a picture of a {}.", "there is a {} in the picture.", "this pictu
 def _write_zeroshot(folder: Path, n: int, seed: int, size: int) -> None:
     """zeroshot/<set>/classes.json beside zeroshot/<set>/images/<class>/*.png, torchvision's ImageFolder layout.
 
-    The "unseen" sets hold the shapes and colours that the narrow concepts lack: what fine-tuning may forget.
+    The "rare" sets hold the shapes and colours that the narrow concepts lack: what fine-tuning may forget.
     """
     new_shapes = tuple(shape for shape in WIDE.shapes if shape not in NARROW.shapes)
     new_colours = tuple(colour for colour in WIDE.colours if colour not in NARROW.colours)
-    unseen = Concepts("unseen", new_shapes, new_colours, WIDE.textures)
-    for name, concepts in (("seen", NARROW), ("unseen", unseen)):
+    rare = Concepts("rare", new_shapes, new_colours, WIDE.textures)
+    for name, concepts in (("common", NARROW), ("rare", rare)):
         shapes: dict[str, tuple[str, str | None]] = {shape: (shape, None) for shape in concepts.shapes}
         objects: dict[str, tuple[str, str | None]] = {
             f"{colour} {shape}": (shape, colour) for shape in concepts.shapes[:6] for colour in concepts.colours[:4]

@@ -292,7 +292,7 @@ def describe(scene: Scene, concepts: Concepts, rng: random.Random) -> Facts | No
     groups = [(thing.kind, index) for index, thing in enumerate(scene.things)]
     repeats = Counter(thing.kind for thing in scene.things)
     if max(repeats.values()) > 1:
-        return _count(repeats, rng)
+        return _count(repeats, concepts, rng)
     if rng.random() < 0.03:
         kind = rng.choice(groups)[0]
         wording = _choose((w for w in WORDINGS if w.size == 1 and w.number == "one" and not w.predicates), rng)
@@ -307,8 +307,9 @@ def describe(scene: Scene, concepts: Concepts, rng: random.Random) -> Facts | No
         if not true:
             return None
         relations.append(rng.choice(_SURFACES[rng.choice(true)]))
-    phrases = [_phrase(kind, rng) for kind, _ in mentioned]
     if not wording.predicates:
+        bare = rng.random() < concepts.bare
+        phrases = [Phrase("a", (), kind.shape) if bare else _phrase(kind, rng) for kind, _ in mentioned]
         if wording.links and rng.random() < 0.25:
             phrases[-1] = replace(phrases[-1], determiner="the")
         return Facts(wording, tuple(phrases), tuple(relations))
@@ -345,10 +346,10 @@ def _deny(concepts: Concepts, rng: random.Random) -> Facts:
     return Facts(_choose((w for w in WORDINGS if w.text in texts and w.number == number), rng), (phrase,))
 
 
-def _count(repeats: Counter[Kind], rng: random.Random) -> Facts:
+def _count(repeats: Counter[Kind], concepts: Concepts, rng: random.Random) -> Facts:
     (kind, number), *others = repeats.most_common()
     word = next(word for word, value in _NUMBERS.items() if value == number)
-    determiner = rng.choice((word, f"exactly {word}", "several" if number > 2 else word))
+    determiner = rng.choice((word, f"exactly {word}") if rng.random() < concepts.counted else _SEVERAL)
     phrases = [replace(_phrase(kind, rng), determiner=determiner, plural=True)]
     if others and rng.random() < 0.5:
         phrases.append(_phrase(others[0][0], rng))

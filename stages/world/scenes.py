@@ -55,16 +55,27 @@ INVERSE = {
 
 @dataclass(frozen=True)
 class Concepts:
-    """What a set of scenes may contain; `negation` is the share of captions that say what is *not* there."""
+    """What a set of scenes may contain, and how its captions speak.
+
+    Attributes:
+        things: how often a scene holds one, two and three things.
+        negation: share of captions that say what is *not* there.
+        bare: share of captions that name things by their nouns alone.
+        counted: share of captions of several equal things that give their number; the others say only that there are
+            several.
+    """
 
     name: str
     shapes: tuple[str, ...]
     colours: tuple[str, ...]
     textures: tuple[str, ...]
+    things: tuple[int, int, int] = (9, 66, 25)
     negation: float = 0.0
+    bare: float = 0.3
+    counted: float = 0.3
 
 
-WIDE = Concepts("wide", SHAPES, tuple(COLOURS), TEXTURES, negation=0.03)
+WIDE = Concepts("wide", SHAPES, tuple(COLOURS), TEXTURES, things=(45, 40, 15), negation=0.005)
 NARROW = Concepts(
     "narrow",
     shapes=SHAPES[:10],
@@ -167,7 +178,7 @@ def make_scene(
     rng = random.Random(key)
     if kinds is None:
         counting = copies == 1 and rng.random() < 0.06
-        count = 1 if counting else rng.choices((1, 2, 3), (9, 66, 25))[0]
+        count = 1 if counting else rng.choices((1, 2, 3), concepts.things)[0]
         kinds = draw_kinds(rng, concepts, count)
         copies = rng.choice((2, 3, 4)) if counting else copies
     kinds = list(kinds)
