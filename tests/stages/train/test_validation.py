@@ -9,6 +9,7 @@ from safetensors.torch import load_file
 
 from pipeline import clip, tables
 from pipeline.errors import UserError
+from pipeline.negative_types import NEGATIVE_TYPES
 from pipeline.schema import DATASET
 from stages.train import checkpoints
 from tests.stages.training import StoppedError, made, small_inputs, stop_at
@@ -45,3 +46,14 @@ def test_the_epoch_that_is_best_on_the_val_split_is_kept(world: dict[str, Any], 
 def test_without_a_val_split_no_epoch_can_be_chosen(world: dict[str, Any], tmp_path: Path) -> None:
     with pytest.raises(UserError, match="the dataset has no row in split val"):
         made(world, tmp_path, select="best")
+
+
+def test_the_score_asks_about_all_types_whichever_are_trained_with(world: dict[str, Any], tmp_path: Path) -> None:
+    """Before anything is learned, a training with one type and one with all have the same score."""
+    held = with_val(world, tmp_path)
+    settings = {"batch": 4, "lr": 1e-12, "select": "best", "epochs": 1}
+    few, every = (
+        made(held, tmp_path / str(len(types)), **settings, types=types)["meta"]["validation"]
+        for types in (NEGATIVE_TYPES[:1], NEGATIVE_TYPES)
+    )
+    assert few == every and few[0]["own"] > 0
