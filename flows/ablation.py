@@ -1,6 +1,7 @@
 """The Prefect flow `ablation`: the rows of a plan, each with every seed, over one dataset; then one comparison."""
 
-from concurrent.futures import Future
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
 from pathlib import Path
 
 from prefect import flow, get_run_logger, tags, task
@@ -9,17 +10,31 @@ from prefect.client.schemas.objects import State
 from prefect.runtime import flow_run
 from prefect.states import Completed, Failed
 
+from flows import comparing, search
 from flows import plan as plans
 from flows.degla import degla, gpu_turn, watched
 from pipeline.errors import TransientError, UserError
 from pipeline.home import open_store
+from pipeline.stage import Progress
+from stages.road import Run
 
 
 @task(name="cell", task_run_name="{run}", persist_result=False)
 def cell(run: str, made: Future[bool]) -> State[str]:
-    """One row with one seed, trained and scored by a process of its own; one that was on disk shows as Cached."""
+    """One trial, or one row with one seed, made by a process of its own; one that was on disk shows as Cached."""
     is_new = made.result()
     return Completed(name=None if is_new else "Cached", message=f"{'made' if is_new else 'reused'} {run}", data=run)
+
+
+def _made(
+    what: str, runs: Sequence[Run], work: Callable[[Run], bool], pool: ProcessPoolExecutor, progress: Progress
+) -> None:
+    """Make all runs, each by a task of its own."""
+    futures = [pool.submit(work, run) for run in runs]
+    for number, (run, future) in enumerate(zip(runs, futures, strict=True)):
+        progress(what, number, len(runs))
+        cell(run.name, future)
+    progress(what, len(runs), len(runs))
 
 
 def _name() -> str:
@@ -46,23 +61,21 @@ def ablation(
     store, name = open_store(), Path(plan).stem
     try:
         chosen = plans.load(plan, rows, seeds)
-        cells = plans.cells(chosen, name, overrides)
+        trials = search.trials(chosen, name, overrides)
+        plans.cells(chosen, name, overrides)
         with tags("degla"):
             shared = degla(name, chosen.base, overrides, list(plans.SHARED), False, return_state=True)
         if shared.is_failed():
             return Failed(message=shared.message)
-        with (
-            plans.prepared(store, name, cells) as runs,
-            gpu_turn(),
-            watched("ablation") as progress,
-            plans.workers(jobs) as pool,
-        ):
-            futures = [pool.submit(plans.work, run) for run in runs]
-            for number, (one, future) in enumerate(zip(cells, futures, strict=True)):
-                progress("cells", number, len(cells))
-                cell(one.run, future)
-            progress("cells", len(cells), len(cells))
-        folder = plans.write(store, name, chosen, cells)
+        with gpu_turn(), watched("ablation") as progress, plans.workers(jobs) as pool:
+            with plans.prepared(store, name, trials, search.VERBS) as runs:
+                _made("trials", runs, search.try_out, pool, progress)
+            searched = search.choose(store, trials)
+            best = {row: one["chosen"] for row, one in searched.items()}
+            cells = plans.cells(chosen, name, overrides, best)
+            with plans.prepared(store, name, cells) as runs:
+                _made("cells", runs, plans.work, pool, progress)
+        folder = comparing.write(store, name, chosen, cells, searched)
     except (UserError, TransientError) as error:
         get_run_logger().error("%s", error)
         return Failed(message=str(error), data=error)

@@ -2,14 +2,16 @@
 
 import multiprocessing
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
+from math import prod
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from types import MappingProxyType
+from typing import Literal, NamedTuple, Protocol
 
 import yaml
-from pydantic import Field, ValidationError, field_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from pipeline.assets import DATA
 from pipeline.config import Config, from_yaml, validation_error
@@ -29,6 +31,18 @@ SHARED = ("ingest", "generate", "assemble")
 OWN = ("train", "evaluate")
 
 
+SEARCHED = ("train.lr", "train.weight_decay", "train.objective.")
+"""What a search may set: the learning rate and the loss; schedule and scale are the same for all rows."""
+
+
+class Search(Config):
+    """How every searched row chooses its settings, on the val split alone."""
+
+    trials: int = Field(ge=1, description="settings that each searched row tries, drawn from its grid")
+    seed: int = Field(0, ge=0, description="of the draw")
+    train_seed: int = Field(0, ge=0, description="seed of the trials' training; none of the plan's seeds")
+
+
 class Row(Config):
     """One line of the comparison."""
 
@@ -37,7 +51,19 @@ class Row(Config):
     group: Literal["rivals", "degla", "ablations", "types"] = Field(description="part of the table it stands in")
     recipe: str | None = Field(None, description="recipe whose method it takes; null = the base's")
     without: NegativeType | None = Field(None, description="negative type it does not train with")
-    set: tuple[str, ...] = Field((), description="settings of its own, section.field=value")
+    search: dict[str, tuple[float, ...]] = Field({}, description="setting -> values it is chosen from, on val")
+    like: str | None = Field(None, description="row whose chosen settings it takes")
+    set: tuple[str, ...] = Field((), description="settings of its own, section.field=value; they come last")
+
+    @field_validator("search")
+    @classmethod
+    def _may_be_searched(cls, search: dict[str, tuple[float, ...]]) -> dict[str, tuple[float, ...]]:
+        for name, values in search.items():
+            if not name.startswith(SEARCHED):
+                raise ValueError(f"{name} is not searched; expected {', '.join(SEARCHED)}")
+            if len(set(values)) < max(1, len(values)):
+                raise ValueError(f"{name} = {list(values)}; expected different values, at least one")
+        return search
 
 
 class Plan(Config):
@@ -48,6 +74,7 @@ class Plan(Config):
     base: str = Field(description="recipe that makes the dataset and gives every setting a row does not")
     settings: tuple[str, ...] = Field((), description="settings of all rows, section.field=value")
     seeds: tuple[int, ...] = Field(min_length=1, description="seeds of training; fixed beforehand, never chosen")
+    search: Search | None = Field(None, description="how rows with `search` choose; null = none does")
     rows: tuple[Row, ...] = Field(min_length=1, description="the lines")
 
     @field_validator("rows")
@@ -57,6 +84,25 @@ class Plan(Config):
             raise ValueError("every row needs a name of its own")
         return rows
 
+    @model_validator(mode="after")
+    def _search_is_the_same_for_all(self) -> "Plan":
+        searched = {row.name for row in self.rows if row.search}
+        for row in self.rows:
+            points = prod(len(values) for values in row.search.values())
+            if row.search and self.search is None:
+                raise ValueError(f"row {row.name} has a search; expected the plan's search: {{trials: ...}}")
+            if row.search and self.search and points < self.search.trials:
+                raise ValueError(f"row {row.name} has a grid of {points}; expected at least {self.search.trials}")
+            if row.like and (row.search or row.like not in searched):
+                raise ValueError(
+                    f"row {row.name} is like {row.like}; expected a row with a search, and none of its own"
+                )
+        if self.search and self.search.train_seed in self.seeds:
+            raise ValueError(
+                f"search.train_seed {self.search.train_seed} is a seed of the comparison; expected another"
+            )
+        return self
+
 
 class Cell(NamedTuple):
     """One row with one seed: a run of its own."""
@@ -65,6 +111,18 @@ class Cell(NamedTuple):
     seed: int
     run: str
     recipe: Recipe
+
+
+class Made(Protocol):
+    """A run to be made: a cell, or a trial of the search."""
+
+    @property
+    def run(self) -> str:
+        """Its name."""
+
+    @property
+    def recipe(self) -> Recipe:
+        """Its settings."""
 
 
 def is_plan(name: str) -> bool:
@@ -91,17 +149,39 @@ def load(name: str, rows: Sequence[str] = (), seeds: Sequence[int] = ()) -> Plan
         if row not in known:
             raise UserError("ablation", f"no row {row!r}", f"one of {', '.join(known)}", "name a row of the plan")
     chosen = tuple(row for row in plan.rows if not rows or row.name in rows)
+    names = [one.name for one in chosen]
+    for one in chosen:
+        if one.like and one.like not in names:
+            raise UserError("ablation", f"row {one.name} takes what {one.like} chose", "both", f"also name {one.like}")
+    if plan.search and plan.search.train_seed in seeds:
+        raise UserError(
+            "ablation", f"seed {plan.search.train_seed} trains the search", "another seed", "choose other seeds"
+        )
     return plan.model_copy(update={"rows": chosen, "seeds": tuple(seeds) or plan.seeds})
 
 
-def cells(plan: Plan, name: str, overrides: Sequence[str] = ()) -> list[Cell]:
-    """Every row with every seed; all recipes are valid, or UserError says which setting is not."""
+def cells(
+    plan: Plan,
+    name: str,
+    overrides: Sequence[str] = (),
+    chosen: Mapping[str, Mapping[str, float]] = MappingProxyType({}),
+) -> list[Cell]:
+    """Every row with every seed; all recipes are valid, or UserError says which setting is not.
+
+    `chosen` is what searched rows chose; without it they have the base's settings.
+    """
     found = []
     for seed in plan.seeds:
         for row in plan.rows:
-            given = [*plan.settings, *_method(row), *row.set, f"train.seed={seed}", *overrides]
-            found.append(Cell(row, seed, f"{name}.{row.name}.{seed}", load_recipe(plan.base, given)))
+            asked = given(plan, row, chosen.get(row.like or row.name, {}))
+            recipe = load_recipe(plan.base, [*asked, f"train.seed={seed}", *overrides])
+            found.append(Cell(row, seed, f"{name}.{row.name}.{seed}", recipe))
     return found
+
+
+def given(plan: Plan, row: Row, chosen: Mapping[str, float]) -> list[str]:
+    """All that a row sets, as overrides of the base: the plan's settings, its method, what was chosen, its own."""
+    return [*plan.settings, *_method(row), *(f"{name}={value}" for name, value in chosen.items()), *row.set]
 
 
 def _method(row: Row) -> list[str]:
@@ -117,8 +197,8 @@ def _method(row: Row) -> list[str]:
 
 
 @contextmanager
-def prepared(store: Store, base: str, found: Sequence[Cell]) -> Iterator[list[Run]]:
-    """Every cell's run with the shared artifacts of the base run; until the block ends nobody else changes one.
+def prepared(store: Store, base: str, found: Iterable[Made], verbs: Sequence[str] = OWN) -> Iterator[list[Run]]:
+    """Every cell's or trial's run with the shared artifacts of the base run; till the block ends nobody changes one.
 
     Raises UserError when a stage would not find what it reads, BusyError when a cell is at work with other settings.
     """
@@ -129,7 +209,7 @@ def prepared(store: Store, base: str, found: Sequence[Cell]) -> Iterator[list[Ru
                 artifact = store.linked(base, STAGES[name].makes)
                 if artifact is not None:
                     store.link(run.name, artifact)
-            stack.enter_context(run.at_work(OWN))
+            stack.enter_context(run.at_work(verbs))
         yield runs
 
 
@@ -157,41 +237,3 @@ def _start(threads: int, parent: int) -> None:
 
     die_with(parent)
     torch.set_num_threads(threads)
-
-
-def facts(store: Store, plan: Plan, found: Sequence[Cell]) -> dict[str, Any]:
-    """Scores of all cells that are done, as `stages.report.comparison` takes them."""
-    rows: dict[str, dict[str, Any]] = {}
-    for cell in found:
-        scores, model = store.linked(cell.run, "scores"), store.linked(cell.run, "model")
-        row = rows.setdefault(
-            cell.row.name, cell.row.model_dump(include={"name", "title", "group", "without"}) | {"runs": []}
-        )
-        if scores is None or model is None:
-            continue
-        row["runs"].append(
-            {
-                "seed": cell.seed,
-                "scores": {name: one["after"]["value"] for name, one in scores.meta["aggregates"].items()},
-                "before": {name: one["before"]["value"] for name, one in scores.meta["aggregates"].items()},
-                "subsets": [name for name, one in scores.meta["aggregates"].items() if one["subset"]],
-                "weight_delta": model.meta["weight_delta"],
-                "loss": {term: weight for term, weight in cell.recipe.train.objective.weights().items() if weight},
-            }
-        )
-    return {
-        "description": plan.description,
-        "base": plan.base,
-        "settings": list(plan.settings),
-        "seeds": list(plan.seeds),
-        "rows": list(rows.values()),
-    }
-
-
-def write(store: Store, name: str, plan: Plan, found: Sequence[Cell]) -> Path:
-    """Write comparison.md, comparison.json and figures of what is done so far; returns their folder."""
-    from stages.report import comparison  # draws, with matplotlib
-
-    folder = store.run(name) / "comparison"
-    comparison.write(folder, comparison.compare(facts(store, plan, found)), f"degla run {name}")
-    return folder

@@ -115,6 +115,8 @@ def steps_schema(terms: Mapping[str, str]) -> pa.Schema:
     )
 
 
+_BINDINGS = "training captions have: all seen, some mixed, none unseen; without = there are none; null = not asked"
+
 SCORES = _schema(
     ("model", _ENUM, "before (the starting model) or after (the fine-tuned one), or a name"),
     ("benchmark", _ENUM, "a name of data/benchmarks.yaml: sugarcrepe, valse, zeroshot, retrieval, heldout, ..."),
@@ -126,6 +128,8 @@ SCORES = _schema(
     ("correct", pa.float32(), "1 right, 0 wrong, NaN not scored (picture missing)"),
     ("tie", pa.bool_(), "the decision rests on equal similarities"),
     ("leaked", pa.bool_(), "the row overlaps with training data"),
+    ("attribute_bindings", _ENUM, f"of (attribute, object) pairs in the row's texts, {_BINDINGS}", NULL),
+    ("relation_bindings", _ENUM, f"of (object, relation, object) in the row's texts, {_BINDINGS}", NULL),
     ("protocol", _ENUM, "protocol id: rule, precision, digest of the benchmark file"),
 )
 

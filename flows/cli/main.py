@@ -12,7 +12,7 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from flows import plan, progress
+from flows import plan, progress, search
 from flows import serve as local
 from flows.cli import data as data_cli
 from flows.cli import evaluate as evaluation
@@ -271,7 +271,9 @@ def _walk(run: Run, stages: list[str], force: bool) -> dict[str, bool]:
 
 def _compare(store: Store, name: str, rows: list[str], jobs: int, overrides: list[str]) -> None:
     """Run a plan's rows with its seeds and print the comparison."""
-    plan.cells(plan.load(name, rows), Path(name).stem, overrides)
+    chosen = plan.load(name, rows)
+    plan.cells(chosen, Path(name).stem, overrides)
+    search.trials(chosen, Path(name).stem, overrides)
     import httpx
 
     local.find_server(store)

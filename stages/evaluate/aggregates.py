@@ -5,6 +5,7 @@ Which means there are, and under which names, each benchmark says beside its rea
 Shapes: M models · N rows of the table · n rows of one aggregate · C cells · R resamples.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -46,8 +47,16 @@ def outcomes(similarities: pa.ListArray, measure: str) -> np.ndarray:
     return np.fromiter(read, dtype=np.float64, count=len(similarities))
 
 
-def aggregate(scores: pa.Table, *, resamples: int = 2000, seed: int = 0) -> dict[str, dict[str, Any]]:
+def aggregate(
+    scores: pa.Table,
+    *,
+    resamples: int = 2000,
+    seed: int = 0,
+    define: Callable[[Present], list[Aggregate]] = definitions,
+) -> dict[str, dict[str, Any]]:
     """Every aggregate of a scores table with intervals; of the models before and after, also the paired difference.
+
+    `define` says which there are, given (benchmark, subset) -> groups.
 
     Returns name -> {benchmark, subset, subsets (how many), says, measure, chance, headline, n (rows that every model
     scored), of, pictures, <model>: {value, low, high, ties: the value if ties were wrong or right}, difference: {value,
@@ -58,23 +67,24 @@ def aggregate(scores: pa.Table, *, resamples: int = 2000, seed: int = 0) -> dict
     names = sorted(set(scores["model"].unique().to_pylist()))
     judges = [name for name in names if name.startswith(BLIND)]
     models = [name for name in ("before", "after") if name in names] or [name for name in names if name not in judges]
-    result = _aggregate(scores, models or judges, resamples, seed)
+    result = _aggregate(scores, models or judges, resamples, seed, define)
     for judge in judges if models else ():
-        for name, facts in _aggregate(scores, [judge], resamples, seed).items():
+        for name, facts in _aggregate(scores, [judge], resamples, seed, define).items():
             if facts["n"] == facts["of"]:
                 result[name].setdefault("blind", {})[judge.removeprefix(BLIND)] = facts[judge]
     return result
 
 
-def _aggregate(scores: pa.Table, models: list[str], resamples: int, seed: int) -> dict[str, dict[str, Any]]:
+def _aggregate(
+    scores: pa.Table, models: list[str], resamples: int, seed: int, define: Callable[[Present], list[Aggregate]]
+) -> dict[str, dict[str, Any]]:
     data = _columns(scores, models)
     present: dict[tuple[str, str], set[str]] = {}
     for key, group in zip(data.keys, data.groups, strict=True):
         present.setdefault(key, set()).update([group] if group else [])
     rows_of = _index(data)
     result = {
-        definition.name: _estimate(definition, data, rows_of, models, resamples, seed)
-        for definition in definitions(present)
+        definition.name: _estimate(definition, data, rows_of, models, resamples, seed) for definition in define(present)
     }
     _adjust(result)
     return result

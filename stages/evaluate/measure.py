@@ -23,7 +23,7 @@ from pipeline.schema import SCORES
 from pipeline.stage import Inputs, Progress, silent
 from stages.benchmarks.loaders import available, check_names, dataset_readers, folder_readers, load
 from stages.benchmarks.rows import Subset
-from stages.evaluate import blind, robustness
+from stages.evaluate import bindings, blind, robustness
 from stages.evaluate.aggregates import aggregate
 from stages.evaluate.config import Config
 from stages.evaluate.encoder import Encoder, Load
@@ -53,13 +53,24 @@ class Measured(NamedTuple):
 def score_artifacts(config: Config, inputs: Inputs, out: Path, progress: Progress) -> dict[str, Any]:
     """Write the files of a `scores` artifact below `out`, and give the facts for its manifest."""
     subsets, notes = subsets_of(config, inputs)
+    progress("bindings", 0, 1)
+    labels, overlap = bindings.label(subsets, bindings.captions(inputs["dataset"]))
+    progress("bindings", 1, 1)
     found = score_models(
-        _models(inputs["model"], config.curve), subsets, config, out, progress, leaked=leaked_rows(inputs["dataset"])
+        _models(inputs["model"], config.curve),
+        subsets,
+        config,
+        out,
+        progress,
+        leaked=leaked_rows(inputs["dataset"]),
+        labels=labels,
     )
+    splits = bindings.splits(found.scores, resamples=config.resamples, seed=config.seed)
     # As a file the aggregates are content: another aggregate is another artifact.
-    tables.write_text(out / "aggregates.json", json.dumps(found.aggregates))
+    tables.write_text(out / "aggregates.json", json.dumps({**found.aggregates, **splits}))
     return {
         "aggregates": found.aggregates,
+        "bindings": {"splits": splits, "overlap": overlap},
         "curve": [{"alpha": alpha, "scores": _values(found.scores, _mixture(alpha))} for alpha in config.curve],
         "models": found.descriptions,
         "notes": notes,
@@ -118,6 +129,7 @@ def score_models(
     progress: Progress,
     *,
     leaked: Leaked | None = None,
+    labels: bindings.Labels | None = None,
     folders: Mapping[str, Path] | None = None,
 ) -> Measured:
     """Score every model, then the text-only baselines, each to its own part below `out`; parts that are there stay.
@@ -129,9 +141,10 @@ def score_models(
         out: folder of the parts; unfinished work lies in its `.work/`.
         progress: callback.
         leaked: rows that overlap with training data; None = none is known.
+        labels: of rows by the bindings of the training captions; None = these are not known.
         folders: model -> folder that keeps its embeddings; None = below `.work/`.
     """
-    work, leaked, descriptions = out / SCRATCH, leaked or set(), {}
+    work, leaked, labels, descriptions = out / SCRATCH, leaked or set(), labels or {}, {}
     for index, (name, load_model) in enumerate(models.items()):
         path, card = tables.part(out, index), work / f"{name}.json"
         if not (path.exists() and card.exists()):
@@ -143,12 +156,13 @@ def score_models(
             rows = score(encoder, subsets, name, leaked)
             if config.robustness.rows and not name.startswith(MIXTURE):
                 rows += robustness.score(encoder, subsets, config.robustness, name, leaked, config.seed)
-            tables.write(path, rows, SCORES)
+            tables.write(path, bindings.labelled(rows, labels), SCORES)
             tables.write_text(card, json.dumps(encoder.description))
         descriptions[name] = json.loads(card.read_text())
     for index, (name, judge) in enumerate(_judges(config, subsets, work, progress).items(), start=len(models)):
         if not (path := tables.part(out, index)).exists():
-            tables.write(path, score_blind(name, judge(), subsets, leaked, progress), SCORES)
+            rows = score_blind(name, judge(), subsets, leaked, progress)
+            tables.write(path, bindings.labelled(rows, labels), SCORES)
     scores = tables.read(out)
     progress("aggregates", 0, 1)
     aggregates = aggregate(scores, resamples=config.resamples, seed=config.seed)

@@ -4,22 +4,25 @@ Writes scores (SCORES), one part per model or text-only baseline; the manifest's
 interval.
 """
 
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from pipeline.artifact import listing_digest, path_digest
+from pipeline.artifact import digest, listing_digest, path_digest
 from pipeline.errors import UserError
 from pipeline.stage import Inputs, Progress, Stage
 from stages.benchmarks.registry import REGISTRY
 from stages.evaluate.config import Config
 from stages.language_models.folders import folder_digest, local_model
+from stages.text.bindings import VERSION
+from stages.text.words import tagger_digest
 
 
 def outside(config: Config) -> dict[str, str]:
-    """Digests of the registry, of the benchmark files (images by name, size and time) and of the language model."""
+    """Digests of the registry, the benchmark files (images by name, size and time), the tagger, the language model."""
     from stages.benchmarks.loaders import available, check_names  # the readers of all benchmarks
 
-    digests = {"registry": path_digest(REGISTRY)}
+    digests = {"registry": path_digest(REGISTRY), "bindings": digest([VERSION, tagger_digest(), version("textblob")])}
     check_names(config.benchmarks or ())
     if config.root:
         if not config.root.is_dir():
@@ -46,7 +49,7 @@ STAGE = Stage(
     name="evaluate",
     makes="scores",
     needs=("pairs", "dataset", "model"),
-    version=2,
+    version=3,
     config=Config,
     outside=outside,
     run=run,

@@ -1,6 +1,7 @@
 """Many trained models on one dataset: one table of means and standard deviations over seeds, and two figures.
 
-A score of a row is the mean over its seeds; sd is the sample standard deviation, absent for a single seed.
+A score of a row is the mean over its seeds; sd is the sample standard deviation, absent for a single seed. The paired
+differences and the search come with the facts (flows/comparing.py).
 """
 
 import json
@@ -24,6 +25,9 @@ ComparedRow = Mapping[str, Any]
 """One row of it: one setting with all its seeds."""
 
 SHOWN = ("composition", "sugarcrepe.macro7", "valse.mean_files", "heldout.mean", "zeroshot.mean", "retrieval.mean_r1")
+ASKED = ("aro.vg_relation", "aro.vg_attribution", "valse.counting", "aro.coco_order", "aro.flickr30k_order")
+"""What begins so stands in the table by what is asked: relations, attributes, counting, word order."""
+
 GROUPS = {
     "rivals": "Baselines",
     "degla": "DeGLA",
@@ -36,12 +40,13 @@ def compare(runs: Mapping[str, Any]) -> Comparison:
     """Means, deviations, the undominated rows and what each negative type gives, from the scores of every run.
 
     Args:
-        runs: description, base, settings, seeds, and rows, each {name, title, group, without, runs: [{seed, scores,
-            before, subsets}]}; see flows/plan.py.
+        runs: description, base, settings, seeds, search, and rows, each {name, title, group, without, like, search,
+            difference (ours minus it), runs: [{seed, scores, before, blind, subsets}]}; see flows/comparing.py.
 
     Returns:
         runs with `mean` and `sd` by score in every row that was run, `pareto` (names of rows that no other beats in
-        both questions), `before`, and `types` (type -> subset -> points that training without the type lacks).
+        both questions), `before`, `blind` (the best text-only baseline of a run that was scored with them), and
+        `types` (type -> subset -> points that training without the type lacks).
     """
     done = [row for row in runs["rows"] if row["runs"]]
     names = list(done[0]["runs"][0]["scores"]) if done else []
@@ -52,28 +57,12 @@ def compare(runs: Mapping[str, Any]) -> Comparison:
         "rows": rows,
         "missing": [row["name"] for row in runs["rows"] if len(row["runs"]) < len(runs["seeds"])],
         "before": done[0]["runs"][0]["before"] if done else {},
+        "blind": next((run["blind"] for row in done for run in row["runs"] if run["blind"]), {}),
         "up": up,
         "across": across,
         "pareto": [row["name"] for row in rows if up and across and not _beaten(row, rows, up, across)],
         "types": _types(rows, done[0]["runs"][0]["subsets"] if done else []),
     }
-
-
-def versus(comparison: Comparison, one: str, other: str) -> dict[str, Any] | None:
-    """How row `one` does against row `other`, seed by seed: mean and sd of the differences in both questions.
-
-    None when no seed is common to both, or nothing measures one of the questions.
-    """
-    questions = (comparison["up"], comparison["across"])
-    scores = {row["name"]: {run["seed"]: run["scores"] for run in row["runs"]} for row in comparison["rows"]}
-    seeds = sorted(scores.get(one, {}).keys() & scores.get(other, {}).keys())
-    if not seeds or None in questions:
-        return None
-    gaps: dict[str, Any] = {"seeds": seeds}
-    for name in questions:
-        values = [scores[one][seed][name] - scores[other][seed][name] for seed in seeds]
-        gaps[name] = {"mean": mean(values), "sd": stdev(values) if len(values) > 1 else None}
-    return gaps
 
 
 def write(folder: Path, comparison: Comparison, command: str) -> None:
@@ -98,9 +87,9 @@ def markdown(comparison: Comparison, command: str, figures: str = "") -> str:
         command: the command that makes it again.
         figures: folder of the figures, as seen from the page; empty = beside it.
     """
-    rows, before = comparison["rows"], comparison["before"]
-    shown = [name for name in SHOWN if name in before]
+    before = comparison["before"]
     beside = f"{figures}/" if figures else ""
+    asked = [name for name in before if name.startswith(ASKED) and not name.endswith(".micro")]
     lines = [
         "# Ablation",
         "",
@@ -116,32 +105,16 @@ def markdown(comparison: Comparison, command: str, figures: str = "") -> str:
         + ". **Bold**: no other row is better both in composition and in retention. Scores are named and defined as in "
         "the report; the rows' settings stand in `data/ablations/`.",
         "",
-        f"| row | {' | '.join(shown)} |",
-        f"|---|{'---:|' * len(shown)}",
-        f"| before training | {' | '.join(percent(before[name]) for name in shown)} |",
+        *_scores(comparison, [name for name in SHOWN if name in before]),
     ]
-    for group, title in GROUPS.items():
-        members = [row for row in rows if row["group"] == group]
-        if members:
-            lines.append(f"| *{title}* |{' |' * len(shown)}")
-        for row in members:
-            title = escaped(row["title"])
-            label = f"**{title}**" if row["name"] in comparison["pareto"] else title
-            cells = (percent(row["mean"][name]) + _deviation(row["sd"][name]) for name in shown)
-            lines.append(f"| {label} | {' | '.join(cells)} |")
     if comparison["missing"]:
         lines += ["", f"Not yet trained with every seed: {', '.join(comparison['missing'])}."]
     if comparison["up"] and comparison["across"]:
-        lines += ["", f"![composition against retention]({beside}pareto.svg)", ""]
-    for other in ("negclip", "clip_ft", "no_distill"):
-        gaps = versus(comparison, "degla", other)
-        if gaps:
-            title = escaped(next(row["title"] for row in rows if row["name"] == other))
-            up, across = (gaps[comparison[key]] for key in ("up", "across"))
-            lines.append(
-                f"- DeGLA minus {title}, seed by seed: composition {signed(up['mean'])}{_deviation(up['sd'])}, "
-                f"retention {signed(across['mean'])}{_deviation(across['sd'])} points."
-            )
+        lines += ["", f"![composition against retention]({beside}pareto.svg)"]
+    if asked:
+        lines += ["", "## Relations, attributes, counting, word order", "", *_scores(comparison, asked)]
+    lines += _differences(comparison, [name for name in (*SHOWN, *asked) if name in before])
+    lines += _search(comparison)
     if comparison["types"]:
         lines += [
             "",
@@ -152,6 +125,80 @@ def markdown(comparison: Comparison, command: str, figures: str = "") -> str:
             f"![negative type by benchmark subset]({beside}types.svg)",
         ]
     return "\n".join(lines) + "\n"
+
+
+def _scores(comparison: Comparison, shown: Sequence[str]) -> list[str]:
+    """A table of scores: blind baselines, the start, then every row."""
+    before, blind = comparison["before"], comparison["blind"]
+    lines = [f"| row | {' | '.join(shown)} |", f"|---|{'---:|' * len(shown)}"]
+    if blind:
+        levels = (percent(blind[name]) if name in blind else "" for name in shown)
+        lines.append(f"| best text-only baseline (blind) | {' | '.join(levels)} |")
+    lines.append(f"| before training | {' | '.join(percent(before[name]) for name in shown)} |")
+    for group, title in GROUPS.items():
+        members = [row for row in comparison["rows"] if row["group"] == group]
+        if members:
+            lines.append(f"| *{title}* |{' |' * len(shown)}")
+        for row in members:
+            title = escaped(row["title"])
+            label = f"**{title}**" if row["name"] in comparison["pareto"] else title
+            cells = (percent(row["mean"][name]) + _deviation(row["sd"][name]) for name in shown)
+            lines.append(f"| {label} | {' | '.join(cells)} |")
+    return lines
+
+
+def _differences(comparison: Comparison, shown: Sequence[str]) -> list[str]:
+    """DeGLA minus every other row, with intervals over seeds and test rows."""
+    rows = [row for row in comparison["rows"] if row.get("difference")]
+    if not rows:
+        return []
+    names = [name for name in shown if any(name in row["difference"] for row in rows)]
+    lines = [
+        "",
+        "## DeGLA minus each other row",
+        "",
+        "Points, with 95 % intervals: seed by seed and test row by test row, for other seeds and other rows alike"
+        + ("." if len(comparison["seeds"]) > 1 else "; of one seed, for other rows alone."),
+        "",
+        f"| row | {' | '.join(names)} |",
+        f"|---|{'---:|' * len(names)}",
+    ]
+    for row in rows:
+        cells = (_interval(row["difference"].get(name)) for name in names)
+        lines.append(f"| {escaped(row['title'])} | {' | '.join(cells)} |")
+    return lines
+
+
+def _interval(gap: Mapping[str, float] | None) -> str:
+    return f"{signed(gap['value'])} ({signed(gap['low'])} to {signed(gap['high'])})" if gap else ""
+
+
+def _search(comparison: Comparison) -> list[str]:
+    """What each row tried on the val split, what it chose and what that cost."""
+    rows = [row for row in comparison["rows"] if row.get("search")]
+    if not rows:
+        return []
+    plan = comparison["search"]
+    lines = [
+        "",
+        "## Search",
+        "",
+        f"Each of these rows tried {plan['trials']} settings of its grid, drawn by seed {plan['seed']} and trained "
+        f"with seed {plan['train_seed']}, and kept the one with the best score on the val split: the mean of held-out "
+        "negatives that lose to their caption and of retrieval in the batch. No benchmark was looked at. All trials "
+        "are in `comparison.json`.",
+        "",
+        "| row | chosen | score | negatives | retrieval | worst score | minutes |",
+        "|---|---|---:|---:|---:|---:|---:|",
+    ]
+    for row in rows:
+        found = row["search"]
+        best = next(one for one in found["trials"] if one["settings"] == found["chosen"])
+        worst = min(one["score"] for one in found["trials"])
+        chosen = ", ".join(_code(f"{name.removeprefix('train.')}={value:g}") for name, value in found["chosen"].items())
+        shares = (percent(one) for one in (best["score"], best.get("own"), best.get("retrieval"), worst))
+        lines.append(f"| {escaped(row['title'])} | {chosen} | {' | '.join(shares)} | {found['seconds'] / 60:.1f} |")
+    return lines
 
 
 def draw(comparison: Comparison) -> dict[str, str]:

@@ -17,6 +17,7 @@ from pipeline.stage import Inputs
 from stages.benchmarks.loaders import Question
 from stages.benchmarks.registry import registry
 from stages.pages import percent, signed
+from stages.report import bindings
 from stages.report.checklist import checklist
 from stages.report.config import Config
 from stages.report.families import ANSWERS, answer
@@ -74,6 +75,7 @@ def gather(config: Config, inputs: Inputs) -> JsonObject:
         "trade": _trade(heads, scores, compared),
         "benchmarks": benchmarks(aggregates),
         "published": published(aggregates, ("before", "after"), scores["official"]),
+        "bindings": bindings.tables(scores["bindings"]),
         "ablation": compared and {"types": compared["types"], "seeds": len(compared["seeds"])},
         "gallery": _gallery(inputs, config.examples),
         "data": _data(inputs),

@@ -13,6 +13,7 @@ from pipeline import clip, tables
 from pipeline.artifact import SCRATCH
 from pipeline.clip import Clip, tuning
 from pipeline.errors import UserError
+from pipeline.negative_types import NEGATIVE_TYPES
 from pipeline.schema import steps_schema
 from pipeline.stage import Inputs, Progress
 from stages.train import checkpoints, memory, mining, processes, validation
@@ -145,7 +146,9 @@ def _data(
     )  # fmt: skip
     if config.select == "last":
         return batches, None
-    return batches, validation.batches(read_rows(dataset, inputs["pairs"], config.types, "val"), student, config.batch)
+    # All types, whichever are trained with: so the score means the same for every method.
+    held_out = read_rows(dataset, inputs["pairs"], NEGATIVE_TYPES, "val")
+    return batches, validation.batches(held_out, student, config.batch)
 
 
 class Training:

@@ -1,11 +1,14 @@
 """Plans: what a row takes from a recipe, and two rows really trained and compared over one dataset."""
 
+import json
+import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 
-from flows import plan
+from flows import comparing, plan, search
 from pipeline.errors import UserError
 from pipeline.store import Store
 from stages import road
@@ -48,6 +51,121 @@ def test_unknown_rows_and_fields_are_named(tmp_path: Path) -> None:
         plan.load(str(path))
 
 
+def written(folder: Path, **changes: Any) -> Path:
+    """A plan of two searched rows and one that takes what the first chose."""
+    grid = {"train.lr": [0.001, 0.002, 0.004], "train.objective.distill": [0.03, 0.1]}
+    rows = [
+        {"name": "degla", "title": "DeGLA", "group": "degla", "search": grid},
+        {
+            "name": "clip_ft",
+            "title": "Plain",
+            "group": "rivals",
+            "recipe": "clip_ft",
+            "search": {"train.lr": [1, 2, 3]},
+        },
+        {"name": "no_igc", "title": "No IGC", "group": "ablations", "like": "degla", "set": ["train.objective.igc=0"]},
+    ]
+    settings = {"kind": "ablation", "description": "x", "base": "demo", "seeds": [1, 2], "rows": rows}
+    path = folder / "searched.yaml"
+    path.write_text(yaml.safe_dump(settings | {"search": {"trials": 3, "train_seed": 9}} | changes))
+    return path
+
+
+def test_every_searched_row_tries_as_many_settings_and_the_same_ones_each_time(tmp_path: Path) -> None:
+    chosen = plan.load(str(written(tmp_path)))
+    found = search.trials(chosen, "s")
+    assert [trial.row.name for trial in found] == ["degla"] * 3 + ["clip_ft"] * 3
+    assert len({trial.run for trial in found}) == 6 and found == search.trials(chosen, "s")
+    for trial in found:
+        train = trial.recipe.train
+        assert (train.seed, train.select, trial.keeps) == (9, "best", "last")
+        assert train.lr == trial.settings["train.lr"]
+    assert len({tuple(trial.settings.items()) for trial in found[:3]}) == 3
+    other = plan.load(str(written(tmp_path, search={"trials": 3, "train_seed": 9, "seed": 1})))
+    assert [one.settings for one in search.trials(other, "s")] != [one.settings for one in found]
+
+
+def test_a_row_is_trained_with_what_it_or_its_like_chose_and_its_own_settings_come_last(tmp_path: Path) -> None:
+    chosen = plan.load(str(written(tmp_path)))
+    best = {"degla": {"train.lr": 0.004, "train.objective.igc": 7.0}, "clip_ft": {"train.lr": 3.0}}
+    cells = {cell.row.name: cell.recipe.train for cell in plan.cells(chosen, "s", chosen=best)}
+    assert (cells["degla"].lr, cells["degla"].objective.igc) == (0.004, 7)
+    assert (cells["no_igc"].lr, cells["no_igc"].objective.igc) == (0.004, 0)
+    assert cells["clip_ft"].lr == 3
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"search": None}, "row degla has a search; expected the plan's search"),
+        ({"search": {"trials": 4, "train_seed": 9}}, "row clip_ft has a grid of 3; expected at least 4"),
+        ({"search": {"trials": 2, "train_seed": 2}}, "train_seed 2 is a seed of the comparison"),
+        ({"rows": [{"name": "a", "title": "A", "group": "rivals", "like": "b"}]}, "row a is like b; expected a row"),
+        (
+            {"rows": [{"name": "a", "title": "A", "group": "rivals", "search": {"evaluate.seed": [1, 2, 3]}}]},
+            "evaluate.seed is not searched; expected train.lr",
+        ),
+        (
+            {"rows": [{"name": "a", "title": "A", "group": "rivals", "search": {"train.lr": [1, 1, 2]}}]},
+            "expected different values",
+        ),
+    ],
+)
+def test_a_search_that_would_not_be_the_same_for_all_is_rejected(tmp_path: Path, changes: Any, says: str) -> None:
+    with pytest.raises(UserError, match=re.escape(says)):
+        plan.load(str(written(tmp_path, **changes)))
+
+
+def test_a_row_is_not_compared_without_the_row_whose_settings_it_takes(tmp_path: Path) -> None:
+    path = str(written(tmp_path))
+    with pytest.raises(UserError, match="row no_igc takes what degla chose"):
+        plan.load(path, ["no_igc"])
+    with pytest.raises(UserError, match="seed 9 trains the search"):
+        plan.load(path, seeds=[9])
+
+
+@pytest.mark.slow
+def test_a_search_chooses_on_the_val_split_and_the_page_shows_it(tmp_path: Path, tiny_recipe: Path) -> None:
+    rates = {"train.lr": [1.0e-7, 0.01]}
+    rows = [
+        {"name": "degla", "title": "DeGLA", "group": "degla", "search": rates},
+        {"name": "clip_ft", "title": "Plain", "group": "rivals", "recipe": "clip_ft", "search": rates},
+    ]
+    path = written(
+        tmp_path, rows=rows, base=str(tiny_recipe), search={"trials": 2, "train_seed": 9}, settings=["train.epochs=2"]
+    )
+    split = ["ingest.val_share=0.4"]
+    store, chosen = Store(tmp_path / "home"), plan.load(str(path))
+    for name in plan.SHARED:
+        Run.open("s", split, recipe=str(tiny_recipe), store=store).make(name)
+    trials = search.trials(chosen, "s", split)
+    with pytest.raises(UserError, match=r"s\.degla\.trial0 is not trained"):
+        search.choose(store, trials)
+    with plan.prepared(store, "s", trials, search.VERBS) as runs:
+        made = [search.try_out(run) for run in runs]
+    assert all(made)
+    searched = search.choose(store, trials)
+    assert not list((store.home / "store").glob("scores/*")), "no benchmark was looked at"
+    for found in searched.values():
+        assert len(found["trials"]) == 2 and found["seconds"] >= 0
+        best = max(found["trials"], key=lambda one: one["score"])
+        assert found["chosen"] == best["settings"]
+    cells = plan.cells(chosen, "s", split, {row: one["chosen"] for row, one in searched.items()})
+    with plan.prepared(store, "s", cells) as runs:
+        for run in runs:
+            plan.work(run)
+    folder = comparing.write(store, "s", chosen, cells, searched)
+    page, facts = (folder / "comparison.md").read_text(), json.loads((folder / "comparison.json").read_text())
+    assert "## Search" in page and "## DeGLA minus each other row" in page and "blind" in page
+    (plain,) = (row for row in facts["rows"] if row["name"] == "clip_ft")
+    assert plain["search"] == searched["clip_ft"]
+    gap = plain["difference"]["heldout.mean"]
+    ours, theirs = (
+        {row["name"]: row for row in facts["rows"]}[name]["mean"]["heldout.mean"] for name in ("degla", "clip_ft")
+    )
+    assert gap["value"] == pytest.approx(ours - theirs) and gap["low"] <= gap["value"] <= gap["high"]
+
+
 @pytest.mark.slow
 def test_rows_are_trained_over_one_dataset_and_compared(tmp_path: Path, tiny_recipe: Path) -> None:
     path = tmp_path / "small.yaml"
@@ -72,8 +190,8 @@ def test_rows_are_trained_over_one_dataset_and_compared(tmp_path: Path, tiny_rec
     assert all(made)
     assert len(list((store.home / "store" / "dataset").glob("*/manifest.json"))) == 1
     assert len(list((store.home / "store" / "model").glob("*/manifest.json"))) == 6
-    page = (plan.write(store, "small", chosen, cells) / "comparison.md").read_text()
-    assert "| No negatives |" in page.replace("**", "") and "DeGLA minus No negatives" in page
+    page = (comparing.write(store, "small", chosen, cells) / "comparison.md").read_text()
+    assert "| No negatives |" in page.replace("**", "") and "## DeGLA minus each other row" in page
     models = sorted((store.home / "store" / "model").glob("*/manifest.json"))
     stamps = [model.stat().st_mtime_ns for model in models]
     assert not plan.work(runs[0])

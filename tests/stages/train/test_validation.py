@@ -9,6 +9,7 @@ from safetensors.torch import load_file
 
 from pipeline import clip, tables
 from pipeline.errors import UserError
+from pipeline.negative_types import NEGATIVE_TYPES
 from pipeline.schema import DATASET
 from stages.train import checkpoints
 from tests.stages.training import StoppedError, made, small_inputs, stop_at
@@ -45,3 +46,15 @@ def test_the_epoch_that_is_best_on_the_val_split_is_kept(world: dict[str, Any], 
 def test_without_a_val_split_no_epoch_can_be_chosen(world: dict[str, Any], tmp_path: Path) -> None:
     with pytest.raises(UserError, match="the dataset has no row in split val"):
         made(world, tmp_path, select="best")
+
+
+def test_the_score_asks_about_all_types_whichever_are_trained_with(world: dict[str, Any], tmp_path: Path) -> None:
+    """Trained with one type, of which the val split has none: the others are asked about all the same."""
+    held, (kind, *_) = with_val(world, tmp_path), NEGATIVE_TYPES
+    for path in tables.files(held["inputs"]["dataset"].path):
+        rows = tables.read(path.parent).to_pylist() if path.name.endswith("00000.parquet") else []
+        none = {kind: None, f"{kind}_tokens": None}
+        tables.write(path, [row | (none if row["split"] == "val" else {}) for row in rows], DATASET)
+    settings = {"batch": 4, "lr": 1e-12, "select": "best", "epochs": 1}
+    (found,) = made(held, tmp_path / "few", **settings, types=(kind,))["meta"]["validation"]
+    assert found["score"] == (found["own"] + found["retrieval"]) / 2
