@@ -18,7 +18,10 @@ class World(BaseConfig):
     captions: int = Field(2, ge=1, le=5, description="captions per image")
     concepts: Literal["wide", "narrow"] = Field("narrow", description="wide: everything; narrow: the fine-tuning set")
     wide_share: float = Field(
-        0.0, ge=0, le=1, description="share of the training images drawn with the wide concepts whatever `concepts` says"
+        0.0,
+        ge=0,
+        le=1,
+        description="share of the training images drawn with the wide concepts whatever `concepts` says",
     )
     size: int = Field(64, ge=32, le=512, description="image side, pixels")
     seed: int = Field(42, ge=0, description="seed of the training images")

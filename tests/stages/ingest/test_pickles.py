@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.errors import UserError
@@ -133,6 +133,7 @@ def test_a_forged_array_is_rejected_and_not_followed(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["ce_clip", "cc_neg"])
+@settings(deadline=None)
 @given(place=st.integers(0, 400), byte=st.integers(0, 255), cut=st.booleans())
 def test_no_damage_ends_in_a_traceback(
     tmp_path_factory: pytest.TempPathFactory, kind: str, place: int, byte: int, cut: bool

@@ -26,7 +26,7 @@ def test_the_built_in_world_s_bindings_are_found_exactly() -> None:
         linked = {(facts.phrases[one].noun, facts.phrases[other].noun) for one, other in facts.wording.links}
         assert (found.attributes, {(one, other) for one, _, other in found.relations}) == (said, linked), text
         attributes, relations = attributes + len(said), relations + len(linked)
-    assert attributes > 1000 and relations > 200
+    assert attributes > 900 and relations > 200
 
 
 @pytest.mark.parametrize(
