@@ -21,7 +21,7 @@ class World(BaseConfig):
         0.0,
         ge=0,
         le=1,
-        description="share of the training images drawn with the wide concepts whatever `concepts` says",
+        description="share of images drawn with the wide concepts whatever `concepts` says",
     )
     size: int = Field(64, ge=32, le=512, description="image side, pixels")
     seed: int = Field(42, ge=0, description="seed of the training images")
