@@ -192,6 +192,7 @@ def _in_other_words(facts: Facts, rng: random.Random) -> Facts:
         if wording.weight
         and (wording.number, wording.size) == (facts.wording.number, facts.wording.size)
         and (wording.links, wording.predicates) == (facts.wording.links, facts.wording.predicates)
+        and wording.located == facts.wording.located
     ]
     phrases = [
         replace(phrase, adjectives=tuple(word for word in phrase.adjectives if rng.random() < 0.6))

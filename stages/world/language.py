@@ -36,6 +36,7 @@ CATEGORY = {
     **dict.fromkeys(COLOURS, "colour"),
 }
 """Each adjective of the world with the one property it sets."""
+PLACES = {"on the left": "left", "on the right": "right", "at the top": "top", "at the bottom": "bottom"}
 _MEMBERS = {"size": SIZES, "texture": TEXTURES, "colour": tuple(COLOURS)}
 _NUMBERS = {"no": 0, "one": 1, "two": 2, "three": 3, "four": 4}
 _NUMBERS |= {f"exactly {word}": number for word, number in _NUMBERS.items() if number}
@@ -62,15 +63,17 @@ class Phrase:
 
 @dataclass(frozen=True)
 class Wording:
-    """A sentence with slots: {n} phrase, {r} relation, {p} adjective said of a phrase.
+    """A sentence with slots: {n} phrase, {r} relation, {p} adjective and {l} place said of a phrase.
 
     links: for each {r}, the phrases it joins (subject, object), counted in the order they are written.
-    predicates: for each {p}, the phrase it describes. weight: how often captions use it; 0 means it is only understood.
+    predicates: for each {p}, the phrase it describes. located: for each {l}, the phrase it locates.
+    weight: how often captions use it; 0 means it is only understood.
     """
 
     text: str
     links: tuple[tuple[int, int], ...] = ()
     predicates: tuple[int, ...] = ()
+    located: tuple[int, ...] = ()
     weight: int = 1
     number: str = "one"
 
@@ -90,6 +93,10 @@ WORDINGS = (
     Wording("you can see {n}"),
     Wording("{n} is {p}", predicates=(0,), weight=2),
     Wording("{n} is {p} and {p}", predicates=(0, 0), weight=2),
+    Wording("{n} {l}", located=(0,), weight=4),
+    Wording("there is {n} {l}", located=(0,), weight=4),
+    Wording("{n} is {l}", located=(0,), weight=3),
+    Wording("{l} there is {n}", located=(0,), weight=3),
     Wording("{n} is {r} {n}", _FORWARD, weight=10),
     Wording("{n} {r} {n}", _FORWARD, weight=8),
     Wording("there is {n} {r} {n}", _FORWARD, weight=8),
@@ -104,6 +111,9 @@ WORDINGS = (
     Wording("{n} and {n}", weight=3),
     Wording("there is {n} and {n}", weight=2),
     Wording("{n} is {p} and {n} is {p}", predicates=(0, 1), weight=7),
+    Wording("{n} {l} and {n} {l}", located=(0, 1), weight=9),
+    Wording("{n} is {l} and {n} is {l}", located=(0, 1), weight=6),
+    Wording("{l} there is {n} and {l} {n}", located=(0, 1), weight=5),
     Wording("{n}, {n} and {n}", weight=2),
     Wording("there is {n}, {n} and {n}", weight=1),
     Wording("{n} is {r} {n} and {r} {n}", ((0, 1), (0, 2)), weight=3),
@@ -131,16 +141,22 @@ class Facts:
     phrases: tuple[Phrase, ...]
     relations: tuple[str, ...] = ()
     predicates: tuple[str, ...] = ()
+    places: tuple[str, ...] = ()
 
     def adjectives(self, phrase: int) -> tuple[str, ...]:
         """Everything said of a phrase's thing, before the noun and after "is"."""
         said = zip(self.wording.predicates, self.predicates, strict=True)
         return self.phrases[phrase].adjectives + tuple(word for target, word in said if target == phrase)
 
+    def located(self, phrase: int) -> tuple[str, ...]:
+        """Where a phrase's thing is said to be in the picture: "left", "right", "top", "bottom"."""
+        said = zip(self.wording.located, self.places, strict=True)
+        return tuple(PLACES[words] for target, words in said if target == phrase)
+
     def meaning(self) -> tuple[object, ...]:
         """Equal for two sentences that say the same in other words or in another order."""
         mentions = [
-            (phrase.noun, tuple(sorted(self.adjectives(i))), _claimed_number(phrase))
+            (phrase.noun, tuple(sorted(self.adjectives(i))), self.located(i), _claimed_number(phrase))
             for i, phrase in enumerate(self.phrases)
         ]
         linked = set()
@@ -165,6 +181,7 @@ def write(facts: Facts) -> str:
         "n": iter(phrase.words() for phrase in facts.phrases),
         "r": iter(facts.relations),
         "p": iter(facts.predicates),
+        "l": iter(facts.places),
     }
     text = re.sub(r"\{(.)\}", lambda slot: next(fill[slot[1]]), facts.wording.text)
     return f"{text[0].upper()}{text[1:]}."
@@ -185,7 +202,8 @@ _DETERMINERS = ("a", "an", "the", "several", *_NUMBERS)
 _TOKEN = re.compile(
     rf"(?P<phrase>(?:(?P<determiner>{_alternatives(_DETERMINERS)}) )?(?P<adjectives>(?:{_ADJECTIVE} )*)"
     rf"(?P<noun>{_alternatives(SHAPES)})(?P<plural>s?))\b"
-    rf"|(?P<relation>{_alternatives(tuple(RELATION_WORDS))})\b|(?P<predicate>{_ADJECTIVE})\b"
+    rf"|(?P<relation>{_alternatives(tuple(RELATION_WORDS))})\b|(?P<place>{_alternatives(tuple(PLACES))})\b"
+    rf"|(?P<predicate>{_ADJECTIVE})\b"
 )
 
 
@@ -198,6 +216,7 @@ def parse(caption: str) -> Facts | None:
     phrases: list[Phrase] = []
     relations: list[str] = []
     predicates: list[str] = []
+    places: list[str] = []
 
     def slot(match: re.Match[str]) -> str:
         if match["phrase"]:
@@ -207,6 +226,9 @@ def parse(caption: str) -> Facts | None:
         if match["relation"]:
             relations.append(match["relation"])
             return "{r}"
+        if match["place"]:
+            places.append(match["place"])
+            return "{l}"
         predicates.append(match["predicate"])
         return "{p}"
 
@@ -215,7 +237,7 @@ def parse(caption: str) -> Facts | None:
     wording = table.get(skeleton)
     if wording is None or not all(_grammatical(phrase) for phrase in phrases):
         return None
-    facts = Facts(wording, tuple(phrases), tuple(relations), tuple(predicates))
+    facts = Facts(wording, tuple(phrases), tuple(relations), tuple(predicates), tuple(places))
     return facts if _consistent(facts) else None
 
 
@@ -238,7 +260,8 @@ def holds(facts: Facts, scene: Scene) -> bool:
     """Whether the sentence is true of the scene.
 
     "a", "an" and "the" claim a thing of their own for each phrase (two phrases never mean the same thing); a number
-    claims exactly that many, "no" none, "several" and the bare plural two or more.
+    claims exactly that many, "no" none, "several" and the bare plural two or more. A thing near the middle is on either
+    side, so that no false sentence is a matter of opinion.
     """
     fitting = [
         [
@@ -246,6 +269,7 @@ def holds(facts: Facts, scene: Scene) -> bool:
             for index, thing in enumerate(scene.things)
             if thing.shape == phrase.noun
             and all(getattr(thing, CATEGORY[word]) == word for word in facts.adjectives(i))
+            and all(thing.is_at(place) for place in facts.located(i))
         ]
         for i, phrase in enumerate(facts.phrases)
     ]
@@ -287,15 +311,14 @@ def captions(scene: Scene, concepts: Concepts, key: str, count: int) -> list[str
 
 def describe(scene: Scene, concepts: Concepts, rng: random.Random) -> Facts | None:
     """One attempt at a caption; None where the drawn wording does not suit the scene."""
-    if rng.random() < concepts.negation:
-        return _deny(concepts, rng)
-    groups = [(thing.kind, index) for index, thing in enumerate(scene.things)]
     repeats = Counter(thing.kind for thing in scene.things)
-    if max(repeats.values()) > 1:
+    groups = list({thing.kind: (thing.kind, index) for index, thing in enumerate(scene.things)}.values())
+    if max(repeats.values()) > 1 and rng.random() >= concepts.singular:
         return _count(repeats, concepts, rng)
     if rng.random() < 0.03:
         kind = rng.choice(groups)[0]
-        wording = _choose((w for w in WORDINGS if w.size == 1 and w.number == "one" and not w.predicates), rng)
+        plain = (w for w in WORDINGS if w.size == 1 and w.number == "one" and not w.predicates + w.located)
+        wording = _choose(plain, rng)
         return Facts(wording, (replace(_phrase(kind, rng), determiner="exactly one"),))
     # Most captions of a crowded picture speak of two things, whose nouns and adjectives can be exchanged.
     size = min(len(groups), rng.choices((1, 2, 3), (4, 78, 18))[0])
@@ -307,12 +330,19 @@ def describe(scene: Scene, concepts: Concepts, rng: random.Random) -> Facts | No
         if not true:
             return None
         relations.append(rng.choice(_SURFACES[rng.choice(true)]))
+    places = []
+    for target in wording.located:
+        thing = scene.things[mentioned[target][1]]
+        clear = [words for words, place in PLACES.items() if thing.is_at(place, clearly=True)]
+        if not clear:
+            return None
+        places.append(rng.choice(clear))
     if not wording.predicates:
         bare = rng.random() < concepts.bare
         phrases = [Phrase("a", (), kind.shape) if bare else _phrase(kind, rng) for kind, _ in mentioned]
         if wording.links and rng.random() < 0.25:
             phrases[-1] = replace(phrases[-1], determiner="the")
-        return Facts(wording, tuple(phrases), tuple(relations))
+        return Facts(wording, tuple(phrases), tuple(relations), places=tuple(places))
     # "The circle is red": the adjectives follow the verb, so the phrase before it stays bare.
     said = [_phrase(kind, rng).adjectives for kind, _ in mentioned]
     needed = Counter(wording.predicates)
@@ -336,14 +366,6 @@ def _phrase(kind: Kind, rng: random.Random) -> Phrase:
     if rng.random() < 0.9:
         adjectives.insert(len(adjectives) - (rng.random() < 0.25 and kind.texture in adjectives), kind.colour)
     return Phrase("a", tuple(adjectives), kind.shape)
-
-
-def _deny(concepts: Concepts, rng: random.Random) -> Facts:
-    adjectives = (rng.choice(concepts.colours),) if rng.random() < 0.7 else ()
-    number = rng.choice(("one", "many"))
-    phrase = Phrase("no", adjectives, rng.choice(concepts.shapes), plural=number == "many")
-    texts = ("there is {n}", "there is {n} in the picture", "there are {n}", "there are {n} in the picture")
-    return Facts(_choose((w for w in WORDINGS if w.text in texts and w.number == number), rng), (phrase,))
 
 
 def _count(repeats: Counter[Kind], concepts: Concepts, rng: random.Random) -> Facts:

@@ -59,10 +59,9 @@ class Concepts:
 
     Attributes:
         things: how often a scene holds one, two and three things.
-        negation: share of captions that say what is *not* there.
         bare: share of captions that name things by their nouns alone.
-        counted: share of captions of several equal things that give their number; the others say only that there are
-            several.
+        singular: share of captions of several equal things that speak of one of them.
+        counted: share of the others that give their number; the rest say only that there are several.
     """
 
     name: str
@@ -70,12 +69,12 @@ class Concepts:
     colours: tuple[str, ...]
     textures: tuple[str, ...]
     things: tuple[int, int, int] = (9, 66, 25)
-    negation: float = 0.0
     bare: float = 0.3
-    counted: float = 0.3
+    singular: float = 0.5
+    counted: float = 0.2
 
 
-WIDE = Concepts("wide", SHAPES, tuple(COLOURS), TEXTURES, things=(45, 40, 15), negation=0.005)
+WIDE = Concepts("wide", SHAPES, tuple(COLOURS), TEXTURES, things=(45, 40, 15))
 NARROW = Concepts(
     "narrow",
     shapes=SHAPES[:10],
@@ -113,6 +112,11 @@ class Thing:
     def kind(self) -> Kind:
         """What the thing is."""
         return Kind(self.shape, self.colour, self.texture, self.size)
+
+    def is_at(self, place: str, *, clearly: bool = False) -> bool:
+        """Whether it is at the left, right, top or bottom of the image; near the middle it is on both sides."""
+        along = {"left": self.x, "right": 1 - self.x, "top": self.y, "bottom": 1 - self.y}[place]
+        return along < (_CLEARLY_ASIDE if clearly else _NOT_BEYOND)
 
 
 @dataclass(frozen=True)
@@ -159,6 +163,7 @@ class Scene:
 # ---------------------------------------------------------------------------------------------- composing a scene
 
 _ALIGNED, _CLEAR = 0.08, 0.2
+_CLEARLY_ASIDE, _NOT_BEYOND = 0.4, 0.55
 _RADII = {"small": (0.125, 0.15), "large": (0.19, 0.23)}
 _CONTAINERS = ("circle", "square", "diamond", "heart", "ring", "cloud", "house")
 _BACKGROUNDS: tuple[RGB, ...] = (

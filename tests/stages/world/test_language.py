@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from pipeline.negative_types import NEGATIVE_TYPES
 from stages.world.language import (
+    PLACES,
     REWRITES,
     WORDINGS,
     Facts,
@@ -115,7 +116,8 @@ def test_parse_is_the_inverse_of_write_for_every_wording(data: st.DataObject) ->
     )
     relations = tuple(data.draw(st.sampled_from(("above", "to the left of", "in front of"))) for _ in wording.links)
     predicates = tuple(("large", data.draw(colour))[k % 2] for k in range(len(wording.predicates)))
-    facts = Facts(wording, phrases, relations, predicates)
+    places = tuple(data.draw(st.sampled_from(tuple(PLACES))) for _ in wording.located)
+    facts = Facts(wording, phrases, relations, predicates, places)
     assert parse(write(facts)) == facts
 
 
