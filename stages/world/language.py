@@ -311,6 +311,8 @@ def captions(scene: Scene, concepts: Concepts, key: str, count: int) -> list[str
 
 def describe(scene: Scene, concepts: Concepts, rng: random.Random) -> Facts | None:
     """One attempt at a caption; None where the drawn wording does not suit the scene."""
+    if rng.random() < concepts.negation:
+        return _deny(concepts, rng)
     repeats = Counter(thing.kind for thing in scene.things)
     groups = list({thing.kind: (thing.kind, index) for index, thing in enumerate(scene.things)}.values())
     if max(repeats.values()) > 1 and rng.random() >= concepts.singular:
@@ -366,6 +368,14 @@ def _phrase(kind: Kind, rng: random.Random) -> Phrase:
     if rng.random() < 0.9:
         adjectives.insert(len(adjectives) - (rng.random() < 0.25 and kind.texture in adjectives), kind.colour)
     return Phrase("a", tuple(adjectives), kind.shape)
+
+
+def _deny(concepts: Concepts, rng: random.Random) -> Facts:
+    adjectives = (rng.choice(concepts.colours),) if rng.random() < 0.7 else ()
+    number = rng.choice(("one", "many"))
+    phrase = Phrase("no", adjectives, rng.choice(concepts.shapes), plural=number == "many")
+    texts = ("there is {n}", "there is {n} in the picture", "there are {n}", "there are {n} in the picture")
+    return Facts(_choose((w for w in WORDINGS if w.text in texts and w.number == number), rng), (phrase,))
 
 
 def _count(repeats: Counter[Kind], concepts: Concepts, rng: random.Random) -> Facts:

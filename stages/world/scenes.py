@@ -59,6 +59,7 @@ class Concepts:
 
     Attributes:
         things: how often a scene holds one, two and three things.
+        negation: share of captions that say what is *not* there.
         bare: share of captions that name things by their nouns alone.
         singular: share of captions of several equal things that speak of one of them.
         counted: share of the others that give their number; the rest say only that there are several.
@@ -69,7 +70,8 @@ class Concepts:
     colours: tuple[str, ...]
     textures: tuple[str, ...]
     things: tuple[int, int, int] = (9, 66, 25)
-    bare: float = 0.3
+    negation: float = 0.002
+    bare: float = 0.4
     singular: float = 0.5
     counted: float = 0.2
 
