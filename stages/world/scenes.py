@@ -82,6 +82,7 @@ NARROW = Concepts(
     shapes=SHAPES[:10],
     colours=("red", "orange", "yellow", "green", "blue", "purple", "black", "white"),
     textures=("plain", "striped", "speckled"),
+    bare=0.2,
 )
 CONCEPTS = {concepts.name: concepts for concepts in (WIDE, NARROW)}
 
