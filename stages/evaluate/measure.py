@@ -53,6 +53,7 @@ class Measured(NamedTuple):
 def score_artifacts(config: Config, inputs: Inputs, out: Path, progress: Progress) -> dict[str, Any]:
     """Write the files of a `scores` artifact below `out`, and give the facts for its manifest."""
     subsets, notes = subsets_of(config, inputs)
+    start = inputs["model"].meta["start"]
     progress("bindings", 0, 1)
     labels, overlap = bindings.label(subsets, bindings.captions(inputs["dataset"]))
     progress("bindings", 1, 1)
@@ -76,6 +77,7 @@ def score_artifacts(config: Config, inputs: Inputs, out: Path, progress: Progres
         "notes": notes,
         "official": config.official if config.official is not None else config.root is not None,
         "protocols": found.protocols,
+        "random_start": clip.is_random(start["model"], start.get("pretrained")),
         "resamples": config.resamples,
     }
 

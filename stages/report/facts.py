@@ -14,13 +14,11 @@ from pipeline.config import validation_error
 from pipeline.negative_types import NEGATIVE_TYPES
 from pipeline.schema import TABLES
 from pipeline.stage import Inputs
-from stages.benchmarks.loaders import Question
+from stages import verdicts
 from stages.benchmarks.registry import registry
-from stages.pages import percent, signed
 from stages.report import bindings
 from stages.report.checklist import checklist
 from stages.report.config import Config
-from stages.report.families import ANSWERS, answer
 from stages.report.published import composition_levels, published
 
 ORDER = ("pairs", "negatives", "dataset", "model", "scores")
@@ -66,14 +64,15 @@ def gather(config: Config, inputs: Inputs) -> JsonObject:
     """Everything the page says, as plain JSON data; all of it read from the artifacts."""
     scores = inputs["scores"].meta
     aggregates: Mapping[str, JsonObject] = scores["aggregates"]
-    heads = headline(aggregates)
+    random_start: bool = scores["random_start"]
+    heads = headline(aggregates, random_start=random_start)
     compared = _ablation(config.comparison) if config.comparison else None
     return {
         "title": config.title,
         "types": list(NEGATIVE_TYPES),
         "headline": heads,
         "trade": _trade(heads, scores, compared),
-        "benchmarks": benchmarks(aggregates),
+        "benchmarks": benchmarks(aggregates, random_start=random_start),
         "published": published(aggregates, ("before", "after"), scores["official"]),
         "bindings": bindings.tables(scores["bindings"]),
         "ablation": compared and {"types": compared["types"], "seeds": len(compared["seeds"])},
@@ -91,52 +90,29 @@ def gather(config: Config, inputs: Inputs) -> JsonObject:
     }
 
 
-def headline(aggregates: Mapping[str, JsonObject]) -> list[JsonObject]:
-    """The two questions: did composition go up, was what the model knew kept. In words that the interval allows.
-
-    Composition is `composition`, or the held-out negatives when no benchmark of it was there; retention is zero-shot
-    classification, or retrieval.
-    """
-    scored = {name for name, one in aggregates.items() if one["n"]}
-    return [_answered(question, aggregates, answer(question, scored)) for question in ANSWERS]
-
-
-def _answered(question: Question, aggregates: Mapping[str, JsonObject], name: str | None) -> JsonObject:
-    if name is None:
-        return {"question": question, "name": None, "verdict": "unknown", "says": "Nothing measures it here."}
-    one = aggregates[name]
-    change = one["difference"]
-    verdict = "up" if change["low"] > 0 else "down" if change["high"] < 0 else "unclear"
-    says = _sentence(question, verdict, change)
-    return one | {"question": question, "name": name, "verdict": verdict, "says": says, "says_rule": one["says"]}
+def headline(aggregates: Mapping[str, JsonObject], *, random_start: bool) -> list[JsonObject]:
+    """The two questions: did composition go up, was what the model knew kept; in words that were shown (verdicts)."""
+    return [
+        {"question": question, "name": name or None, "verdict": found.word, "says": found.says}
+        | (_measured(aggregates[name]) | {"says": found.says} if name else {})
+        for question, (name, found) in verdicts.headline(aggregates, random_start=random_start).items()
+    ]
 
 
-def _sentence(question: str, verdict: str, change: JsonObject) -> str:
-    points = f"{signed(change['value'])} points (95 % interval {signed(change['low'])} to {signed(change['high'])})"
-    if question == "composition":
-        return {
-            "up": f"The model understands composition better than before: {points}.",
-            "down": f"The model understands composition worse than before: {points}.",
-            "unclear": f"No clear change in composition: {points}; the interval includes no change.",
-        }[verdict]
-    return {
-        "up": f"Nothing was lost on the whole; the score even went up: {points}.",
-        "down": f"Part of what the model knew was forgotten: {points}.",
-        "unclear": f"No loss could be shown: {points}; the interval includes no change"
-        + (
-            f", and a true loss under {percent(change['detectable'])} points could hide here."
-            if change["detectable"]
-            else "."
-        ),
-    }[verdict]
+def _measured(one: JsonObject) -> JsonObject:
+    return one | {"says_rule": one["says"], "p": verdicts.p_value(one["difference"])}
 
 
-def benchmarks(aggregates: Mapping[str, JsonObject]) -> list[JsonObject]:
-    """Aggregates by benchmark, with what the registry says of each."""
+def benchmarks(aggregates: Mapping[str, JsonObject], *, random_start: bool = False) -> list[JsonObject]:
+    """Aggregates by benchmark, with what the registry says of each, and the verdict where two models are compared."""
     known = registry() | OURS
     grouped: dict[str, list[JsonObject]] = {}
     for name, facts in aggregates.items():
-        grouped.setdefault(facts["benchmark"], []).append({"name": name} | facts)
+        row: JsonObject = {"name": name} | facts
+        if "difference" in facts:
+            row["verdict"] = verdicts.verdict(name, facts, random_start=random_start).word
+            row["p"] = verdicts.p_value(facts["difference"])
+        grouped.setdefault(facts["benchmark"], []).append(row)
     return [{"key": key, "about": known.get(key, {"title": key}), "rows": rows} for key, rows in grouped.items()]
 
 

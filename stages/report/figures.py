@@ -9,10 +9,9 @@ from typing import Any, NamedTuple
 from pipeline import tables
 from pipeline.artifact import Artifact
 from pipeline.negative_types import NEGATIVE_TYPES
-from stages.benchmarks.loaders import Family
+from stages.benchmarks.loaders import Family, about
 from stages.pages import data_uri, percent
 from stages.report import charts
-from stages.report.families import family
 
 Report = Mapping[str, Any]
 """What facts.gather returns."""
@@ -139,7 +138,7 @@ FIGURES: dict[str, tuple[str, Callable[[Report, Artifact], Drawn | None]]] = {
 
 
 def _rows(report: Report, wanted: Family) -> list[ScoreRow]:
-    return [row for one in report["benchmarks"] if family(one["key"]) == wanted for row in one["rows"]]
+    return [row for one in report["benchmarks"] if about(one["key"]).family == wanted for row in one["rows"]]
 
 
 def _subsets(report: Report, wanted: Family) -> list[ScoreRow]:

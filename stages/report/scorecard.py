@@ -18,6 +18,7 @@ def write(
     aggregates: dict[str, dict[str, Any]],
     descriptions: dict[str, dict[str, Any]],
     protocols: dict[str, str],
+    random_start: bool,
     official: bool,
     settings: dict[str, Any],
     resamples: int,
@@ -30,13 +31,14 @@ def write(
         aggregates: name -> the values of each model with their intervals.
         descriptions: model -> activation, preprocessing, tokenizer, device.
         protocols: benchmark.subset -> identity of its measurement.
+        random_start: whether the first of two models has random weights.
         official: whether the files were held against known counts and digests.
         settings: what was asked.
         resamples: behind each interval.
     """
     facts: dict[str, Any] = {
         "labels": labels,
-        "benchmarks": benchmarks(aggregates),
+        "benchmarks": benchmarks(aggregates, random_start=random_start),
         "published": published(aggregates, list(labels), official),
         "models": {name: descriptions[name] for name in labels},
         "protocols": protocols,

@@ -141,4 +141,9 @@ def test_a_real_model_is_scored_on_every_newer_set(tmp_path: Path) -> None:
     ],
 )
 def test_what_an_aggregate_is_about(name: str, family: str, question: str | None) -> None:
-    assert benchmarks.about(name) == (name.partition(".")[0], family, question)
+    assert benchmarks.about(name)[:3] == (name.partition(".")[0], family, question)
+
+
+def test_what_the_registry_calls_retrieval_or_zero_shot_asks_for_retention() -> None:
+    kept = {name for name in registry() if name.endswith(("retrieval", "zeroshot"))}
+    assert kept and kept == {name for name in registry() if benchmarks.about(name).question == "retention"}

@@ -109,6 +109,13 @@ def test_blind_levels_and_what_is_asked_stand_in_the_tables() -> None:
     assert "| DEGLA | 50.0 | 50.0 | 50.0 |" in page
 
 
+def test_a_row_is_better_than_the_start_only_by_the_rule_of_the_report() -> None:
+    told = [{"composition": "up", "zeroshot.mean": "down"}, {"composition": "blind", "zeroshot.mean": "down"}]
+    runs = [run | {"shows": words} for run, words in zip(FACTS["rows"][1]["runs"], told, strict=True)]
+    page = comparison.markdown(comparison.compare(FACTS | {"rows": [FACTS["rows"][1] | {"runs": runs}]}), "degla run x")
+    assert "## Against the start" in page and "| DEGLA | blind 1, up 1 | down 2 |" in page
+
+
 def test_the_search_shows_what_was_chosen_and_what_it_cost() -> None:
     tried = [
         {"settings": {"train.lr": 0.001, "train.objective.igc": 2.0}, "score": 0.6, "own": 0.7, "retrieval": 0.5},

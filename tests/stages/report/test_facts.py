@@ -10,7 +10,8 @@ from pipeline import tables
 from pipeline.errors import UserError
 from pipeline.stage import silent
 from stages.report import STAGE, Config
-from stages.report.facts import gather, headline
+from stages.report.facts import gather
+from stages.verdicts import verdict
 from tests.stages.report.reading import parsed, with_aggregate
 from tests.stages.small_road import SmallRoad
 
@@ -61,36 +62,22 @@ def test_data_and_generation_are_counted(facts: dict[str, Any]) -> None:
     assert [one["kind"] for one in facts["provenance"]] == ["pairs", "negatives", "dataset", "model", "scores"]
 
 
-def estimate(low: float, high: float, detectable: float | None = 0.03) -> dict[str, Any]:
-    value = {"value": 0.5, "low": 0.4, "high": 0.6}
-    change = {"value": (low + high) / 2, "low": low, "high": high, "p": 0.5, "detectable": detectable}
-    return {"n": 10, "says": "rule", "before": value, "after": value, "difference": change}
+def test_the_headline_says_what_the_verdicts_say(road: SmallRoad, facts: dict[str, Any]) -> None:
+    first, second = facts["headline"]
+    assert (first["question"], second["question"]) == ("composition", "retention")
+    found = road.artifacts["scores"].meta["aggregates"]["composition"]
+    assert first["says"] == verdict("composition", found).says and first["says_rule"] == found["says"]
+    assert second["verdict"] == "new", "the small road starts from random weights"
 
 
-@pytest.mark.parametrize(
-    ("low", "high", "composition", "retention"),
-    [
-        (0.01, 0.05, "better than before: +3.0 points", "Nothing was lost"),
-        (-0.05, -0.01, "worse than before: −3.0 points", "forgotten: −3.0 points"),
-        (-0.02, 0.04, "No clear change", "a true loss under 3.0 points could hide"),
-    ],
-)
-def test_the_headline_says_no_more_than_the_interval(low: float, high: float, composition: str, retention: str) -> None:
-    both = {"composition": estimate(low, high), "zeroshot.mean": estimate(low, high)}
-    first, second = headline(both)
-    assert composition in first["says"] and retention in second["says"]
-
-
-def test_the_headline_falls_back_and_admits_ignorance() -> None:
-    first, second = headline({"heldout.mean": estimate(0.01, 0.05)})
-    assert first["name"] == "heldout.mean" and second["verdict"] == "unknown"
-    assert second["says"] == "Nothing measures it here."
-
-
-def test_the_headline_passes_over_what_was_not_scored() -> None:
-    nothing = estimate(0.01, 0.05) | {"n": 0}
-    first, _ = headline({"composition": nothing, "heldout.mean": estimate(0.01, 0.05)})
-    assert first["name"] == "heldout.mean"
+def test_a_rise_that_a_judge_reaches_blind_is_no_gain_on_the_page(road: SmallRoad) -> None:
+    change = {"value": 0.3, "low": 0.2, "high": 0.4, "p": 0.001, "detectable": 0.1}
+    blind: dict[str, Any] = {"blind": {"ngrams": {"value": 0.9, "low": 0.85, "high": 0.95}}}
+    after = {"value": 0.92, "low": 0.88, "high": 0.96}
+    scores = with_aggregate(road.artifacts["scores"], "composition", difference=change, after=after, **blind)
+    facts = gather(Config(), {**road.artifacts, "scores": scores})
+    assert facts["headline"][0]["verdict"] == "blind" and "reaches 90.0 %" in facts["headline"][0]["says"]
+    assert facts["benchmarks"][0]["rows"][0]["verdict"] == "blind"
 
 
 def as_comparison(road: SmallRoad, path: Path, **changes: Any) -> Path:

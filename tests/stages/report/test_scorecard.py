@@ -19,6 +19,7 @@ def written(road: SmallRoad, folder: Path, labels: dict[str, str], official: boo
         aggregates=meta["aggregates"],
         descriptions=meta["models"],
         protocols=meta["protocols"],
+        random_start=meta["random_start"],
         official=official,
         settings={"seed": 0},
         resamples=200,
