@@ -61,30 +61,23 @@ def aggregate(
     Returns name -> {benchmark, subset, subsets (how many), says, measure, chance, headline, n (rows that every model
     scored), of, pictures, <model>: {value, low, high, ties: the value if ties were wrong or right}, difference: {value,
     low, high, p, p_holm, won, lost, mcnemar_p, detectable}, clean: the values without leaked rows, blind: {judge:
-    {value, low, high}}}. Values are shares in 0..1; None = nothing scored. `p` is the paired permutation by image;
-    `p_holm` adjusts it over the subsets of one benchmark. Raises ValueError when two models have different rows.
+    {value, low, high}} over the very rows that the models were scored on, without judges that abstain on one of them}.
+    Values are shares in 0..1; None = nothing scored. `p` is the paired permutation by image; `p_holm` adjusts it over
+    the subsets of one benchmark. Raises ValueError when two models have different rows.
     """
     names = sorted(set(scores["model"].unique().to_pylist()))
     judges = [name for name in names if name.startswith(BLIND)]
     models = [name for name in ("before", "after") if name in names] or [name for name in names if name not in judges]
-    result = _aggregate(scores, models or judges, resamples, seed, define)
-    for judge in judges if models else ():
-        for name, facts in _aggregate(scores, [judge], resamples, seed, define).items():
-            if facts["n"] == facts["of"]:
-                result[name].setdefault("blind", {})[judge.removeprefix(BLIND)] = facts[judge]
-    return result
-
-
-def _aggregate(
-    scores: pa.Table, models: list[str], resamples: int, seed: int, define: Callable[[Present], list[Aggregate]]
-) -> dict[str, dict[str, Any]]:
-    data = _columns(scores, models)
+    if not models:
+        models, judges = judges, []
+    data = _columns(scores, models, judges)
     present: dict[tuple[str, str], set[str]] = {}
     for key, group in zip(data.keys, data.groups, strict=True):
         present.setdefault(key, set()).update([group] if group else [])
     rows_of = _index(data)
     result = {
-        definition.name: _estimate(definition, data, rows_of, models, resamples, seed) for definition in define(present)
+        definition.name: _estimate(definition, data, rows_of, models, judges, resamples, seed)
+        for definition in define(present)
     }
     _adjust(result)
     return result
@@ -101,13 +94,13 @@ class _Data:
     similarities: dict[str, pa.ListArray]
 
 
-def _columns(scores: pa.Table, models: list[str]) -> _Data:
-    """The rows of each model side by side. Raises ValueError when two models have different rows."""
-    parts = {m: scores.filter(pc.equal(scores["model"].cast(pa.string()), m)) for m in models}
+def _columns(scores: pa.Table, models: list[str], judges: list[str]) -> _Data:
+    """The rows of each model side by side; NaN where a judge has none. Raises ValueError when two models differ."""
+    parts = {m: scores.filter(pc.equal(scores["model"].cast(pa.string()), m)) for m in (*models, *judges)}
     first = parts[models[0]]
-    names = ("benchmark", "subset", "row_id", "protocol")
+    keys = _keys(first)
     for m in models[1:]:
-        if any(first[name].to_pylist() != parts[m][name].to_pylist() for name in names):
+        if _keys(parts[m]) != keys:
             raise ValueError(f"{models[0]} and {m} have different rows or protocols and cannot be compared")
     _, image_N = np.unique(np.asarray(first["image_key"].to_pylist(), dtype=object).astype(str), return_inverse=True)
     return _Data(
@@ -115,10 +108,21 @@ def _columns(scores: pa.Table, models: list[str]) -> _Data:
         groups=first["group"].to_pylist(),
         image=image_N.astype(np.int64),
         leaked=np.asarray(first["leaked"].to_pylist(), dtype=bool),
-        correct={m: np.asarray(part["correct"], dtype=np.float64) for m, part in parts.items()},
-        tie={m: np.asarray(part["tie"].to_pylist(), dtype=bool) for m, part in parts.items()},
-        similarities={m: part["similarities"].combine_chunks() for m, part in parts.items()},
+        correct={m: np.asarray(parts[m]["correct"], dtype=np.float64) for m in models}
+        | {judge: _beside(parts[judge], keys) for judge in judges},
+        tie={m: np.asarray(parts[m]["tie"].to_pylist(), dtype=bool) for m in models},
+        similarities={m: parts[m]["similarities"].combine_chunks() for m in models},
     )
+
+
+def _keys(rows: pa.Table) -> list[tuple[str, ...]]:
+    return list(zip(*(rows[name].to_pylist() for name in ("benchmark", "subset", "row_id", "protocol")), strict=True))
+
+
+def _beside(judged: pa.Table, keys: list[tuple[str, ...]]) -> np.ndarray:
+    """What a judge has for each of the rows with these keys; NaN for none."""
+    found = dict(zip(_keys(judged), judged["correct"].to_pylist(), strict=True))
+    return np.fromiter((found.get(key, np.nan) for key in keys), dtype=np.float64, count=len(keys))
 
 
 def _index(data: _Data) -> dict[Selector, np.ndarray]:
@@ -135,6 +139,7 @@ def _estimate(
     data: _Data,
     rows_of: dict[Selector, np.ndarray],
     models: list[str],
+    judges: list[str],
     resamples: int,
     seed: int,
 ) -> dict[str, Any]:
@@ -150,6 +155,12 @@ def _estimate(
         outcome_Mn = np.stack([outcomes(data.similarities[model].take(kept), definition.measure) for model in models])
     outcome_Mn = np.where(np.isfinite(outcome_Mn).all(0), outcome_Mn, np.nan)
     scored = np.isfinite(outcome_Mn[0])
+    judged = [
+        judge
+        for judge in (judges if definition.measure == "correct" else ())
+        if scored.any() and np.isfinite(data.correct[judge][row_n][scored]).all()
+    ]
+    outcome_Mn = np.stack([*outcome_Mn, *(np.where(scored, data.correct[judge][row_n], np.nan) for judge in judged)])
     value_M = statistics.mean_of_cells(outcome_Mn, cell_n, weight_C)
     drawn_RM = statistics.bootstrap(outcome_Mn, image_n, cell_n, weight_C, resamples=resamples, seed=seed)
     facts: dict[str, Any] = {
@@ -164,18 +175,24 @@ def _estimate(
         "of": len(row_n),
         "pictures": len(np.unique(image_n[scored])),
     }
+    estimates = []
+    for value, drawn_R in zip(value_M, drawn_RM.T, strict=True):
+        low, high = statistics.interval(drawn_R)
+        if value in (0, 1):
+            low, high = statistics.interval_at_bound(float(value), facts["pictures"])
+        estimates.append({"value": _number(value), "low": _number(low), "high": _number(high)})
+    if judged:
+        blind = zip(judged, estimates[len(models) :], strict=True)
+        facts["blind"] = {judge.removeprefix(BLIND): estimate for judge, estimate in blind}
     for m, model in enumerate(models):
-        low, high = statistics.interval(drawn_RM[:, m])
-        if value_M[m] in (0, 1):
-            low, high = statistics.interval_at_bound(float(value_M[m]), facts["pictures"])
-        facts[model] = {"value": _number(value_M[m]), "low": _number(low), "high": _number(high)}
+        facts[model] = estimates[m]
         tie_n = data.tie[model][row_n] & scored
         if definition.measure == "correct" and tie_n.any():
             both = np.stack([np.where(tie_n, 0.0, outcome_Mn[m]), np.where(tie_n, 1.0, outcome_Mn[m])])
             wrong, right = statistics.mean_of_cells(both, cell_n, weight_C)
             facts[model]["ties"] = {"n": int(tie_n.sum()), "wrong": _number(wrong), "right": _number(right)}
     if len(models) == 2:
-        facts["difference"] = _difference(outcome_Mn, value_M, drawn_RM, image_n, cell_n, weight_C, seed)
+        facts["difference"] = _difference(outcome_Mn[:2], value_M, drawn_RM, image_n, cell_n, weight_C, seed)
     leaked_n = data.leaked[row_n]
     if leaked_n.any():
         clean_M = statistics.mean_of_cells(np.where(leaked_n, np.nan, outcome_Mn), cell_n, weight_C)

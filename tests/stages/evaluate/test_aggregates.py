@@ -43,6 +43,25 @@ def test_a_text_only_baseline_stands_beside_the_models_and_one_that_abstains_doe
     assert found["model"]["value"] == 0.5
 
 
+def test_a_text_only_baseline_is_asked_about_the_rows_that_the_models_were_scored_on() -> None:
+    nan = float("nan")
+    rows = [
+        *rows_of("before", [1, 0, nan, 1]), *rows_of("after", [1, 1, 1, nan]),
+        *rows_of("blind:rule", [0, 1, 1, 1]), *rows_of("blind:ngrams", [1, 1, nan, nan]),
+    ]  # fmt: skip
+    found = aggregate(pa.Table.from_pylist(rows, SCORES), resamples=100)["sugarcrepe.micro"]
+    assert found["n"] == 2
+    assert {judge: one["value"] for judge, one in found["blind"].items()} == {"rule": 0.5, "ngrams": 1}
+
+
+def test_a_text_only_baseline_that_was_not_asked_a_subset_has_no_figure_for_means_over_it() -> None:
+    other = [row | {"subset": "add_obj"} for row in rows_of("model", [1, 0])]
+    rows = [*rows_of("model", [1, 0]), *other, *rows_of("blind:rule", [1, 1])]
+    found = aggregate(pa.Table.from_pylist(rows, SCORES), resamples=100)
+    assert {name for name, one in found.items() if "blind" in one} == {"sugarcrepe.swap_att", "sugarcrepe.swap"}
+    assert set(found["sugarcrepe.swap_att"]["blind"]["rule"]) == {"value", "low", "high"}
+
+
 def test_a_benchmark_that_is_not_in_the_table_has_plain_means() -> None:
     found = aggregate(pa.Table.from_pylist(rows_of("model", [1, 0], "gone"), SCORES), resamples=100)
     assert list(found) == ["gone.mean", "gone.micro", "gone.swap_att"]
