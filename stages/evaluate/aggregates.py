@@ -5,7 +5,7 @@ Which means there are, and under which names, each benchmark says beside its rea
 Shapes: M models · N rows of the table · n rows of one aggregate · C cells · R resamples.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,7 +19,7 @@ from stages.evaluate import statistics
 from stages.evaluate.rows import BLIND
 
 COMPOSITION = ("sugarcrepe", "valse", "aro")
-"""What the mean of that name is over; another set of benchmarks would be another mean."""
+"""What the mean of that name is over; its rule says which of them were there, and how many files or sets of each."""
 
 
 def definitions(present: Present) -> list[Aggregate]:
@@ -34,7 +34,8 @@ def definitions(present: Present) -> list[Aggregate]:
     found = [item for items in made.values() for item in items]
     parts: dict[str, list[Cells]] = {name: heads(made[name]) for name in COMPOSITION if name in made}
     if parts:
-        says = f"plain mean of {' + '.join(parts)} (SugarCrepe, VALSE: mean of their files; ARO: mean of its sets)"
+        counted = ", ".join(f"{name} ({len(part)})" for name, part in parts.items())
+        says = f"plain mean of benchmarks, each the mean of its files or sets: {counted}"
         cells = nested(list(parts.values()))
         found.insert(0, Aggregate("composition", says, cells, headline="composition"))
     return found
@@ -59,11 +60,11 @@ def aggregate(
     `define` says which there are, given (benchmark, subset) -> groups.
 
     Returns name -> {benchmark, subset, subsets (how many), says, measure, chance, headline, n (rows that every model
-    scored), of, pictures, <model>: {value, low, high, ties: the value if ties were wrong or right}, difference: {value,
-    low, high, p, p_holm, won, lost, mcnemar_p, detectable}, clean: the values without leaked rows, blind: {judge:
-    {value, low, high}} over the very rows that the models were scored on, without judges that abstain on one of them}.
-    Values are shares in 0..1; None = nothing scored. `p` is the paired permutation by image; `p_holm` adjusts it over
-    the subsets of one benchmark. Raises ValueError when two models have different rows.
+    scored), of (all rows under that name), pictures, <model>: {value, low, high, ties: the value if ties were wrong or
+    right}, difference: {value, low, high, p, p_holm, won, lost, mcnemar_p, detectable}, clean: the values without leaked
+    rows, blind: {judge: {value, low, high}} over the very rows that the models were scored on, without judges that
+    abstain on one of them}. Values are shares in 0..1; None = nothing scored. `p` is the paired permutation by image;
+    `p_holm` adjusts it over the subsets of one benchmark. Raises ValueError when two models have different rows.
     """
     names = sorted(set(scores["model"].unique().to_pylist()))
     judges = [name for name in names if name.startswith(BLIND)]
@@ -71,16 +72,29 @@ def aggregate(
     if not models:
         models, judges = judges, []
     data = _columns(scores, models, judges)
-    present: dict[tuple[str, str], set[str]] = {}
-    for key, group in zip(data.keys, data.groups, strict=True):
-        present.setdefault(key, set()).update([group] if group else [])
     rows_of = _index(data)
-    result = {
-        definition.name: _estimate(definition, data, rows_of, models, judges, resamples, seed)
-        for definition in define(present)
-    }
+    scored = np.isfinite([data.correct[model] for model in models]).all(0)
+    whole = {one.name: one for one in define(_present(rows_of))}
+    # A mean's name and rule then say what it is over. A subset of which nothing was scored still has its score: none.
+    found = {one.name: one for one in define(_present(rows_of, scored))}
+    there = {(one.benchmark, one.subset) for one in found.values()}
+    found |= {name: one for name, one in whole.items() if one.subset and (one.benchmark, one.subset) not in there}
+    result = {}
+    for name, definition in found.items():
+        asked = whole.get(name, definition)
+        result[name] = _estimate(definition, data, rows_of, models, judges, resamples, seed)
+        result[name] |= {"of": sum(len(rows_of[one]) for one in asked.selectors), "chance": asked.chance}
     _adjust(result)
     return result
+
+
+def _present(rows_of: Mapping[Selector, np.ndarray], scored: np.ndarray | None = None) -> Present:
+    """The subsets and their groups, all or those of which a row was scored."""
+    present: dict[tuple[str, str], set[str]] = {}
+    for (benchmark, subset, group), rows in rows_of.items():
+        if scored is None or scored[rows].any():
+            present.setdefault((benchmark, subset), set()).update([group] if group else [])
+    return present
 
 
 @dataclass(frozen=True)
@@ -164,15 +178,13 @@ def _estimate(
     value_M = statistics.mean_of_cells(outcome_Mn, cell_n, weight_C)
     drawn_RM = statistics.bootstrap(outcome_Mn, image_n, cell_n, weight_C, resamples=resamples, seed=seed)
     facts: dict[str, Any] = {
-        "benchmark": definition.name.partition(".")[0],
+        "benchmark": definition.benchmark,
         "subset": definition.subset,
-        "subsets": len({selector[:2] for rows, _ in definition.cells for selector in rows}),
+        "subsets": len({selector[:2] for selector in definition.selectors}),
         "says": definition.says,
         "measure": definition.measure,
-        "chance": definition.chance,
         "headline": definition.headline,
         "n": int(scored.sum()),
-        "of": len(row_n),
         "pictures": len(np.unique(image_n[scored])),
     }
     estimates = []
@@ -231,9 +243,9 @@ def _difference(
 def _adjust(result: dict[str, dict[str, Any]]) -> None:
     """Holm over the subsets of each benchmark, in place."""
     families: dict[str, list[dict[str, Any]]] = {}
-    for name, facts in result.items():
+    for facts in result.values():
         if facts["subset"] and "difference" in facts:
-            families.setdefault(name.partition(".")[0], []).append(facts["difference"])
+            families.setdefault(facts["benchmark"], []).append(facts["difference"])
     for family in families.values():
         adjusted = statistics.holm([np.nan if one["p"] is None else one["p"] for one in family])
         for one, value in zip(family, adjusted, strict=True):
