@@ -61,7 +61,7 @@ def aggregate(
 
     Returns name -> {benchmark, subset, subsets (how many), says, measure, chance, headline, n (rows that every model
     scored), of (all rows under that name), pictures, <model>: {value, low, high, ties: the value if ties were wrong or
-    right}, difference: {value, low, high, p, p_holm, won, lost, mcnemar_p, detectable}, clean: the values without leaked
+    right}, difference: {value, low, high, p, p_holm, won, lost, mcnemar_p, detectable}, clean: values without leaked
     rows, blind: {judge: {value, low, high}} over the very rows that the models were scored on, without judges that
     abstain on one of them}. Values are shares in 0..1; None = nothing scored. `p` is the paired permutation by image;
     `p_holm` adjusts it over the subsets of one benchmark. Raises ValueError when two models have different rows.
