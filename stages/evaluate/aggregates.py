@@ -73,7 +73,7 @@ def aggregate(
         models, judges = judges, []
     data = _columns(scores, models, judges)
     rows_of = _index(data)
-    scored = np.isfinite([data.correct[model] for model in models]).all(0)
+    scored = np.isfinite(np.stack([data.correct[model] for model in models])).all(axis=0)
     whole = {one.name: one for one in define(_present(rows_of))}
     # A mean's name and rule then say what it is over. A subset of which nothing was scored still has its score: none.
     found = {one.name: one for one in define(_present(rows_of, scored))}
