@@ -5,7 +5,7 @@ Which means there are, and under which names, each benchmark says beside its rea
 Shapes: M models · N rows of the table · n rows of one aggregate · C cells · R resamples.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,7 +19,7 @@ from stages.evaluate import statistics
 from stages.evaluate.rows import BLIND
 
 COMPOSITION = ("sugarcrepe", "valse", "aro")
-"""What the mean of that name is over; another set of benchmarks would be another mean."""
+"""What the mean of that name is over; its rule says which of them were there, and how many files or sets of each."""
 
 
 def definitions(present: Present) -> list[Aggregate]:
@@ -34,7 +34,8 @@ def definitions(present: Present) -> list[Aggregate]:
     found = [item for items in made.values() for item in items]
     parts: dict[str, list[Cells]] = {name: heads(made[name]) for name in COMPOSITION if name in made}
     if parts:
-        says = f"plain mean of {' + '.join(parts)} (SugarCrepe, VALSE: mean of their files; ARO: mean of its sets)"
+        counted = ", ".join(f"{name} ({len(part)})" for name, part in parts.items())
+        says = f"plain mean of benchmarks, each the mean of its files or sets: {counted}"
         cells = nested(list(parts.values()))
         found.insert(0, Aggregate("composition", says, cells, headline="composition"))
     return found
@@ -59,35 +60,41 @@ def aggregate(
     `define` says which there are, given (benchmark, subset) -> groups.
 
     Returns name -> {benchmark, subset, subsets (how many), says, measure, chance, headline, n (rows that every model
-    scored), of, pictures, <model>: {value, low, high, ties: the value if ties were wrong or right}, difference: {value,
-    low, high, p, p_holm, won, lost, mcnemar_p, detectable}, clean: the values without leaked rows, blind: {judge:
-    {value, low, high}}}. Values are shares in 0..1; None = nothing scored. `p` is the paired permutation by image;
+    scored), of (all rows under that name), pictures, <model>: {value, low, high, ties: the value if ties were wrong or
+    right}, difference: {value, low, high, p, p_holm, won, lost, mcnemar_p, detectable}, clean: values without leaked
+    rows, blind: {judge: {value, low, high}} over the very rows that the models were scored on, without judges that
+    abstain on one of them}. Values are shares in 0..1; None = nothing scored. `p` is the paired permutation by image;
     `p_holm` adjusts it over the subsets of one benchmark. Raises ValueError when two models have different rows.
     """
     names = sorted(set(scores["model"].unique().to_pylist()))
     judges = [name for name in names if name.startswith(BLIND)]
     models = [name for name in ("before", "after") if name in names] or [name for name in names if name not in judges]
-    result = _aggregate(scores, models or judges, resamples, seed, define)
-    for judge in judges if models else ():
-        for name, facts in _aggregate(scores, [judge], resamples, seed, define).items():
-            if facts["n"] == facts["of"]:
-                result[name].setdefault("blind", {})[judge.removeprefix(BLIND)] = facts[judge]
-    return result
-
-
-def _aggregate(
-    scores: pa.Table, models: list[str], resamples: int, seed: int, define: Callable[[Present], list[Aggregate]]
-) -> dict[str, dict[str, Any]]:
-    data = _columns(scores, models)
-    present: dict[tuple[str, str], set[str]] = {}
-    for key, group in zip(data.keys, data.groups, strict=True):
-        present.setdefault(key, set()).update([group] if group else [])
+    if not models:
+        models, judges = judges, []
+    data = _columns(scores, models, judges)
     rows_of = _index(data)
-    result = {
-        definition.name: _estimate(definition, data, rows_of, models, resamples, seed) for definition in define(present)
-    }
+    scored = np.isfinite(np.stack([data.correct[model] for model in models])).all(axis=0)
+    whole = {one.name: one for one in define(_present(rows_of))}
+    # A mean's name and rule then say what it is over. A subset of which nothing was scored still has its score: none.
+    found = {one.name: one for one in define(_present(rows_of, scored))}
+    there = {(one.benchmark, one.subset) for one in found.values()}
+    found |= {name: one for name, one in whole.items() if one.subset and (one.benchmark, one.subset) not in there}
+    result = {}
+    for name, definition in found.items():
+        asked = whole.get(name, definition)
+        result[name] = _estimate(definition, data, rows_of, models, judges, resamples, seed)
+        result[name] |= {"of": sum(len(rows_of[one]) for one in asked.selectors), "chance": asked.chance}
     _adjust(result)
     return result
+
+
+def _present(rows_of: Mapping[Selector, np.ndarray], scored: np.ndarray | None = None) -> Present:
+    """The subsets and their groups, all or those of which a row was scored."""
+    present: dict[tuple[str, str], set[str]] = {}
+    for (benchmark, subset, group), rows in rows_of.items():
+        if scored is None or scored[rows].any():
+            present.setdefault((benchmark, subset), set()).update([group] if group else [])
+    return present
 
 
 @dataclass(frozen=True)
@@ -101,13 +108,13 @@ class _Data:
     similarities: dict[str, pa.ListArray]
 
 
-def _columns(scores: pa.Table, models: list[str]) -> _Data:
-    """The rows of each model side by side. Raises ValueError when two models have different rows."""
-    parts = {m: scores.filter(pc.equal(scores["model"].cast(pa.string()), m)) for m in models}
+def _columns(scores: pa.Table, models: list[str], judges: list[str]) -> _Data:
+    """The rows of each model side by side; NaN where a judge has none. Raises ValueError when two models differ."""
+    parts = {m: scores.filter(pc.equal(scores["model"].cast(pa.string()), m)) for m in (*models, *judges)}
     first = parts[models[0]]
-    names = ("benchmark", "subset", "row_id", "protocol")
+    keys = _keys(first)
     for m in models[1:]:
-        if any(first[name].to_pylist() != parts[m][name].to_pylist() for name in names):
+        if _keys(parts[m]) != keys:
             raise ValueError(f"{models[0]} and {m} have different rows or protocols and cannot be compared")
     _, image_N = np.unique(np.asarray(first["image_key"].to_pylist(), dtype=object).astype(str), return_inverse=True)
     return _Data(
@@ -115,10 +122,21 @@ def _columns(scores: pa.Table, models: list[str]) -> _Data:
         groups=first["group"].to_pylist(),
         image=image_N.astype(np.int64),
         leaked=np.asarray(first["leaked"].to_pylist(), dtype=bool),
-        correct={m: np.asarray(part["correct"], dtype=np.float64) for m, part in parts.items()},
-        tie={m: np.asarray(part["tie"].to_pylist(), dtype=bool) for m, part in parts.items()},
-        similarities={m: part["similarities"].combine_chunks() for m, part in parts.items()},
+        correct={m: np.asarray(parts[m]["correct"], dtype=np.float64) for m in models}
+        | {judge: _beside(parts[judge], keys) for judge in judges},
+        tie={m: np.asarray(parts[m]["tie"].to_pylist(), dtype=bool) for m in models},
+        similarities={m: parts[m]["similarities"].combine_chunks() for m in models},
     )
+
+
+def _keys(rows: pa.Table) -> list[tuple[str, ...]]:
+    return list(zip(*(rows[name].to_pylist() for name in ("benchmark", "subset", "row_id", "protocol")), strict=True))
+
+
+def _beside(judged: pa.Table, keys: list[tuple[str, ...]]) -> np.ndarray:
+    """What a judge has for each of the rows with these keys; NaN for none."""
+    found = dict(zip(_keys(judged), judged["correct"].to_pylist(), strict=True))
+    return np.fromiter((found.get(key, np.nan) for key in keys), dtype=np.float64, count=len(keys))
 
 
 def _index(data: _Data) -> dict[Selector, np.ndarray]:
@@ -135,6 +153,7 @@ def _estimate(
     data: _Data,
     rows_of: dict[Selector, np.ndarray],
     models: list[str],
+    judges: list[str],
     resamples: int,
     seed: int,
 ) -> dict[str, Any]:
@@ -150,32 +169,42 @@ def _estimate(
         outcome_Mn = np.stack([outcomes(data.similarities[model].take(kept), definition.measure) for model in models])
     outcome_Mn = np.where(np.isfinite(outcome_Mn).all(0), outcome_Mn, np.nan)
     scored = np.isfinite(outcome_Mn[0])
+    judged = [
+        judge
+        for judge in (judges if definition.measure == "correct" else ())
+        if scored.any() and np.isfinite(data.correct[judge][row_n][scored]).all()
+    ]
+    outcome_Mn = np.stack([*outcome_Mn, *(np.where(scored, data.correct[judge][row_n], np.nan) for judge in judged)])
     value_M = statistics.mean_of_cells(outcome_Mn, cell_n, weight_C)
     drawn_RM = statistics.bootstrap(outcome_Mn, image_n, cell_n, weight_C, resamples=resamples, seed=seed)
     facts: dict[str, Any] = {
-        "benchmark": definition.name.partition(".")[0],
+        "benchmark": definition.benchmark,
         "subset": definition.subset,
-        "subsets": len({selector[:2] for rows, _ in definition.cells for selector in rows}),
+        "subsets": len({selector[:2] for selector in definition.selectors}),
         "says": definition.says,
         "measure": definition.measure,
-        "chance": definition.chance,
         "headline": definition.headline,
         "n": int(scored.sum()),
-        "of": len(row_n),
         "pictures": len(np.unique(image_n[scored])),
     }
+    estimates = []
+    for value, drawn_R in zip(value_M, drawn_RM.T, strict=True):
+        low, high = statistics.interval(drawn_R)
+        if value in (0, 1):
+            low, high = statistics.interval_at_bound(float(value), facts["pictures"])
+        estimates.append({"value": _number(value), "low": _number(low), "high": _number(high)})
+    if judged:
+        blind = zip(judged, estimates[len(models) :], strict=True)
+        facts["blind"] = {judge.removeprefix(BLIND): estimate for judge, estimate in blind}
     for m, model in enumerate(models):
-        low, high = statistics.interval(drawn_RM[:, m])
-        if value_M[m] in (0, 1):
-            low, high = statistics.interval_at_bound(float(value_M[m]), facts["pictures"])
-        facts[model] = {"value": _number(value_M[m]), "low": _number(low), "high": _number(high)}
+        facts[model] = estimates[m]
         tie_n = data.tie[model][row_n] & scored
         if definition.measure == "correct" and tie_n.any():
             both = np.stack([np.where(tie_n, 0.0, outcome_Mn[m]), np.where(tie_n, 1.0, outcome_Mn[m])])
             wrong, right = statistics.mean_of_cells(both, cell_n, weight_C)
             facts[model]["ties"] = {"n": int(tie_n.sum()), "wrong": _number(wrong), "right": _number(right)}
     if len(models) == 2:
-        facts["difference"] = _difference(outcome_Mn, value_M, drawn_RM, image_n, cell_n, weight_C, seed)
+        facts["difference"] = _difference(outcome_Mn[:2], value_M, drawn_RM, image_n, cell_n, weight_C, seed)
     leaked_n = data.leaked[row_n]
     if leaked_n.any():
         clean_M = statistics.mean_of_cells(np.where(leaked_n, np.nan, outcome_Mn), cell_n, weight_C)
@@ -214,9 +243,9 @@ def _difference(
 def _adjust(result: dict[str, dict[str, Any]]) -> None:
     """Holm over the subsets of each benchmark, in place."""
     families: dict[str, list[dict[str, Any]]] = {}
-    for name, facts in result.items():
+    for facts in result.values():
         if facts["subset"] and "difference" in facts:
-            families.setdefault(name.partition(".")[0], []).append(facts["difference"])
+            families.setdefault(facts["benchmark"], []).append(facts["difference"])
     for family in families.values():
         adjusted = statistics.holm([np.nan if one["p"] is None else one["p"] for one in family])
         for one, value in zip(family, adjusted, strict=True):

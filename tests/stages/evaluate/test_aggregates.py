@@ -6,6 +6,7 @@ import pyarrow as pa
 import pytest
 
 from pipeline.schema import SCORES
+from stages.benchmarks.valse import PHENOMENA
 from stages.evaluate.aggregates import aggregate, definitions
 
 
@@ -31,21 +32,73 @@ def rows_of(model: str, correct: list[float], benchmark: str = "sugarcrepe") -> 
 
 def test_models_with_different_rows_are_not_compared() -> None:
     rows = [*rows_of("before", [1, 0, 1, 0]), *rows_of("after", [1, 1, 1, 0])]
-    assert aggregate(pa.Table.from_pylist(rows, SCORES), resamples=100)["sugarcrepe.micro"]["difference"]["won"] == 1
+    assert aggregate(pa.Table.from_pylist(rows, SCORES), resamples=100)["sugarcrepe.swap_att"]["difference"]["won"] == 1
     with pytest.raises(ValueError, match="different rows"):
         aggregate(pa.Table.from_pylist(rows[1:], SCORES), resamples=100)
 
 
 def test_a_text_only_baseline_stands_beside_the_models_and_one_that_abstains_does_not() -> None:
     rows = [*rows_of("model", [1, 0]), *rows_of("blind:rule", [1, 1]), *rows_of("blind:ngrams", [1, float("nan")])]
-    found = aggregate(pa.Table.from_pylist(rows, SCORES), resamples=100)["sugarcrepe.micro"]
+    found = aggregate(pa.Table.from_pylist(rows, SCORES), resamples=100)["sugarcrepe.swap_att"]
     assert set(found["blind"]) == {"rule"} and found["blind"]["rule"]["value"] == 1
     assert found["model"]["value"] == 0.5
+
+
+def test_a_text_only_baseline_is_asked_about_the_rows_that_the_models_were_scored_on() -> None:
+    nan = float("nan")
+    rows = [
+        *rows_of("before", [1, 0, nan, 1]), *rows_of("after", [1, 1, 1, nan]),
+        *rows_of("blind:rule", [0, 1, 1, 1]), *rows_of("blind:ngrams", [1, 1, nan, nan]),
+    ]  # fmt: skip
+    found = aggregate(pa.Table.from_pylist(rows, SCORES), resamples=100)["sugarcrepe.swap_att"]
+    assert found["n"] == 2
+    assert {judge: one["value"] for judge, one in found["blind"].items()} == {"rule": 0.5, "ngrams": 1}
+
+
+def test_a_text_only_baseline_that_was_not_asked_a_subset_has_no_figure_for_means_over_it() -> None:
+    other = [row | {"subset": "add_obj"} for row in rows_of("model", [1, 0])]
+    rows = [*rows_of("model", [1, 0]), *other, *rows_of("blind:rule", [1, 1])]
+    found = aggregate(pa.Table.from_pylist(rows, SCORES), resamples=100)
+    assert {name for name, one in found.items() if "blind" in one} == {"sugarcrepe.swap_att"}
+    assert set(found["sugarcrepe.swap_att"]["blind"]["rule"]) == {"value", "low", "high"}
 
 
 def test_a_benchmark_that_is_not_in_the_table_has_plain_means() -> None:
     found = aggregate(pa.Table.from_pylist(rows_of("model", [1, 0], "gone"), SCORES), resamples=100)
     assert list(found) == ["gone.mean", "gone.micro", "gone.swap_att"]
+
+
+def files(benchmark: str, scored: dict[str, list[float]]) -> list[dict[str, Any]]:
+    return [row | {"subset": name} for name, correct in scored.items() for row in rows_of("m", correct, benchmark)]
+
+
+def test_a_mean_over_files_that_were_not_all_scored_goes_by_another_name() -> None:
+    nan = float("nan")
+    rows = files("valse", {name: [nan, nan] for name in PHENOMENA} | {"existence": [1.0, 1.0], "plurals": [0.0, nan]})
+    rows += files("sugarcrepe", {"swap_att": [1.0, 0.0], "swap_obj": [nan], "add_att": [1.0], "add_obj": [1.0]})
+    found = aggregate(pa.Table.from_pylist(rows, SCORES), resamples=100)
+    means = {name: facts for name, facts in found.items() if not facts["subset"]}
+    assert set(means) == {"composition", "valse.mean_files", "sugarcrepe.mean_files", "sugarcrepe.add"}
+    assert "2 of 11" in means["valse.mean_files"]["says"] and "3 of 7" in means["sugarcrepe.mean_files"]["says"]
+    assert "valse (2)" in means["composition"]["says"] and "sugarcrepe (3)" in means["composition"]["says"]
+    assert (means["valse.mean_files"]["n"], means["valse.mean_files"]["of"]) == (3, 22)
+    assert means["composition"]["m"]["value"] == pytest.approx((0.5 + 2.5 / 3) / 2), (
+        "benchmarks weigh alike all the same"
+    )
+    unscored = found["valse.relations"]
+    assert (unscored["n"], unscored["of"], unscored["m"]["value"]) == (0, 2, None)
+
+
+def test_a_class_without_an_image_changes_the_rule_and_neither_chance_nor_how_many_there_are() -> None:
+    nan, classes = float("nan"), ("cat", "dog", "hen")
+    rows = [
+        row | {"subset": "pets", "group": label, "row_id": label + row["row_id"]}
+        for label, correct in zip(classes, ([1.0, 1.0], [0.0], [nan]), strict=True)
+        for row in rows_of("m", correct, "zeroshot")
+    ]
+    found = aggregate(pa.Table.from_pylist(rows, SCORES), resamples=100)["zeroshot.pets.mean_per_class"]
+    assert (found["n"], found["of"], found["m"]["value"], found["chance"]) == (3, 4, 0.5, pytest.approx(1 / 3))
+    assert found["says"] == "top-1, mean over 2 classes"
 
 
 def test_composition_weighs_benchmarks_alike_and_weights_sum_to_one() -> None:
