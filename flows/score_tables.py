@@ -9,7 +9,7 @@ from rich.text import Text
 from flows.terminal import change_with_interval, with_interval
 from pipeline.errors import printable
 from stages.pages import percent
-from stages.verdicts import Facts, Word, best_blind, p_value, sentences, verdict
+from stages.verdicts import Facts, Word, best_blind, p_value, sentences, side_by_side, verdict
 
 COLOURS: dict[Word, str] = {"up": "green", "down": "red"}
 
@@ -23,14 +23,14 @@ def says(meta: Meta) -> list[str]:
 
 
 def of_run(meta: Meta) -> Table:
-    """The headline means, then the mean of each benchmark subset; shares as per cent with intervals."""
+    """The mean of each of the paper's benchmarks, the means over them, each subset; as per cent with intervals."""
     title = "before and after fine-tuning: per cent right, 95 % intervals by image; blind: without pictures"
     table = Table("score", "blind", "before", "after", "change", "n", title=title, title_justify="left")
     for column in table.columns:
         column.no_wrap = True
     for name, one in _told(meta):
         table.add_row(
-            Text(printable(name), "bold" if one["headline"] else ""),
+            Text(printable(name), "" if one["subset"] else "bold"),
             _blind(one),
             *(with_interval(one[side]) for side in ("before", "after")),
             Text(change_with_interval(one["difference"]), COLOURS.get(_word(name, one, meta), "")),
@@ -84,10 +84,11 @@ def of_models(aggregates: Mapping[str, Facts], labels: Mapping[str, str], *, ran
 
 
 def _told(meta: Meta) -> Iterator[tuple[str, Facts]]:
-    """The means that answer a question, then each subset's own score."""
+    """The paper's benchmarks, the other means that answer a question, then each subset's own score."""
     every: Mapping[str, Facts] = meta["aggregates"]
-    yield from ((name, one) for name, one in every.items() if one["headline"])
-    yield from ((name, one) for name, one in every.items() if one["subset"] and not one["headline"])
+    first = [*side_by_side(every).values(), *(name for name, one in every.items() if one["headline"])]
+    rest = (name for name, one in every.items() if one["subset"])
+    yield from ((name, every[name]) for name in dict.fromkeys((*first, *rest)))
 
 
 def _word(name: str, one: Facts, meta: Meta) -> Word:

@@ -33,6 +33,14 @@ ANSWERS: dict[Question, tuple[str, ...]] = {
 }
 """The means that answer a question as a whole; the first that was scored counts."""
 
+PAPER_MEANS = {
+    "sugarcrepe": "sugarcrepe.macro7",
+    "valse": "valse.mean11",
+    "aro": "aro.mean4",
+    "zeroshot": "zeroshot.mean11",
+}
+"""The benchmarks of the DeGLA paper in its order, each with the mean over the whole of it."""
+
 
 class Verdict(NamedTuple):
     """What one score shows.
@@ -49,6 +57,19 @@ class Verdict(NamedTuple):
 def answer(question: Question, scored: Container[str]) -> str | None:
     """The mean that answers a question, among those scored; None when there is none."""
     return next((name for name in ANSWERS[question] if name in scored), None)
+
+
+def side_by_side(aggregates: Mapping[str, Facts]) -> dict[str, str]:
+    """The paper's benchmarks that were scored, each with the name of its mean: over the whole of it, or what is there.
+
+    Of a single set it is that set's own score.
+    """
+    found: dict[str, str] = {}
+    for benchmark, whole in PAPER_MEANS.items():
+        names = [name for name, one in aggregates.items() if about(name).benchmark == benchmark and one["n"]]
+        if names:
+            found[benchmark] = whole if whole in names else names[0]
+    return found
 
 
 def headline(aggregates: Mapping[str, Facts], *, random_start: bool = False) -> dict[Question, tuple[str, Verdict]]:

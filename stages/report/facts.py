@@ -71,6 +71,7 @@ def gather(config: Config, inputs: Inputs) -> JsonObject:
         "title": config.title,
         "types": list(NEGATIVE_TYPES),
         "headline": heads,
+        "side_by_side": side_by_side(aggregates, random_start=random_start),
         "trade": _trade(heads, scores, compared),
         "benchmarks": benchmarks(aggregates, random_start=random_start),
         "published": published(aggregates, ("before", "after"), scores["official"]),
@@ -98,8 +99,22 @@ def headline(aggregates: Mapping[str, JsonObject], *, random_start: bool) -> lis
     ]
 
 
+def side_by_side(aggregates: Mapping[str, JsonObject], *, random_start: bool) -> list[JsonObject]:
+    """The paper's benchmarks beside each other, each by its mean."""
+    return [
+        _measured(aggregates[name])
+        | {"name": name, "title": registry()[benchmark]["title"]}
+        | {"verdict": verdicts.verdict(name, aggregates[name], random_start=random_start).word}
+        for benchmark, name in verdicts.side_by_side(aggregates).items()
+    ]
+
+
 def _measured(one: JsonObject) -> JsonObject:
-    return one | {"says_rule": one["says"], "p": verdicts.p_value(one["difference"])}
+    return one | {
+        "says_rule": one["says"],
+        "p": verdicts.p_value(one["difference"]),
+        "best_blind": verdicts.best_blind(one),
+    }
 
 
 def benchmarks(aggregates: Mapping[str, JsonObject], *, random_start: bool = False) -> list[JsonObject]:

@@ -17,9 +17,10 @@ def aggregate(after: float, blind: float, **more: Any) -> dict[str, Any]:
 
 META = {
     "aggregates": {
-        "sugarcrepe.swap_att": aggregate(0.7, 0.6, subset="swap_att"),
-        "sugarcrepe.micro": aggregate(0.7, 0.6),
         "composition": aggregate(0.8, 0.81, headline="composition"),
+        "sugarcrepe.mean_files": aggregate(0.7, 0.6),
+        "sugarcrepe.micro": aggregate(0.7, 0.6),
+        "sugarcrepe.swap_att": aggregate(0.7, 0.6, subset="swap_att"),
     }
 }
 
@@ -29,7 +30,7 @@ def test_a_run_is_told_with_what_is_reached_blind() -> None:
         out.print(score_tables.of_run(META))
     printed = shown.get()
     assert "81.0" in printed and "9 of 10" in printed and "micro" not in printed
-    assert printed.index("composition") < printed.index("swap_att")
+    assert printed.index("mean_files") < printed.index("composition") < printed.index("swap_att")
     composition, retention = score_tables.says(META)
     assert composition.startswith("composition: +30.0 points") and "81.0 %" in composition
     assert retention == "retention: Nothing measures it here."
@@ -37,5 +38,5 @@ def test_a_run_is_told_with_what_is_reached_blind() -> None:
 
 def test_only_a_gain_above_the_blind_judges_is_coloured() -> None:
     changes = [str(cell.style) for cell in score_tables.of_run(META).columns[4].cells]  # type: ignore[union-attr]
-    assert changes == ["", "green"]
-    assert [row["shows"] for row in score_tables.rows(META)] == ["blind", "up"]
+    assert changes == ["green", "", "green"]
+    assert [row["shows"] for row in score_tables.rows(META)] == ["up", "blind", "up"]

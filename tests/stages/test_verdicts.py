@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from stages.verdicts import ANSWERS, answer, best_blind, headline, p_value, verdict
+from stages.verdicts import ANSWERS, answer, best_blind, headline, p_value, side_by_side, verdict
 
 
 def estimate(value: float, half: float = 0.02) -> dict[str, Any]:
@@ -98,6 +98,14 @@ def test_the_headline_falls_back_passes_over_what_was_not_scored_and_admits_igno
     found = headline({"composition": aggregate(0.5, 0.5) | {"n": 0}, "heldout.mean": aggregate(0.5, 0.7, **JUDGED)})
     assert found["composition"][0] == "heldout.mean" and found["composition"][1].word == "up"
     assert found["retention"] == ("", ("unknown", "Nothing measures it here."))
+
+
+def test_the_papers_benchmarks_stand_side_by_side_by_the_mean_that_is_there() -> None:
+    named = ("composition", "aro.coco_order", "valse.mean_files", "valse.mean11", "sugarcrepe.mean_files", "cola.group")
+    found = {name: aggregate(0.5, 0.6) for name in named} | {"zeroshot.mean": aggregate(0.5, 0.5) | {"n": 0}}
+    assert side_by_side(found) == {
+        "sugarcrepe": "sugarcrepe.mean_files", "valse": "valse.mean11", "aro": "aro.coco_order",
+    }  # fmt: skip
 
 
 def test_the_first_mean_that_was_scored_answers() -> None:

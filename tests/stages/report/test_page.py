@@ -74,6 +74,10 @@ def test_all_three_forms_say_the_same(road: SmallRoad, page: Path) -> None:
     assert len(facts["headline"]) == 2
     for one in facts["headline"]:
         assert one["says"] in text and one["says"] in markdown
+    assert [one["name"] for one in facts["side_by_side"]] == [
+        "sugarcrepe.mean_files", "valse.mean_files", "aro.mean_sets", "zeroshot.mean",
+    ]  # fmt: skip
+    assert all(one["title"] in text and one["title"] in markdown for one in facts["side_by_side"])
     found = road.artifacts["scores"].meta["aggregates"]
     assert len(found) > 10
     assert {row["name"] for benchmark in facts["benchmarks"] for row in benchmark["rows"]} == set(found)
