@@ -77,7 +77,7 @@ def test_score_a_model_prints_an_interval_for_every_aggregate(tmp_path: Path) ->
     write_benchmarks(tmp_path / "benchmarks")
     tower = shutil.copytree(ROOT / "data" / "clip_tiny", tmp_path / "tower")
     said = run("score_a_model.py", tmp_path, str(tower), "benchmarks", "--no-official", "--benchmarks", "sugarcrepe")
-    assert re.search(r"^sugarcrepe\.micro +\d+\.\d% +\[\d+\.\d%, \d+\.\d%\] +50\.0% +8$", said, re.MULTILINE), said
+    assert re.search(r"^sugarcrepe\.mean_files +\d+\.\d% +\[\d+\.\d%, \d+\.\d%\] +50\.0% +8$", said, re.MULTILINE), said
     assert not (tmp_path / "home").exists(), "no run is made"
 
 
