@@ -50,6 +50,61 @@ def test_rows_that_share_an_image_or_texts_widen_the_interval_and_raise_p() -> N
     assert p == pytest.approx([2 / 2**16, 2 / 2**8, 2 / 2**5], abs=2e-4), "every cluster that differs may turn"
 
 
+def test_p_is_adjusted_over_the_subsets_of_one_benchmark_and_over_no_mean() -> None:
+    """Subsets of one benchmark: p of 5 rows that all turned right, and of 6, 7 and 8; another benchmark's own."""
+    turned = {"add_att": 5, "add_obj": 6, "swap_att": 7, "swap_obj": 8}
+    rows = [
+        row | {"subset": name, "image_key": f"{name}{row['row_id']}"}
+        for name, count in turned.items()
+        for model, right in (("before", 0.0), ("after", 1.0))
+        for row in rows_of(model, [right] * count)
+    ]
+    for model, right in (("before", 0.0), ("after", 1.0)):
+        for row in rows_of(model, [right] * 5, "valse"):
+            rows.append(row | {"subset": "existence", "image_key": f"v{row['row_id']}"})
+    rows.sort(key=lambda row: row["model"])
+    found = aggregate(pa.Table.from_pylist(rows, SCORES))
+    p = {name: 2 / 2**count for name, count in turned.items()}
+    for name, count in turned.items():
+        change = found[f"sugarcrepe.{name}"]["difference"]
+        # Holm: the smallest times four, the next times three, and so on.
+        larger = sum(other <= count for other in turned.values())
+        assert change["p"] == pytest.approx(p[name]) and change["p_holm"] == pytest.approx(larger * p[name])
+        assert (change["won"], change["lost"]) == (count, 0)
+        assert change["mcnemar_p"] == pytest.approx(p[name])
+        assert change["detectable"] == pytest.approx(2.8016 * change["error"], rel=1e-3)
+    alone = found["valse.existence"]["difference"]
+    assert alone["p_holm"] == alone["p"] == pytest.approx(2 / 2**5), "another benchmark is another family"
+    assert "p_holm" not in found["sugarcrepe.mean_files"]["difference"]
+
+
+def test_only_rows_that_every_model_was_scored_on_count() -> None:
+    nan = float("nan")
+    rows = [*rows_of("before", [1, 0, nan, 1, 0]), *rows_of("after", [1, 1, 1, nan, 0])]
+    found = aggregate(pa.Table.from_pylist(rows, SCORES))["sugarcrepe.swap_att"]
+    assert (found["n"], found["of"], found["pictures"]) == (3, 5, 2)
+    assert (found["before"]["value"], found["after"]["value"]) == (pytest.approx(1 / 3), pytest.approx(2 / 3))
+    assert found["difference"]["value"] == pytest.approx(1 / 3) and found["difference"]["won"] == 1
+
+
+def test_leaked_rows_are_left_out_of_the_clean_values_cell_by_cell() -> None:
+    rows = [
+        row | {"subset": name, "leaked": index in leaked}
+        for name, correct, leaked in (("swap_att", [1, 1, 0, 0], {0, 1}), ("add_obj", [1, 0], {1}))
+        for index, row in enumerate(rows_of("m", correct))
+    ]
+    found = aggregate(pa.Table.from_pylist(rows, SCORES))
+    assert found["sugarcrepe.mean_files"]["clean"] == {"n": 3, "m": 0.5}
+    assert found["sugarcrepe.swap_att"]["clean"] == {"n": 2, "m": 0.0}
+    assert found["sugarcrepe.mean_files"]["m"]["value"] == 0.5 and found["sugarcrepe.mean_files"]["subsets"] == 2
+
+
+def test_ties_are_counted_and_valued_both_ways() -> None:
+    rows = [row | {"tie": index > 1} for index, row in enumerate(rows_of("m", [1, 0, 0, 0]))]
+    found = aggregate(pa.Table.from_pylist(rows, SCORES))["sugarcrepe.swap_att"]["m"]
+    assert found["ties"] == {"n": 2, "wrong": 0.25, "right": 0.75}
+
+
 def test_models_with_different_rows_are_not_compared() -> None:
     rows = [*rows_of("before", [1, 0, 1, 0]), *rows_of("after", [1, 1, 1, 0])]
     assert aggregate(pa.Table.from_pylist(rows, SCORES))["sugarcrepe.swap_att"]["difference"]["won"] == 1
