@@ -50,32 +50,53 @@ def test_rows_that_share_an_image_or_texts_widen_the_interval_and_raise_p() -> N
     assert p == pytest.approx([2 / 2**16, 2 / 2**8, 2 / 2**5], abs=2e-4), "every cluster that differs may turn"
 
 
-def test_p_is_adjusted_over_the_subsets_of_one_benchmark_and_over_no_mean() -> None:
-    """Subsets of one benchmark: p of 5 rows that all turned right, and of 6, 7 and 8; another benchmark's own."""
-    turned = {"add_att": 5, "add_obj": 6, "swap_att": 7, "swap_obj": 8}
-    rows = [
-        row | {"subset": name, "image_key": f"{name}{row['row_id']}"}
-        for name, count in turned.items()
+def turned(benchmark: str, subset: str, images: int) -> list[dict[str, Any]]:
+    """Rows that were all wrong and are all right, two of the first image and one of each other."""
+    return [
+        row | {"subset": subset, "image_key": f"{subset}{max(0, index - 1)}"}
         for model, right in (("before", 0.0), ("after", 1.0))
-        for row in rows_of(model, [right] * count)
+        for index, row in enumerate(rows_of(model, [right] * (images + 1), benchmark))
     ]
-    for model, right in (("before", 0.0), ("after", 1.0)):
-        for row in rows_of(model, [right] * 5, "valse"):
-            rows.append(row | {"subset": "existence", "image_key": f"v{row['row_id']}"})
-    rows.sort(key=lambda row: row["model"])
-    found = aggregate(pa.Table.from_pylist(rows, SCORES))
-    p = {name: 2 / 2**count for name, count in turned.items()}
-    for name, count in turned.items():
-        change = found[f"sugarcrepe.{name}"]["difference"]
+
+
+def test_p_is_adjusted_over_the_subsets_of_one_benchmark_and_over_no_mean() -> None:
+    images = {"add_att": 5, "add_obj": 6, "swap_att": 7, "swap_obj": 8}
+    rows = [row for name, count in images.items() for row in turned("sugarcrepe", name, count)]
+    rows += turned("valse", "existence", 5)
+    found = aggregate(pa.Table.from_pylist(sorted(rows, key=lambda row: row["model"]), SCORES))
+    for name, count in images.items():
+        change, p = found[f"sugarcrepe.{name}"]["difference"], 2 / 2**count
         # Holm: the smallest times four, the next times three, and so on.
-        larger = sum(other <= count for other in turned.values())
-        assert change["p"] == pytest.approx(p[name]) and change["p_holm"] == pytest.approx(larger * p[name])
-        assert (change["won"], change["lost"]) == (count, 0)
-        assert change["mcnemar_p"] == pytest.approx(p[name])
+        larger = sum(other <= count for other in images.values())
+        assert change["p"] == pytest.approx(p) and change["p_holm"] == pytest.approx(larger * p)
+        assert (change["won"], change["lost"]) == (count + 1, 0)
+        assert change["mcnemar_p"] == pytest.approx(p / 2), "McNemar takes every row for itself"
         assert change["detectable"] == pytest.approx(2.8016 * change["error"], rel=1e-3)
     alone = found["valse.existence"]["difference"]
     assert alone["p_holm"] == alone["p"] == pytest.approx(2 / 2**5), "another benchmark is another family"
     assert "p_holm" not in found["sugarcrepe.mean_files"]["difference"]
+
+
+def test_models_that_change_places_have_the_opposite_difference() -> None:
+    better, worse = [1.0] * 18 + [0.0] * 2, [1.0] * 6 + [0.0] * 14
+    rose, fell = (
+        aggregate(pa.Table.from_pylist([*rows_of("before", one), *rows_of("after", other)], SCORES))
+        for one, other in ((worse, better), (better, worse))
+    )
+    up, down = (found["sugarcrepe.swap_att"]["difference"] for found in (rose, fell))
+    assert up["value"] == 0.6 and 0 < up["low"] < 0.6 < up["high"]
+    assert (down["value"], down["low"], down["high"]) == (-up["value"], -up["high"], -up["low"])
+    assert (down["won"], down["lost"], down["p"]) == (up["lost"], up["won"], up["p"])
+
+
+def test_of_a_benchmark_without_a_scored_row_there_is_each_subset_and_no_mean() -> None:
+    nan = float("nan")
+    rows = files("valse", {"existence": [nan], "plurals": [nan]}) + files("sugarcrepe", {"swap_att": [1.0, 0.0]})
+    found = aggregate(pa.Table.from_pylist(rows, SCORES))
+    assert set(found) == {
+        "composition", "sugarcrepe.mean_files", "sugarcrepe.swap_att", "valse.existence", "valse.plurals",
+    }  # fmt: skip
+    assert found["composition"]["m"]["value"] == 0.5 and found["valse.plurals"]["n"] == 0
 
 
 def test_only_rows_that_every_model_was_scored_on_count() -> None:
