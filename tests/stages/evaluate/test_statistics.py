@@ -187,7 +187,7 @@ def test_permutation_agrees_with_its_random_version_and_sees_clusters() -> None:
 def test_p_is_higher_where_images_and_texts_both_turn_rows() -> None:
     rng = np.random.default_rng(4)
     image, texts = np.repeat(range(20), 20), np.tile(range(20), 20)
-    z = rng.standard_normal(20)[image] + rng.standard_normal(20)[texts] + 0.3
+    z = rng.standard_normal(20)[image] + rng.standard_normal(20)[texts] + 0.8
     difference = (z > 1).astype(float) - (z < -1)
     by_image, by_texts, by_both = (
         statistics.paired_permutation(difference, rows)

@@ -59,7 +59,7 @@ def test_what_is_restated_of_sugarcrepe_is_our_rule_over_the_cells_a_paper_print
     compared = 0
     for item in rules():
         for model, scores in SCORES.items():
-            if item.benchmark != "sugarcrepe" or item.name not in scores or item.name in PRINTED[model]:
+            if item.benchmark != "sugarcrepe" or item.subset or item.name not in scores or item.name in PRINTED[model]:
                 continue
             cells = [(SCORES[model][".".join(rows[0][:2])], weight) for rows, weight in item.cells]
             assert scores[item.name] == pytest.approx(sum(cell * weight for cell, weight in cells), abs=0.006)
