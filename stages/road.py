@@ -79,7 +79,9 @@ class Run(pipeline_run.Run):
         Raises UserError for a name, recipe or setting that is wrong.
         """
         store = store or open_store(home)
-        return cls(store, name, load(recipe or str(store.recipe(name) or name), list(overrides)), STAGES)
+        found = load(recipe or str(store.recipe(name) or name), list(overrides))
+        told = found.report.model_copy(update={"run": name, "description": found.description})
+        return cls(store, name, found.model_copy(update={"report": told}), STAGES)
 
     @property
     def report(self) -> Path:

@@ -111,18 +111,26 @@ def p_value(change: Facts) -> float | None:
     return p
 
 
+def changed(change: Facts) -> bool:
+    """Whether interval and p both exclude no change."""
+    if change["value"] is None or change["low"] <= 0 <= change["high"]:
+        return False
+    p = p_value(change)
+    return p is None or p < LEVEL
+
+
 def best_blind(one: Facts) -> Facts | None:
     """What the best judge without pictures reaches on these rows; None when none was scored on all of them."""
     return max(one.get("blind", {}).values(), key=lambda judge: float(judge["value"]), default=None)
 
 
 def _word(name: str, one: Facts, random_start: bool) -> Word:
-    change, p = one["difference"], p_value(one["difference"])
+    change = one["difference"]
     if change["value"] is None:
         return "unknown"
     if random_start and about(name).question == "retention":
         return "new"
-    if (p is not None and p >= LEVEL) or change["low"] <= 0 <= change["high"]:
+    if not changed(change):
         return "unclear"
     lower_is_better = one.get("measure") == "brittle"
     if (change["value"] < 0) != lower_is_better:
