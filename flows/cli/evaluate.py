@@ -60,8 +60,7 @@ def measure(
     blind: Annotated[bool, typer.Option(help="also score text-only baselines, which see no image")] = True,
     likelihood: Annotated[str, typer.Option(help="language model (by vLLM) as a further text-only baseline")] = "",
     attack: Annotated[int, typer.Option(help="rows per set also scored under attack on the image", min=0)] = 0,
-    resamples: Annotated[int, typer.Option(help="bootstrap resamples behind each interval", min=100)] = 2000,
-    seed: Annotated[int, typer.Option(help="of random weights, resampling and attack", min=0)] = 0,
+    seed: Annotated[int, typer.Option(help="of random weights, permutations and attack", min=0)] = 0,
     device: Annotated[str, typer.Option(help="torch device; auto = cuda when there is one")] = "auto",
     batch: Annotated[int | None, typer.Option(help="images, or texts, per forward pass", min=1)] = None,
     workers: Annotated[int, typer.Option(help="threads that decode images", min=0)] = 0,
@@ -80,7 +79,6 @@ def measure(
         blind=blind,
         likelihood=likelihood or None,
         robustness={"rows": attack},
-        resamples=resamples,
         seed=seed,
         device=device,
         batch=batch,
@@ -102,7 +100,6 @@ def measure(
             random_start=asked.random_start,
             official=official,
             settings=config.identity(),
-            resamples=resamples,
         )
     out.print(score_tables.of_models(found.aggregates, asked.labels, random_start=asked.random_start))
     if target is not None:

@@ -86,7 +86,6 @@ def gather(config: Config, inputs: Inputs) -> JsonObject:
         "training": _training(inputs),
         "models": inputs["scores"].meta["models"],
         "notes": notes.notes(config, inputs, clearest(grouped), same_start(heads, compared) if compared else None),
-        "resamples": scores["resamples"],
         "checklist": [line._asdict() for line in checklist(inputs)],
         "cards": [kind for kind in CARDS if (inputs[kind].path / "card.html").is_file()],
         "recipe": {one.manifest.stage: one.manifest.config for one in (inputs[kind] for kind in ORDER)},

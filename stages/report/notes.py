@@ -46,7 +46,7 @@ def notes(config: Config, inputs: Inputs, changed: Sequence[Mapping[str, Any]], 
             f"A judge that never sees a picture solves {', '.join(solved)}: there the picture is not asked about."
         )
     seed = inputs["model"].manifest.config.get("seed")
-    found.append(f"One training, seed {seed}: the intervals are over test rows, not over seeds; another seed differs.")
+    found.append(f"One training, seed {seed}: the intervals are for other images and texts, not for other seeds.")
     if any(one["benchmark"] == "heldout" for one in subsets.values()):
         who = inputs["negatives"].meta.get("model", "one generator")
         found.append(

@@ -21,7 +21,6 @@ def write(
     random_start: bool,
     official: bool,
     settings: dict[str, Any],
-    resamples: int,
 ) -> None:
     """Write eval.html (one file, no network), eval.md and eval.json (the same facts).
 
@@ -34,7 +33,6 @@ def write(
         random_start: whether the first of two models has random weights.
         official: whether the files were held against known counts and digests.
         settings: what was asked.
-        resamples: behind each interval.
     """
     facts: dict[str, Any] = {
         "labels": labels,
@@ -44,7 +42,6 @@ def write(
         "protocols": protocols,
         "official": official,
         "settings": settings,
-        "resamples": resamples,
         "packages": {name: version(name) for name in ("degla", "torch", "open_clip_torch")},
     }
     folder.mkdir(parents=True, exist_ok=True)

@@ -17,7 +17,7 @@ def test_wider_ranks_are_read_from_the_similarities() -> None:
          "tie": False, "leaked": False, "protocol": "p"}
         for i, better in enumerate([0, 1, 4, 5, 9, 10])
     ]  # fmt: skip
-    found = aggregate(pa.Table.from_pylist(rows, schema=SCORES), resamples=100)
+    found = aggregate(pa.Table.from_pylist(rows, schema=SCORES))
     values = {name: found[f"retrieval.i2t_{name}"]["m"]["value"] for name in ("r1", "r5", "r10")}
     assert values == pytest.approx({"r1": 1 / 6, "r5": 3 / 6, "r10": 5 / 6})
 
@@ -30,16 +30,36 @@ def rows_of(model: str, correct: list[float], benchmark: str = "sugarcrepe") -> 
     ]  # fmt: skip
 
 
+def test_rows_that_share_an_image_or_texts_widen_the_interval_and_raise_p() -> None:
+    """Twenty rows, of which the second model has sixteen more: alone, of ten images, of five sets of texts."""
+    before, after = [0.0] * 18 + [1.0] * 2, [0.0] * 2 + [1.0] * 18
+    found = []
+    shared: list[dict[str, Any]] = [{}, {"image_key": lambda i: str(i // 2)}, {"texts_key": lambda i: str(i // 4)}]
+    for keys in shared:
+        rows = [
+            row | {"image_key": row["row_id"]} | {name: key(int(row["row_id"])) for name, key in keys.items()}
+            for row in [*rows_of("before", before), *rows_of("after", after)]
+        ]
+        found.append(aggregate(pa.Table.from_pylist(rows, SCORES))["sugarcrepe.swap_att"])
+    widths = [one["after"]["high"] - one["after"]["low"] for one in found]
+    changes = [one["difference"]["high"] - one["difference"]["low"] for one in found]
+    p = [one["difference"]["p"] for one in found]
+    assert widths == sorted(widths) and changes == sorted(changes) and p == sorted(p)
+    assert len(set(widths)) == len(set(changes)) == len(set(p)) == 3
+    assert [(one["pictures"], one["texts"]) for one in found] == [(20, 20), (10, 20), (20, 5)]
+    assert p == pytest.approx([2 / 2**16, 2 / 2**8, 2 / 2**5], abs=2e-4), "every cluster that differs may turn"
+
+
 def test_models_with_different_rows_are_not_compared() -> None:
     rows = [*rows_of("before", [1, 0, 1, 0]), *rows_of("after", [1, 1, 1, 0])]
-    assert aggregate(pa.Table.from_pylist(rows, SCORES), resamples=100)["sugarcrepe.swap_att"]["difference"]["won"] == 1
+    assert aggregate(pa.Table.from_pylist(rows, SCORES))["sugarcrepe.swap_att"]["difference"]["won"] == 1
     with pytest.raises(ValueError, match="different rows"):
-        aggregate(pa.Table.from_pylist(rows[1:], SCORES), resamples=100)
+        aggregate(pa.Table.from_pylist(rows[1:], SCORES))
 
 
 def test_a_text_only_baseline_stands_beside_the_models_and_one_that_abstains_does_not() -> None:
     rows = [*rows_of("model", [1, 0]), *rows_of("blind:rule", [1, 1]), *rows_of("blind:ngrams", [1, float("nan")])]
-    found = aggregate(pa.Table.from_pylist(rows, SCORES), resamples=100)["sugarcrepe.swap_att"]
+    found = aggregate(pa.Table.from_pylist(rows, SCORES))["sugarcrepe.swap_att"]
     assert set(found["blind"]) == {"rule"} and found["blind"]["rule"]["value"] == 1
     assert found["model"]["value"] == 0.5
 
@@ -50,7 +70,7 @@ def test_a_text_only_baseline_is_asked_about_the_rows_that_the_models_were_score
         *rows_of("before", [1, 0, nan, 1]), *rows_of("after", [1, 1, 1, nan]),
         *rows_of("blind:rule", [0, 1, 1, 1]), *rows_of("blind:ngrams", [1, 1, nan, nan]),
     ]  # fmt: skip
-    found = aggregate(pa.Table.from_pylist(rows, SCORES), resamples=100)["sugarcrepe.swap_att"]
+    found = aggregate(pa.Table.from_pylist(rows, SCORES))["sugarcrepe.swap_att"]
     assert found["n"] == 2
     assert {judge: one["value"] for judge, one in found["blind"].items()} == {"rule": 0.5, "ngrams": 1}
 
@@ -58,13 +78,13 @@ def test_a_text_only_baseline_is_asked_about_the_rows_that_the_models_were_score
 def test_a_text_only_baseline_that_was_not_asked_a_subset_has_no_figure_for_means_over_it() -> None:
     other = [row | {"subset": "add_obj"} for row in rows_of("model", [1, 0])]
     rows = [*rows_of("model", [1, 0]), *other, *rows_of("blind:rule", [1, 1])]
-    found = aggregate(pa.Table.from_pylist(rows, SCORES), resamples=100)
+    found = aggregate(pa.Table.from_pylist(rows, SCORES))
     assert {name for name, one in found.items() if "blind" in one} == {"sugarcrepe.swap_att"}
     assert set(found["sugarcrepe.swap_att"]["blind"]["rule"]) == {"value", "low", "high"}
 
 
 def test_a_benchmark_that_is_not_in_the_table_has_plain_means() -> None:
-    found = aggregate(pa.Table.from_pylist(rows_of("model", [1, 0], "gone"), SCORES), resamples=100)
+    found = aggregate(pa.Table.from_pylist(rows_of("model", [1, 0], "gone"), SCORES))
     assert list(found) == ["gone.mean", "gone.micro", "gone.swap_att"]
 
 
@@ -76,7 +96,7 @@ def test_a_mean_over_files_that_were_not_all_scored_goes_by_another_name() -> No
     nan = float("nan")
     rows = files("valse", {name: [nan, nan] for name in PHENOMENA} | {"existence": [1.0, 1.0], "plurals": [0.0, nan]})
     rows += files("sugarcrepe", {"swap_att": [1.0, 0.0], "swap_obj": [nan], "add_att": [1.0], "add_obj": [1.0]})
-    found = aggregate(pa.Table.from_pylist(rows, SCORES), resamples=100)
+    found = aggregate(pa.Table.from_pylist(rows, SCORES))
     means = {name: facts for name, facts in found.items() if not facts["subset"]}
     assert set(means) == {"composition", "valse.mean_files", "sugarcrepe.mean_files", "sugarcrepe.add"}
     assert "2 of 11" in means["valse.mean_files"]["says"] and "3 of 7" in means["sugarcrepe.mean_files"]["says"]
@@ -96,7 +116,7 @@ def test_a_class_without_an_image_changes_the_rule_and_neither_chance_nor_how_ma
         for label, correct in zip(classes, ([1.0, 1.0], [0.0], [nan]), strict=True)
         for row in rows_of("m", correct, "zeroshot")
     ]
-    found = aggregate(pa.Table.from_pylist(rows, SCORES), resamples=100)["zeroshot.pets.mean_per_class"]
+    found = aggregate(pa.Table.from_pylist(rows, SCORES))["zeroshot.pets.mean_per_class"]
     assert (found["n"], found["of"], found["m"]["value"], found["chance"]) == (3, 4, 0.5, pytest.approx(1 / 3))
     assert found["says"] == "top-1, mean over 2 classes"
 

@@ -27,7 +27,7 @@ def road(tmp_path_factory: pytest.TempPathFactory) -> SmallRoad:
 
 def run(road: SmallRoad, out: Path, **config: Any) -> tuple[pa.Table, dict[str, Any]]:
     out.mkdir(exist_ok=True)
-    meta = STAGE.run(Config(resamples=200, **config), road.artifacts, out, silent)
+    meta = STAGE.run(Config(**config), road.artifacts, out, silent)
     return tables.read(out), meta
 
 
@@ -50,7 +50,7 @@ def test_the_stage_scores_both_models_on_everything_there_is(road: SmallRoad, tm
 
 def test_every_aggregate_is_a_reread_of_the_scores(road: SmallRoad, tmp_path: Path) -> None:
     scores, meta = run(road, tmp_path)
-    assert aggregate(scores, resamples=200) == meta["aggregates"]
+    assert aggregate(scores) == meta["aggregates"]
     with tables.connect({"scores": tmp_path}) as sql:
         macro, right_first = sql.execute(
             """select (select avg(a) from (select avg(correct) a from scores

@@ -22,7 +22,6 @@ def written(road: SmallRoad, folder: Path, labels: dict[str, str], official: boo
         random_start=meta["random_start"],
         official=official,
         settings={"seed": 0},
-        resamples=200,
     )
     facts = json.loads((folder / "eval.json").read_text())
     return facts, " ".join(parsed(folder / "eval.html").text), (folder / "eval.md").read_text()
