@@ -111,23 +111,23 @@ def _about(config: Config, inputs: Inputs) -> JsonObject:
     }
 
 
-def headline(aggregates: Mapping[str, JsonObject], *, random_start: bool) -> list[JsonObject]:
+def headline(aggregates: Mapping[str, JsonObject], *, random_start: bool, than: str = "") -> list[JsonObject]:
     """The two questions: did composition go up, was what the model knew kept; in words that were shown (verdicts)."""
     return [
         {"question": question, "name": name or None, "verdict": found.word, "says": found.says}
         | (_measured(aggregates[name]) | {"says": found.says} if name else {})
-        for question, (name, found) in verdicts.headline(aggregates, random_start=random_start).items()
+        for question, (name, found) in verdicts.headline(aggregates, random_start=random_start, than=than).items()
     ]
 
 
 def side_by_side(aggregates: Mapping[str, JsonObject], *, random_start: bool) -> list[JsonObject]:
-    """The paper's benchmarks beside each other, each by its mean."""
-    return [
-        _measured(aggregates[name])
-        | {"name": name, "title": registry()[benchmark]["title"]}
-        | {"verdict": verdicts.verdict(name, aggregates[name], random_start=random_start).word}
-        for benchmark, name in verdicts.side_by_side(aggregates).items()
-    ]
+    """The paper's benchmarks beside each other, each by its mean; with a verdict where two models are compared."""
+    found = []
+    for benchmark, name in verdicts.side_by_side(aggregates).items():
+        one = aggregates[name]
+        word = verdicts.verdict(name, one, random_start=random_start).word if "difference" in one else None
+        found.append(_measured(one) | {"name": name, "title": registry()[benchmark]["title"], "verdict": word})
+    return found
 
 
 def clearest(grouped: list[JsonObject]) -> list[JsonObject]:
@@ -140,7 +140,7 @@ def clearest(grouped: list[JsonObject]) -> list[JsonObject]:
 def _measured(one: JsonObject) -> JsonObject:
     return one | {
         "says_rule": one["says"],
-        "p": verdicts.p_value(one["difference"]),
+        "p": verdicts.p_value(one["difference"]) if "difference" in one else None,
         "best_blind": verdicts.best_blind(one),
     }
 

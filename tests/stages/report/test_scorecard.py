@@ -34,6 +34,8 @@ def test_a_page_shows_each_model_and_a_change_where_there_are_two(
     facts, text, markdown = written(road, tmp_path / "new", labels, official=False)
     found = road.artifacts["scores"].meta["aggregates"]
     assert {row["name"] for one in facts["benchmarks"] for row in one["rows"]} == set(found)
+    title = "Scores: <b>mine</b> against theirs" if len(labels) == 2 else "Scores of <b>mine</b>"
+    assert facts["title"] == title and title in text and len(facts["headline"]) == (2 if len(labels) == 2 else 0)
     assert facts["labels"] == labels and set(facts["models"]) == set(labels)
     value = f"{100 * found['sugarcrepe.swap_att']['after']['value']:.1f}"
     assert value in text and value in markdown
