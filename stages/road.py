@@ -83,6 +83,22 @@ class Run(pipeline_run.Run):
         told = found.report.model_copy(update={"run": name, "description": found.description})
         return cls(store, name, found.model_copy(update={"report": told}), STAGES)
 
+    def check(self, stages: Sequence[str]) -> None:
+        """As every run; and that what `assemble` is about to make is what `train` reads.
+
+        Raises UserError when it is not: better now than after days of generation.
+        """
+        super().check(stages)
+        tokenizer, model = self.recipe.assemble.tokenizer, self.recipe.train.model
+        both = {"assemble", "train"} <= set(stages)
+        if both and clip.tokenizer_digest(tokenizer) != clip.tokenizer_digest(model):
+            raise UserError(
+                "train",
+                f"assemble.tokenizer is {tokenizer}, whose tokens are not {model}'s",
+                "one tokenizer in assemble and train",
+                f"--set assemble.tokenizer={model}",
+            )
+
     @property
     def report(self) -> Path:
         """The report's page. Raises UserError when there is none."""

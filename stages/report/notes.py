@@ -33,7 +33,11 @@ def notes(config: Config, inputs: Inputs, changed: Sequence[Mapping[str, Any]], 
     if same_start is False:
         found.append("report.comparison began from other scores than this run, so its rows are not shown beside it.")
     if scores["random_start"]:
-        found.append("The model started from random weights: before training it only guesses.")
+        found.append(
+            "The model started from random weights: before training it only guesses, and so few images as one has "
+            "oneself teach it how negatives are worded sooner than what pictures show (a pretrained CLIP has seen "
+            "hundreds of millions). To fine-tune one: train.model, train.pretrained and assemble.tokenizer."
+        )
     fell = [f"{row['name']} {signed(row['difference']['value'])}" for row in changed if row["difference"]["value"] < 0]
     found.append(f"Fell significantly: {', '.join(fell)}." if fell else "No set fell significantly.")
     solved = [
