@@ -72,37 +72,43 @@ def side_by_side(aggregates: Mapping[str, Facts]) -> dict[str, str]:
     return found
 
 
-def headline(aggregates: Mapping[str, Facts], *, random_start: bool = False) -> dict[Question, tuple[str, Verdict]]:
-    """Both questions, each with the name of the mean that answers it ("" for none) and what that shows."""
+def headline(
+    aggregates: Mapping[str, Facts], *, random_start: bool = False, than: str = ""
+) -> dict[Question, tuple[str, Verdict]]:
+    """Both questions, each with the name of the mean that answers it ("" for none) and what that shows.
+
+    `than`: see `verdict`.
+    """
     scored = {name for name, one in aggregates.items() if one["n"]}
     names = {question: answer(question, scored) for question in ANSWERS}
     return {
-        question: (name or "", verdict(name, aggregates[name], random_start=random_start))
+        question: (name or "", verdict(name, aggregates[name], random_start=random_start, than=than))
         if name
         else ("", Verdict("unknown", "Nothing measures it here."))
         for question, name in names.items()
     }
 
 
-def sentences(aggregates: Mapping[str, Facts], *, random_start: bool = False) -> list[str]:
+def sentences(aggregates: Mapping[str, Facts], *, random_start: bool = False, than: str = "") -> list[str]:
     """The headline as a line per question, with the name of the mean where it is not the question's own."""
-    found = headline(aggregates, random_start=random_start)
+    found = headline(aggregates, random_start=random_start, than=than)
     return [
         f"{question}{f', {name}' if name not in ('', question) else ''}: {shown.says}"
         for question, (name, shown) in found.items()
     ]
 
 
-def verdict(name: str, one: Facts, *, random_start: bool = False) -> Verdict:
+def verdict(name: str, one: Facts, *, random_start: bool = False, than: str = "") -> Verdict:
     """What the change of one score from before to after shows.
 
     Args:
         name: of the aggregate, such as "sugarcrepe.macro7".
         one: the aggregate, with `difference`.
         random_start: whether the model before had random weights, so that it knew nothing.
+        than: what the model before is called when the one after was not trained from it; empty = it was.
     """
     word = _word(name, one, random_start)
-    return Verdict(word, _sentence(word, about(name).question or "composition", one))
+    return Verdict(word, _sentence(word, about(name).question or "composition", one, than))
 
 
 def p_value(change: Facts) -> float | None:
@@ -111,18 +117,26 @@ def p_value(change: Facts) -> float | None:
     return p
 
 
+def changed(change: Facts) -> bool:
+    """Whether interval and p both exclude no change."""
+    if change["value"] is None or change["low"] <= 0 <= change["high"]:
+        return False
+    p = p_value(change)
+    return p is None or p < LEVEL
+
+
 def best_blind(one: Facts) -> Facts | None:
     """What the best judge without pictures reaches on these rows; None when none was scored on all of them."""
     return max(one.get("blind", {}).values(), key=lambda judge: float(judge["value"]), default=None)
 
 
 def _word(name: str, one: Facts, random_start: bool) -> Word:
-    change, p = one["difference"], p_value(one["difference"])
+    change = one["difference"]
     if change["value"] is None:
         return "unknown"
     if random_start and about(name).question == "retention":
         return "new"
-    if (p is not None and p >= LEVEL) or change["low"] <= 0 <= change["high"]:
+    if not changed(change):
         return "unclear"
     lower_is_better = one.get("measure") == "brittle"
     if (change["value"] < 0) != lower_is_better:
@@ -141,16 +155,14 @@ def _without_pictures(one: Facts) -> dict[str, Facts]:
     return found if chance is None else found | {"guessing": {"value": chance, "low": chance, "high": chance}}
 
 
-def _sentence(word: Word, question: Question, one: Facts) -> str:
+def _sentence(word: Word, question: Question, one: Facts, than: str) -> str:
     if word == "unknown":
         return "Nothing was scored."
     change, after = one["difference"], one["after"]
     points = f"{signed(change['value'])} points (95 % interval {signed(change['low'])} to {signed(change['high'])})"
     if word == "new":
-        return (
-            f"Trained from random weights, so there was nothing to retain: {percent(one['before']['value'])} % before, "
-            f"{percent(after['value'])} % after."
-        )
+        start = f"{than} has random weights" if than else "Trained from random weights, so there was nothing to retain"
+        return f"{start}: {percent(one['before']['value'])} % before, {percent(after['value'])} % after."
     if word == "blind":
         who, judge = max(_without_pictures(one).items(), key=lambda item: float(item[1]["high"]))
         return (
@@ -168,9 +180,9 @@ def _sentence(word: Word, question: Question, one: Facts) -> str:
     hidden = f", and a true loss under {percent(change['detectable'])} points could hide here"
     says: dict[Question, dict[Word, str]] = {
         "composition": {
-            "up": f"The model understands composition better than before: {points}{level}.",
-            "down": f"The model understands composition worse than before: {points}.",
-            "unclear": f"No clear change in composition: {points}; {doubt}{level}.",
+            "up": f"The model understands composition better than {than or 'before'}: {points}{level}.",
+            "down": f"The model understands composition worse than {than or 'before'}: {points}.",
+            "unclear": f"No clear {'difference' if than else 'change'} in composition: {points}; {doubt}{level}.",
         },
         "retention": {
             "up": f"Nothing was lost on the whole; the score even went up: {points}.",
@@ -178,6 +190,12 @@ def _sentence(word: Word, question: Question, one: Facts) -> str:
             "unclear": f"No loss could be shown: {points}; {doubt}{hidden if change['detectable'] else ''}.",
         },
     }
+    if than and question == "retention":
+        return {
+            "up": f"Better than {than}: {points}.",
+            "down": f"Worse than {than}: {points}.",
+            "unclear": f"No difference from {than} could be shown: {points}; {doubt}.",
+        }[word]
     return says[question][word]
 
 

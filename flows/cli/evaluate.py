@@ -69,6 +69,7 @@ def measure(
     """Score any CLIP model on the benchmarks of a folder; needs no run."""
     from flows import score_tables
     from pipeline.schema import SCORES
+    from stages import verdicts
     from stages.evaluate.measure import measure as score
     from stages.report import scorecard
 
@@ -102,6 +103,9 @@ def measure(
             settings=config.identity(),
         )
     out.print(score_tables.of_models(found.aggregates, asked.labels, random_start=asked.random_start))
+    if than := asked.labels.get("before"):
+        for line in verdicts.sentences(found.aggregates, random_start=asked.random_start, than=than):
+            out.print(line)
     if target is not None:
         out.print(f"page: {target / 'eval.html'}")
 

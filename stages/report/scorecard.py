@@ -7,7 +7,7 @@ from typing import Any
 
 from pipeline import tables
 from stages.pages import render
-from stages.report.facts import benchmarks
+from stages.report.facts import benchmarks, headline, side_by_side
 from stages.report.published import published
 
 
@@ -34,8 +34,14 @@ def write(
         official: whether the files were held against known counts and digests.
         settings: what was asked.
     """
+    pair = len(labels) == 2
     facts: dict[str, Any] = {
         "labels": labels,
+        "title": f"Scores: {labels['after']} against {labels['before']}"
+        if pair
+        else f"Scores of {next(iter(labels.values()))}",
+        "side_by_side": side_by_side(aggregates, random_start=random_start),
+        "headline": headline(aggregates, random_start=random_start, than=labels["before"]) if pair else [],
         "benchmarks": benchmarks(aggregates, random_start=random_start),
         "published": published(aggregates, list(labels), official),
         "models": {name: descriptions[name] for name in labels},

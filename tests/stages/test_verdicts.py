@@ -72,6 +72,14 @@ def test_a_model_that_started_from_random_weights_retains_nothing() -> None:
     assert verdict("heldout.mean", aggregate(0.5, 0.7, **JUDGED), random_start=True).word == "up"
 
 
+def test_of_two_models_none_of_which_is_the_others_start_nothing_is_retained_or_forgotten() -> None:
+    better, lost = aggregate(0.6, 0.7, **JUDGED), aggregate(0.7, 0.6)
+    assert "better than ViT-B-32: +10.0" in verdict("composition", better, than="ViT-B-32").says
+    assert verdict("zeroshot.mean", lost, than="ViT-B-32").says.startswith("Worse than ViT-B-32: −10.0 points")
+    found = verdict("zeroshot.mean", lost, than="ViT-B-32", random_start=True)
+    assert found.says == "ViT-B-32 has random weights: 70.0 % before, 60.0 % after."
+
+
 def test_a_single_set_is_called_by_the_p_that_is_printed() -> None:
     case = aggregate(0.6, 0.7, **JUDGED)
     case["difference"] |= {"p": 0.01, "p_holm": 0.08}
