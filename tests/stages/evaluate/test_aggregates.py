@@ -111,7 +111,7 @@ def test_only_rows_that_every_model_was_scored_on_count() -> None:
 def test_leaked_rows_are_left_out_of_the_clean_values_cell_by_cell() -> None:
     rows = [
         row | {"subset": name, "leaked": index in leaked}
-        for name, correct, leaked in (("swap_att", [1, 1, 0, 0], {0, 1}), ("add_obj", [1, 0], {1}))
+        for name, correct, leaked in (("swap_att", [1.0, 1.0, 0.0, 0.0], {0, 1}), ("add_obj", [1.0, 0.0], {1}))
         for index, row in enumerate(rows_of("m", correct))
     ]
     found = aggregate(pa.Table.from_pylist(rows, SCORES))

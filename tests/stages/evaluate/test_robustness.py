@@ -90,7 +90,7 @@ def test_rows_repeat_and_become_named_means(encoder: Encoder, subsets: list[Subs
     assert rows == rows_of(encoder, subsets, 100)
     found = aggregate(pa.Table.from_pylist(rows, schema=SCORES))
     for question in ("zeroshot", "pairs"):
-        right = {"attacked": {}, "clean": {}}
+        right: dict[str, dict[str, list[float]]] = {"attacked": {}, "clean": {}}
         for row in rows:
             if row["subset"].startswith("zeroshot.") == (question == "zeroshot"):
                 name, _, side = row["subset"].rpartition(".")
