@@ -12,6 +12,7 @@ from flows.plan import Cell, Plan
 from pipeline import tables
 from pipeline.artifact import Artifact
 from pipeline.store import Store
+from stages import verdicts
 from stages.evaluate.paired import Scored, difference
 from stages.report import comparison
 
@@ -24,6 +25,7 @@ def facts(
 ) -> dict[str, Any]:
     """Scores of all cells that are done, as `stages.report.comparison` takes them."""
     rows: dict[str, dict[str, Any]] = {}
+    judged = _judged(store, found)
     trained: dict[str, dict[int, Scored]] = {}
     for cell in found:
         scores, model = store.linked(cell.run, "scores"), store.linked(cell.run, "model")
@@ -43,9 +45,13 @@ def facts(
                 "scores": values,
                 "before": {name: one["before"]["value"] for name, one in aggregates.items()},
                 "blind": {
-                    name: max(judge["value"] for judge in one["blind"].values())
+                    name: best["value"] for name, one in aggregates.items() if (best := verdicts.best_blind(one))
+                },
+                "shows": {
+                    name: verdicts.verdict(
+                        name, one | judged.get(name, {}), random_start=scores.meta.get("random_start", False)
+                    ).word
                     for name, one in aggregates.items()
-                    if "blind" in one
                 },
                 "subsets": [name for name, one in aggregates.items() if one["subset"]],
                 "weight_delta": model.meta["weight_delta"],
@@ -69,6 +75,16 @@ def facts(
         "search": plan.search and plan.search.model_dump(mode="json"),
         "rows": list(rows.values()),
     }
+
+
+def _judged(store: Store, found: Sequence[Cell]) -> dict[str, dict[str, Any]]:
+    """Name -> {blind: judges}, of the first run scored with them: they read texts alone, the same in all runs."""
+    for cell in found:
+        scores = store.linked(cell.run, "scores")
+        aggregates: dict[str, dict[str, Any]] = scores.meta["aggregates"] if scores else {}
+        if blind := {name: {"blind": one["blind"]} for name, one in aggregates.items() if one.get("blind")}:
+            return blind
+    return {}
 
 
 def _after(scores: Artifact) -> pa.Table:

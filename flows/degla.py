@@ -28,8 +28,7 @@ from prefect.states import Completed, Failed
 from prefect.task_runners import ThreadPoolTaskRunner
 from prefect.tasks import Task
 
-from flows import progress, serve
-from flows.terminal import change_with_interval, with_interval
+from flows import progress, score_tables, serve
 from pipeline.errors import TransientError, UserError
 from pipeline.run import Outcome
 from pipeline.stage import Progress
@@ -185,27 +184,13 @@ def _artifacts(run: Run) -> None:
     """The report, a link to its page, and the headline with every set as a table, in Prefect's UI."""
     scores, report = run.get("scores"), run.get("report")
     if scores is not None:
-        create_table_artifact(_scores(scores.meta["aggregates"]), f"degla-scores-{_key(run.name)}", SCORES_SAY)
+        says = " ".join((*score_tables.says(scores.meta), SCORES_SAY))
+        create_table_artifact(score_tables.rows(scores.meta), f"degla-scores-{_key(run.name)}", says)
     if report is not None:
         text = (report.path / "report.md").read_text(encoding="utf-8")
         create_markdown_artifact(text, key=f"degla-report-{_key(run.name)}", description="The report, without figures.")
         page, says = run.folder / "report" / "report.html", "Where the report's page is on the machine that ran it."
         create_link_artifact(page.as_uri(), link_text=str(page), key=f"degla-page-{_key(run.name)}", description=says)
-
-
-def _scores(aggregates: dict[str, Any]) -> list[dict[str, Any]]:
-    return [
-        {
-            "score": name,
-            **{side: with_interval(one[side]) for side in ("before", "after")},
-            "change": change_with_interval(one["difference"]),
-            "p": one["difference"].get("p_holm", one["difference"]["p"]),
-            "n": one["n"],
-            "of": one["of"],
-        }
-        for name, one in aggregates.items()
-        if one["headline"] or one["subset"]
-    ]
 
 
 def _key(run: str) -> str:

@@ -1,6 +1,7 @@
 """Pages: templates filled with facts; how numbers, foreign text and images are written into them."""
 
 import base64
+import difflib
 import io
 import json
 import re
@@ -112,6 +113,14 @@ def _breakable(name: str) -> Any:
     from markupsafe import Markup, escape
 
     return Markup(re.sub(r"([._/:-])", r"\1<wbr>", str(escape(name))))
+
+
+def changed_words(caption: str, negative: str) -> list[tuple[str, bool]]:
+    """The negative's words, each with whether the caption lacks it in that place."""
+    words = negative.split()
+    matcher = difflib.SequenceMatcher(None, caption.lower().split(), negative.lower().split(), autojunk=False)
+    kept = {place for block in matcher.get_matching_blocks() for place in range(block.b, block.b + block.size)}
+    return [(word, place not in kept) for place, word in enumerate(words)]
 
 
 def markdown(text: Any) -> str:

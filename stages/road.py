@@ -79,7 +79,25 @@ class Run(pipeline_run.Run):
         Raises UserError for a name, recipe or setting that is wrong.
         """
         store = store or open_store(home)
-        return cls(store, name, load(recipe or str(store.recipe(name) or name), list(overrides)), STAGES)
+        found = load(recipe or str(store.recipe(name) or name), list(overrides))
+        told = found.report.model_copy(update={"run": name, "description": found.description})
+        return cls(store, name, found.model_copy(update={"report": told}), STAGES)
+
+    def check(self, stages: Sequence[str]) -> None:
+        """As every run; and that what `assemble` is about to make is what `train` reads.
+
+        Raises UserError when it is not: better now than after days of generation.
+        """
+        super().check(stages)
+        tokenizer, model = self.recipe.assemble.tokenizer, self.recipe.train.model
+        both = {"assemble", "train"} <= set(stages)
+        if both and clip.tokenizer_digest(tokenizer) != clip.tokenizer_digest(model):
+            raise UserError(
+                "train",
+                f"assemble.tokenizer is {tokenizer}, whose tokens are not {model}'s",
+                "one tokenizer in assemble and train",
+                f"--set assemble.tokenizer={model}",
+            )
 
     @property
     def report(self) -> Path:

@@ -33,7 +33,6 @@ def tiny_recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "generate": {"backend": "rules", "max_reject_rate": 1.0},
         "assemble": {"tokenizer": "data/clip_tiny"},
         "train": {"model": "data/clip_tiny", "pretrained": None, "epochs": 1, "batch": 4, "warmup": 1, "workers": 0},
-        "evaluate": {"resamples": 100},
     }
     path = root / "tiny.yaml"
     path.write_text(yaml.safe_dump(settings))

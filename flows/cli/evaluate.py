@@ -4,19 +4,17 @@ from collections.abc import Callable
 from enum import StrEnum
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, NamedTuple
 
 import typer
-from rich.table import Table
 
 from flows import progress
-from flows.terminal import change_with_interval, out, with_interval
+from flows.terminal import out
 from pipeline import clip, tables
 from pipeline.artifact import digest
 from pipeline.clip import Clip
 from pipeline.errors import UserError
 from stages.evaluate import Config
-from stages.pages import percent
 
 ROOT = "DEGLA_BENCHMARKS"
 
@@ -36,11 +34,13 @@ class Asked(NamedTuple):
         loads: what loads each.
         labels: what a reader sees.
         digests: identity of each, of its weights and what it computes.
+        random_start: whether `before` has random weights.
     """
 
     loads: dict[str, Callable[[], Clip]]
     labels: dict[str, str]
     digests: dict[str, str]
+    random_start: bool = False
 
 
 def measure(
@@ -60,15 +60,16 @@ def measure(
     blind: Annotated[bool, typer.Option(help="also score text-only baselines, which see no image")] = True,
     likelihood: Annotated[str, typer.Option(help="language model (by vLLM) as a further text-only baseline")] = "",
     attack: Annotated[int, typer.Option(help="rows per set also scored under attack on the image", min=0)] = 0,
-    resamples: Annotated[int, typer.Option(help="bootstrap resamples behind each interval", min=100)] = 2000,
-    seed: Annotated[int, typer.Option(help="of random weights, resampling and attack", min=0)] = 0,
+    seed: Annotated[int, typer.Option(help="of random weights, permutations and attack", min=0)] = 0,
     device: Annotated[str, typer.Option(help="torch device; auto = cuda when there is one")] = "auto",
     batch: Annotated[int | None, typer.Option(help="images, or texts, per forward pass", min=1)] = None,
     workers: Annotated[int, typer.Option(help="threads that decode images", min=0)] = 0,
     work: Annotated[Path | None, typer.Option(help="folder that keeps embeddings, to resume and repeat")] = None,
 ) -> None:
     """Score any CLIP model on the benchmarks of a folder; needs no run."""
+    from flows import score_tables
     from pipeline.schema import SCORES
+    from stages import verdicts
     from stages.evaluate.measure import measure as score
     from stages.report import scorecard
 
@@ -79,7 +80,6 @@ def measure(
         blind=blind,
         likelihood=likelihood or None,
         robustness={"rows": attack},
-        resamples=resamples,
         seed=seed,
         device=device,
         batch=batch,
@@ -98,11 +98,14 @@ def measure(
             aggregates=found.aggregates,
             descriptions=found.descriptions,
             protocols=found.protocols,
+            random_start=asked.random_start,
             official=official,
             settings=config.identity(),
-            resamples=resamples,
         )
-    out.print(_table(found.aggregates, asked.labels))
+    out.print(score_tables.of_models(found.aggregates, asked.labels, random_start=asked.random_start))
+    if than := asked.labels.get("before"):
+        for line in verdicts.sentences(found.aggregates, random_start=asked.random_start, than=than):
+            out.print(line)
     if target is not None:
         out.print(f"page: {target / 'eval.html'}")
 
@@ -144,23 +147,5 @@ def _asked(model: str, pretrained: str, against: str, activation: Activation | N
         {"before": load(*theirs), "after": load(*mine, computing)},
         {"before": against, "after": label},
         {"before": identity(*theirs), "after": identity(*mine, computing)},
+        clip.is_random(*theirs),
     )
-
-
-def _table(aggregates: dict[str, dict[str, Any]], labels: dict[str, str]) -> Table:
-    compared = len(labels) == 2
-    title = "per cent right, 95 % intervals by image" + ("; H: Holm-adjusted" if compared else "")
-    table = Table(title=title, title_justify="left")
-    table.add_column("score", no_wrap=True)
-    for heading in (*labels.values(), *(("change", "p", "detects") if compared else ()), "n"):
-        table.add_column(heading)
-    for name, one in aggregates.items():
-        cells = [with_interval(one[model]) for model in labels]
-        if compared:
-            change = one["difference"]
-            p = change.get("p_holm", change["p"])
-            found = "" if p is None else f"{p:.3f}" + (" H" if "p_holm" in change else "")
-            cells += [change_with_interval(change), found, percent(change["detectable"])]
-        n = f"{one['n']:,}" if one["n"] == one["of"] else f"{one['n']:,} of {one['of']:,}"
-        table.add_row(name, *cells, n)
-    return table

@@ -18,7 +18,7 @@ from flows.cli import data as data_cli
 from flows.cli import evaluate as evaluation
 from flows.cli import inspect as inspection
 from flows.cli.doctor import findings
-from flows.terminal import change_with_interval, out, with_interval
+from flows.terminal import out
 from pipeline import run as pipeline_run
 from pipeline.config import Config, to_yaml
 from pipeline.errors import TransientError, UserError, printable
@@ -319,25 +319,10 @@ def _closing(run: Run, reused: dict[str, bool]) -> None:
         )
     scores, report = run.get("scores"), run.get("report")
     if scores is not None:
-        out.print(_headline(scores.meta["aggregates"]))
+        from flows import score_tables  # numpy and all readers of benchmarks
+
+        out.print(score_tables.of_run(scores.meta))
+        for line in score_tables.says(scores.meta):
+            out.print(line)
     if report is not None:
         out.print(f"report: {run.folder / 'report' / 'report.html'}")
-
-
-def _headline(aggregates: dict[str, Any]) -> Table:
-    """The two headline means, then the mean of each benchmark subset; shares as per cent with intervals."""
-    chosen = [name for name, one in aggregates.items() if one["headline"]]
-    chosen += [name for name, one in aggregates.items() if one["subset"] and name not in chosen]
-    title = "before and after fine-tuning: per cent right, 95 % intervals by image"
-    table = Table("score", "before", "after", "change", "n", title=title, title_justify="left")
-    for column in table.columns:
-        column.no_wrap = True
-    for name in chosen:
-        one = aggregates[name]
-        table.add_row(
-            Text(printable(name), "bold" if one["headline"] else ""),
-            *(with_interval(one.get(side)) for side in ("before", "after")),
-            change_with_interval(one.get("difference")),
-            f"{one['n']:,}" if one["n"] == one["of"] else f"{one['n']:,} of {one['of']:,}",
-        )
-    return table

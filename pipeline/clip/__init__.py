@@ -22,7 +22,7 @@ from pipeline.clip.models import (
     save_weights,
     with_activation,
 )
-from pipeline.clip.names import CARD, CONFIG, WEIGHTS, hub_answers, tag_uses_quick_gelu, trained_with
+from pipeline.clip.names import CARD, CONFIG, WEIGHTS, hub_answers, is_random, tag_uses_quick_gelu, trained_with
 from pipeline.clip.tokens import byte_pairs, pad, tokenizer, tokenizer_digest
 
 __all__ = [
@@ -40,6 +40,7 @@ __all__ = [
     "encode_text",
     "hub_answers",
     "imagenet_prompts",
+    "is_random",
     "load",
     "load_with_open_clip",
     "model_digest",

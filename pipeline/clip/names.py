@@ -107,6 +107,11 @@ def weights_file(model: str, pretrained: str | None) -> Path | None:
     return None
 
 
+def is_random(model: str, pretrained: str | None) -> bool:
+    """Whether `load` gives random weights: neither a tag, nor the hub, nor a file. Raises UserError as `load`."""
+    return not (pretrained or model.startswith("hf-hub:") or weights_file(model, pretrained))
+
+
 def open_clip_name(model: str) -> str:
     """The name by which open_clip loads the model."""
     folder = local_folder(model)

@@ -1,6 +1,5 @@
 """The data card of a dataset artifact, Markdown and HTML: what is in it, how clean it is, samples, how to load it."""
 
-import difflib
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +9,7 @@ from pipeline import tables
 from pipeline.artifact import Artifact
 from pipeline.errors import UserError
 from pipeline.negative_types import NEGATIVE_TYPES
-from stages.pages import CARDS, render, thumbnail
+from stages.pages import CARDS, changed_words, render, thumbnail
 
 SAMPLES = 12
 """Pairs shown, one per image: of those with the most negatives the first stored, which is a random draw."""
@@ -120,19 +119,13 @@ def _tables(out: Path, pairs: Artifact) -> dict[str, Any]:
 
 def _sample(row: dict[str, Any]) -> dict[str, Any]:
     negatives = [
-        {"type": kind, "words": _changed(row["caption"], row[kind])} for kind in NEGATIVE_TYPES if row[kind] is not None
+        {"type": kind, "words": changed_words(row["caption"], row[kind])}
+        for kind in NEGATIVE_TYPES
+        if row[kind] is not None
     ]
     return {name: row[name] for name in ("pair_id", "image_key", "image_uri", "caption", "leaks")} | {
         "negatives": negatives
     }
-
-
-def _changed(caption: str, negative: str) -> list[tuple[str, bool]]:
-    """The negative's words, each with whether the caption lacks it in that place."""
-    words = negative.split()
-    matcher = difflib.SequenceMatcher(None, caption.lower().split(), negative.lower().split(), autojunk=False)
-    kept = {place for block in matcher.get_matching_blocks() for place in range(block.b, block.b + block.size)}
-    return [(word, place not in kept) for place, word in enumerate(words)]
 
 
 def _pictures(pairs: Artifact, samples: list[dict[str, Any]]) -> dict[str, str]:

@@ -70,7 +70,7 @@ def _order(folder: Path, path: Path) -> Subset:
 
 
 def means(benchmark: str, names: list[str], present: Present) -> list[Aggregate]:
-    """With all four sets there, their mean; then each set, those of Visual Genome as macro mean and over all rows."""
+    """The mean of the sets; then each set, those of Visual Genome as macro mean and over all rows."""
     made = []
     units = {
         "vg_relation": "relations, symmetric ones left out",
@@ -91,4 +91,8 @@ def means(benchmark: str, names: list[str], present: Present) -> list[Aggregate]
     if len(names) == 4:
         says = "mean of the two macros and the two order sets"
         made.insert(0, Aggregate(f"{benchmark}.mean4", says, nested([heads(made)])))
+    elif len(names) > 1:
+        made.insert(
+            0, Aggregate(f"{benchmark}.mean_sets", f"mean of the sets, {len(names)} of 4", nested([heads(made)]))
+        )
     return made

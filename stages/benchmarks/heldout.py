@@ -1,4 +1,7 @@
-"""Held-out negatives: each caption of a dataset's test split against its own negatives, one subset per type."""
+"""Held-out negatives: each caption of a dataset's test split against its own negatives, one subset per type.
+
+A text that a caption has under two types is asked about once, as the first of them.
+"""
 
 from pathlib import Path
 
@@ -13,11 +16,11 @@ def from_dataset(dataset: Artifact, image_root: Path, most: int) -> list[Subset]
     """One subset per negative type, of at most `most` images of the test split."""
     captions = test_split(dataset, most)
     subsets = []
-    for kind in NEGATIVE_TYPES:
+    for place, kind in enumerate(NEGATIVE_TYPES):
         rows = tuple(
             Row(row["pair_id"], row["image_key"], ImageRef(image_root / row["image_uri"]), (row["caption"], row[kind]))
             for row in captions
-            if row[kind] is not None
+            if row[kind] is not None and row[kind] not in [row[earlier] for earlier in NEGATIVE_TYPES[:place]]
         )
         if rows:
             subsets.append(Subset("heldout", kind, "choice", "wrong", dataset.digest, rows))

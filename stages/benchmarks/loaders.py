@@ -51,12 +51,15 @@ class Benchmark:
         from_dataset: subsets from the test split of a dataset artifact, given the folder of its images and how many
             images to take at most; None when they do not come from there.
         family: what it is shown with.
+        text_may_decide: whether who reads only a row's texts may tell the right one; not where every row has two images
+            and the same two texts for both, so that without the images there is only guessing.
     """
 
     means: Means
     read: FromFolder | None = None
     from_dataset: FromDataset | None = None
     family: Family = "composition"
+    text_may_decide: bool = True
 
 
 BENCHMARKS: dict[str, Benchmark] = {
@@ -64,10 +67,10 @@ BENCHMARKS: dict[str, Benchmark] = {
     "valse": Benchmark(valse.means, valse.read),
     "aro": Benchmark(aro.means, aro.read),
     "sugarcrepe_pp": Benchmark(sugarcrepe_pp.means, sugarcrepe_pp.read),
-    "winoground": Benchmark(winoground.means, winoground.read),
-    "cola": Benchmark(cola.means, cola.read),
-    "bivlc": Benchmark(bivlc.means, bivlc.read),
-    "mmvp": Benchmark(mmvp.means, mmvp.read),
+    "winoground": Benchmark(winoground.means, winoground.read, text_may_decide=False),
+    "cola": Benchmark(cola.means, cola.read, text_may_decide=False),
+    "bivlc": Benchmark(bivlc.means, bivlc.read, text_may_decide=False),
+    "mmvp": Benchmark(mmvp.means, mmvp.read, text_may_decide=False),
     "hard_positives": Benchmark(hard_positives.means, hard_positives.read),
     "vl_checklist": Benchmark(vl_checklist.means, vl_checklist.read),
     "zeroshot": Benchmark(zeroshot.means, zeroshot.read, family="retention"),
@@ -97,11 +100,13 @@ class About(NamedTuple):
         benchmark: whose it is; `composition` for the mean over benchmarks of that name.
         family: what it is shown with.
         question: which of the two questions it helps to answer; None = neither.
+        text_may_decide: see `Benchmark`.
     """
 
     benchmark: str
     family: Family
     question: Question | None
+    text_may_decide: bool
 
 
 def about(name: str) -> About:
@@ -110,11 +115,12 @@ def about(name: str) -> About:
     A name that is no benchmark's, such as that of an older scores table, counts as one of composition.
     """
     benchmark = name.partition(".")[0]
-    family: Family = BENCHMARKS[benchmark].family if benchmark in BENCHMARKS else "composition"
+    listed = BENCHMARKS.get(benchmark)
+    family: Family = listed.family if listed else "composition"
     questions: dict[Family, Question] = {
         "composition": "composition", "heldout": "composition", "retention": "retention",
     }  # fmt: skip
-    return About(benchmark, family, questions.get(family))
+    return About(benchmark, family, questions.get(family), listed is None or listed.text_may_decide)
 
 
 def available(root: Path) -> list[str]:

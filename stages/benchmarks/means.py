@@ -1,8 +1,10 @@
 """Named means: what a benchmark averages over, under which names, and what each name says.
 
 "Average" alone means three or four different things on the same benchmark (one published run is 74.1, 75.4, 76.6 or
-76.1 on VALSE by rule alone), so a mean has a name here or it does not exist. Each benchmark's own are beside its
-reader; all of them are computed from the scores table (stages/evaluate/aggregates.py).
+76.1 on VALSE by rule alone), so a mean has a name here or it does not exist. A name stands for one set: where a part of
+it is not there, or no row of the part was scored, the mean goes by another name, or its rule says how many parts there
+were. Each benchmark's own are beside its reader; all of them are computed from the scores table
+(stages/evaluate/aggregates.py).
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -53,6 +55,16 @@ class Aggregate:
     headline: str | None = None
     subset: str | None = None
 
+    @property
+    def benchmark(self) -> str:
+        """Whose it is, the first part of its name."""
+        return self.name.partition(".")[0]
+
+    @property
+    def selectors(self) -> list[Selector]:
+        """The rows of all cells."""
+        return [selector for rows, _ in self.cells for selector in rows]
+
 
 Means = Callable[[str, list[str], Present], list[Aggregate]]
 """A benchmark, its subsets in order of name, and all that is present -> its aggregates in the order of a report."""
@@ -86,8 +98,8 @@ def pairwise(benchmark: str, names: list[str], present: Present) -> list[Aggrega
     """Of a benchmark that chooses between two texts: mean of the subsets, micro accuracy, each subset."""
     every: list[Selector] = [(benchmark, name, None) for name in names]
     return [
-        mean(f"{benchmark}.mean", "plain mean of the subsets", [[row] for row in every], chance=0.5),
-        mean(f"{benchmark}.micro", "accuracy over all rows", [every], chance=0.5),
+        mean(f"{benchmark}.mean", f"plain mean of {len(names)} subsets", [[row] for row in every], chance=0.5),
+        mean(f"{benchmark}.micro", f"accuracy over all rows of {len(names)} subsets", [every], chance=0.5),
         *each(benchmark, names, 0.5),
     ]
 

@@ -74,7 +74,7 @@ class Row:
 
     Attributes:
         row_id: its name within the subset, as the benchmark gives it.
-        image_key: identity of the image, the unit that is resampled.
+        image_key: identity of the image; rows that share it are not independent.
         image: what the model sees; None for a row whose query is a text.
         texts: `choice`: the options, the right one first. `text_to_image`: the query.
         right: indices of the right options, into `texts` for `choice`, else into the subset's options.

@@ -48,6 +48,6 @@ def means(benchmark: str, names: list[str], present: Present) -> list[Aggregate]
             if name.startswith(f"{kind}."):
                 parts.setdefault(name.rpartition("_")[2], []).append(((((benchmark, name, None),), 1.0),))
         if parts:
-            says = f"mean over {', '.join(parts)}; of each, mean of its files"
+            says = f"mean over {', '.join(parts)}; of each, mean of its files, {sum(map(len, parts.values()))} in all"
             made.append(Aggregate(f"{benchmark}.{kind}", says, nested(list(parts.values())), chance=0.5))
     return [*made, *each(benchmark, names, 0.5)]

@@ -197,7 +197,8 @@ def means(benchmark: str, names: list[str], present: Present) -> list[Aggregate]
         rows, classes = [[(benchmark, name, None)]], sorted(present[benchmark, name])
         cells, chance = [[(benchmark, name, label)] for label in classes], 1 / len(classes)
         top1 = mean(f"{benchmark}.{name}.top1", "top-1 accuracy", rows, chance=chance, subset=name)
-        per_class = mean(f"{benchmark}.{name}.mean_per_class", "top-1, mean over classes", cells, chance=chance)
+        says = f"top-1, mean over {len(classes)} classes"
+        per_class = mean(f"{benchmark}.{name}.mean_per_class", says, cells, chance=chance)
         made += [top1, per_class]
         if len(classes) > 5:
             made.append(mean(f"{benchmark}.{name}.top5", "top-5 accuracy", rows, measure="at5", chance=5 * chance))

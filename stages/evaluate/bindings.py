@@ -73,7 +73,7 @@ def labelled(rows: list[dict[str, Any]], labels: Labels) -> list[dict[str, Any]]
     return [{**row, **labels.get((row["benchmark"], row["subset"], row["row_id"]), {})} for row in rows]
 
 
-def splits(scores: pa.Table, *, resamples: int, seed: int) -> dict[str, dict[str, Any]]:
+def splits(scores: pa.Table, *, seed: int) -> dict[str, dict[str, Any]]:
     """Accuracy over all rows of each label, read from a scores table.
 
     Returns <benchmark>.<kind>.<label> -> facts as `aggregates.aggregate` gives them, of kinds `attributes` and
@@ -86,7 +86,7 @@ def splits(scores: pa.Table, *, resamples: int, seed: int) -> dict[str, dict[str
             continue
         at = known.schema.get_field_index("group")
         grouped = known.set_column(at, known.schema.field("group"), known[column].cast(pa.string()))
-        made |= aggregate(grouped, resamples=resamples, seed=seed, define=partial(_means, kind))
+        made |= aggregate(grouped, seed=seed, define=partial(_means, kind))
     return made
 
 

@@ -40,8 +40,7 @@ class Config(BaseConfig):
         (), description="also score (1 - alpha) start + alpha trained for each alpha, e.g. [0.25, 0.5, 0.75] (WiSE-FT)"
     )
     robustness: Robustness = Field(Robustness(), description="accuracy under attack on the image; off by default")
-    resamples: int = Field(2000, ge=100, le=100_000, description="bootstrap resamples behind each interval")
-    seed: int = Field(0, ge=0, description="seed of the resampling and of what is attacked")
+    seed: int = Field(0, ge=0, description="seed of the permutations and of what is attacked")
     device: str = placement("auto", description="torch device; auto = cuda when there is one")
     batch: int | None = placement(
         None, ge=1, description="images, or texts, per forward pass; null = 32 on a CPU (its caches), else 256"

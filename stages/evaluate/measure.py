@@ -53,6 +53,7 @@ class Measured(NamedTuple):
 def score_artifacts(config: Config, inputs: Inputs, out: Path, progress: Progress) -> dict[str, Any]:
     """Write the files of a `scores` artifact below `out`, and give the facts for its manifest."""
     subsets, notes = subsets_of(config, inputs)
+    start = inputs["model"].meta["start"]
     progress("bindings", 0, 1)
     labels, overlap = bindings.label(subsets, bindings.captions(inputs["dataset"]))
     progress("bindings", 1, 1)
@@ -65,7 +66,7 @@ def score_artifacts(config: Config, inputs: Inputs, out: Path, progress: Progres
         leaked=leaked_rows(inputs["dataset"]),
         labels=labels,
     )
-    splits = bindings.splits(found.scores, resamples=config.resamples, seed=config.seed)
+    splits = bindings.splits(found.scores, seed=config.seed)
     # As a file the aggregates are content: another aggregate is another artifact.
     tables.write_text(out / "aggregates.json", json.dumps({**found.aggregates, **splits}))
     return {
@@ -76,7 +77,7 @@ def score_artifacts(config: Config, inputs: Inputs, out: Path, progress: Progres
         "notes": notes,
         "official": config.official if config.official is not None else config.root is not None,
         "protocols": found.protocols,
-        "resamples": config.resamples,
+        "random_start": clip.is_random(start["model"], start.get("pretrained")),
     }
 
 
@@ -137,7 +138,7 @@ def score_models(
     Args:
         models: name -> what loads it; called only when its part is not there.
         subsets: what is scored.
-        config: baselines, attack, resampling, device.
+        config: baselines, attack, seed, device.
         out: folder of the parts; unfinished work lies in its `.work/`.
         progress: callback.
         leaked: rows that overlap with training data; None = none is known.
@@ -165,7 +166,7 @@ def score_models(
             tables.write(path, bindings.labelled(rows, labels), SCORES)
     scores = tables.read(out)
     progress("aggregates", 0, 1)
-    aggregates = aggregate(scores, resamples=config.resamples, seed=config.seed)
+    aggregates = aggregate(scores, seed=config.seed)
     progress("aggregates", 1, 1)
     protocols = {f"{subset.benchmark}.{subset.name}": subset.protocol for subset in subsets}
     return Measured(scores, aggregates, descriptions, protocols)
@@ -206,7 +207,7 @@ def _judges(
 
 def _values(scores: pa.Table, model: str) -> dict[str, float | None]:
     """The aggregates of one model, without intervals."""
-    found = aggregate(scores.filter(pc.equal(scores["model"].cast(pa.string()), model)), resamples=1)
+    found = aggregate(scores.filter(pc.equal(scores["model"].cast(pa.string()), model)))
     return {name: one[model]["value"] for name, one in found.items()}
 
 

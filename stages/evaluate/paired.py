@@ -28,20 +28,19 @@ def difference(
     theirs: Sequence[Scored],
     names: Collection[str],
     *,
-    resamples: int = 2000,
     level: float = 0.95,
 ) -> dict[str, dict[str, float | None]]:
     """The mean of ours minus theirs under each name, with an interval for new seeds and new test rows alike.
 
-    The variances add: of the seed-averaged difference over rows (bootstrap by image), and of the differences between
-    seeds over S; the interval is Student's with Welch and Satterthwaite's degrees of freedom, and with one seed it is
-    that of the rows alone. Source: Miller, "Adding Error Bars to Evals", arXiv 2411.00640, 2.1 and 4.
+    The variances add: of the seed-averaged difference over rows (by image and texts, statistics.py), and of the
+    differences between seeds over S; the interval is Student's with Welch and Satterthwaite's degrees of freedom, and
+    with one seed it is as wide as that of the rows alone. Source: Miller, "Adding Error Bars to Evals", arXiv
+    2411.00640, 2.1 and 4.
 
     Args:
         ours: one training per seed.
         theirs: the same seeds in the same order, on the same rows.
         names: aggregates; those read from similarities (R@5, top-5, group scores) are left out.
-        resamples: of the bootstrap.
         level: of the interval.
 
     Returns name -> {value, low, high, rows: standard error over rows, seeds: over seeds, None for one seed}. Raises
@@ -53,19 +52,18 @@ def difference(
 
     both = pa.concat_tables([_averaged(theirs, "before"), _averaged(ours, "after")])
     found = {}
-    for name, facts in aggregate(both, resamples=resamples, define=define).items():
+    for name, facts in aggregate(both, define=define).items():
         one: Mapping[str, Any] = facts["difference"]
-        if one["value"] is None or one["low"] is None:
+        if one["value"] is None:
             continue
         gaps = [_gap(a.values[name], b.values[name]) for a, b in zip(ours, theirs, strict=True)]
-        rows = (one["high"] - one["low"]) / 2 / float(norm.ppf(0.975))
         seeds = stdev(gaps) / len(gaps) ** 0.5 if len(gaps) > 1 else None
-        half = _half_width(rows, seeds, len(gaps), facts["pictures"], level)
+        half = _half_width(one["error"], seeds, len(gaps), level)
         found[name] = {
             "value": mean(gaps),
             "low": mean(gaps) - half,
             "high": mean(gaps) + half,
-            "rows": rows,
+            "rows": one["error"],
             "seeds": seeds,
         }
     return found
@@ -75,13 +73,12 @@ def _gap(one: float | None, other: float | None) -> float:
     return float("nan") if one is None or other is None else one - other
 
 
-def _half_width(rows: float, seeds: float | None, count: int, pictures: int, level: float) -> float:
-    """Student's quantile times the standard error of rows and seeds together."""
-    variance = rows**2 + (seeds or 0.0) ** 2
-    if not variance:
-        return 0.0
-    spread = rows**4 / max(1, pictures - 1) + ((seeds or 0.0) ** 4 / (count - 1) if seeds else 0.0)
-    return float(t.ppf((1 + level) / 2, variance**2 / spread) * variance**0.5)
+def _half_width(rows: float, seeds: float | None, count: int, level: float) -> float:
+    """Student's quantile times the standard error of rows and seeds together; that of rows knows its own freedom."""
+    if not seeds:
+        return float(norm.ppf((1 + level) / 2)) * rows
+    variance = rows**2 + seeds**2
+    return float(t.ppf((1 + level) / 2, (count - 1) * variance**2 / seeds**4) * variance**0.5)
 
 
 def _averaged(trainings: Sequence[Scored], model: str) -> pa.Table:

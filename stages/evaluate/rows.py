@@ -3,6 +3,7 @@
 Shapes: P prompts of a class · D embedding width.
 """
 
+import hashlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -37,6 +38,15 @@ def margin(rule: Rule, similarities: Sequence[float]) -> float:
     return first - max(rest, default=float("-inf"))
 
 
+def texts_key(subset: Subset, row: Row) -> str:
+    """Identity of the texts that decide a row, in whatever order: its own, or those of its right options.
+
+    Of zero-shot classification these are the prompts of the row's class: with other classes there would be other texts.
+    """
+    texts = row.texts or [text for option in row.right for text in subset.prompts[option]]
+    return hashlib.sha256("\0".join(sorted(set(texts))).encode()).hexdigest()[:16]
+
+
 def table_row(subset: Subset, row: Row, similarities: list[float] | None, model: str, leaked: Leaked) -> dict[str, Any]:
     """One row of the scores table; similarities None = not scored."""
     by = margin(subset.rule, similarities) if similarities else float("nan")
@@ -47,6 +57,7 @@ def table_row(subset: Subset, row: Row, similarities: list[float] | None, model:
         "subset": subset.name,
         "row_id": row.row_id,
         "image_key": row.image_key,
+        "texts_key": texts_key(subset, row),
         "group": row.group,
         "similarities": similarities,
         "correct": tied if by == 0 else by if np.isnan(by) else float(by > 0),

@@ -18,6 +18,7 @@ from pipeline import clip, tables
 from pipeline.artifact import Artifact
 from pipeline.clip import Clip, tuning
 from pipeline.errors import UserError, need_package
+from stages import verdicts
 from stages.pages import markdown, percent
 
 ModelFormat = Literal["open_clip", "transformers", "onnx"]
@@ -297,10 +298,29 @@ def card(model: Artifact, scores: Artifact | None, alpha: float = 1.0) -> str:
         f"`{model.manifest.fingerprint}`; the data: `card.md` of the dataset `{model.manifest.inputs['dataset']}`.",
     ]
     if scores is not None:
-        lines += ["", "## Scores", "", "| score | before | after | n |", "|---|---:|---:|---:|"]
-        for name, one in scores.meta["aggregates"].items():
+        aggregates, random_start = scores.meta["aggregates"], scores.meta.get("random_start", False)
+        shown = verdicts.sentences(aggregates, random_start=random_start)
+        lines += ["", "## Scores", "", *(f"- {line}" for line in shown)]
+        lines += [
+            "",
+            "Per cent right. Blind: the best of the judges that read only the texts. Shows: what the change shows, "
+            "`up` only above every judge without pictures.",
+            "",
+            "| score | blind | before | after | shows | n |",
+            "|---|---:|---:|---:|---|---:|",
+        ]
+        for name, one in aggregates.items():
             before, after = (percent(one[side]["value"]) for side in ("before", "after"))
-            lines.append(f"| {markdown(name)} | {before} | {after} | {one['n']:,} of {one['of']:,} |")
+            best = verdicts.best_blind(one)
+            cells = (
+                markdown(name),
+                percent(best["value"]) if best else "",
+                before,
+                after,
+                verdicts.verdict(name, one, random_start=random_start).word,
+                f"{one['n']:,} of {one['of']:,}",
+            )
+            lines.append(f"| {' | '.join(cells)} |")
         leaked = _leaked(scores)
         lines += [
             "",

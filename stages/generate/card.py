@@ -5,7 +5,7 @@ from typing import Any
 
 from pipeline import tables
 from stages.generate.refine import sample
-from stages.pages import CARDS, render
+from stages.pages import CARDS, changed_words, render
 
 SAMPLES = 50
 """Accepted negatives shown per type."""
@@ -24,8 +24,27 @@ def write(out: Path, pairs: Path, facts: dict[str, Any], config: dict[str, Any])
     shown = {
         "facts": facts,
         "config": config,
-        "samples": {kind: [row[1:3] for row in rows] for kind, rows in sample(out, pairs, SAMPLES).items()},
+        "worst": _worst(facts),
+        "cost": any(row["seconds"] or row["reply_tokens"] for row in facts["paid"].values()),
+        "samples": {
+            kind: [
+                {"caption": caption, "text": text, "words": changed_words(caption, text)}
+                for _, caption, text, *_ in rows
+            ]
+            for kind, rows in sample(out, pairs, SAMPLES).items()
+        },
         "hours_per_million": seconds / 3600 * 1e6 / facts["captions"] if facts["captions"] else 0.0,
     }
     for name in ("card.md", "card.html"):
         tables.write_text(out / name, render(name, shown, CARDS))
+
+
+def _worst(facts: dict[str, Any]) -> dict[str, Any] | None:
+    """The type that is told best from its captions by text alone, after refining where there was any."""
+    refined = bool(facts.get("blind_refined"))
+    found = [
+        {"type": kind, "scorer": scorer, "refined": refined} | row
+        for kind, scorers in (facts["blind_refined"] if refined else facts["blind"]).items()
+        for scorer, row in scorers.items()
+    ]
+    return max(found, key=lambda row: float(row["accuracy"]), default=None)

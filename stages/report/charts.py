@@ -13,10 +13,9 @@ import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from stages.pages import percent, signed
+from stages.pages import signed
 
 BEFORE, AFTER, WORSE, GOOD, QUIET = "#6b7280", "#0072b2", "#d55e00", "#009e73", "#d1d5db"
 WIDTH = 5.2
@@ -38,50 +37,6 @@ STYLE: dict[str, Any] = {
 
 Estimate = Mapping[str, Any]
 """value, low, high as shares in 0..1, each None when nothing was scored."""
-
-
-def before_after(rows: Sequence[tuple[str, Estimate, Estimate, float | None]]) -> str:
-    """One line per subset: before and after with their intervals, and a tick at chance.
-
-    rows: label, before, after, chance.
-    """
-    with matplotlib.rc_context(STYLE):
-        figure, axes = _lines(len(rows))
-        for y, (_, before, after, chance) in enumerate(rows):
-            if chance is not None:
-                axes.plot([100 * chance] * 2, [y - 0.32, y + 0.32], color="#111827", lw=1, ls=":", zorder=1)
-            for estimate, colour, face, shift in ((before, BEFORE, "white", -0.14), (after, AFTER, AFTER, 0.14)):
-                if estimate["value"] is not None:
-                    _whisker(axes, estimate, y + shift, colour, face)
-        _label(axes, [row[0] for row in rows])
-        axes.set_xlim(-2, 102)
-        axes.set_xlabel("accuracy, % (dotted: chance)")
-        handles = [
-            axes.plot([], [], "o", mfc=face, mec=colour, color=colour, label=label)[0]
-            for label, colour, face in (("before", BEFORE, "white"), ("after", AFTER, AFTER))
-        ]
-        _legend(figure, handles)
-        return _svg(figure)
-
-
-def changes(rows: Sequence[tuple[str, Estimate]]) -> str:
-    """One line per set: the difference after - before in points with its interval; left of zero is forgotten.
-
-    rows: label, difference.
-    """
-    with matplotlib.rc_context(STYLE):
-        figure, axes = _lines(len(rows))
-        axes.axvline(0, color="#111827", lw=1)
-        for y, (_, difference) in enumerate(rows):
-            if difference["value"] is not None:
-                sure = difference["low"] > 0 or difference["high"] < 0
-                colour = (AFTER if difference["low"] > 0 else WORSE) if sure else BEFORE
-                _whisker(axes, difference, y, colour, colour if sure else "white")
-        _label(axes, [row[0] for row in rows])
-        reach = max([1.0, *(abs(v) * 110 for _, d in rows for v in (d["low"], d["high"]) if v is not None)])
-        axes.set_xlim(-reach, reach)
-        axes.set_xlabel("change, points (filled: interval excludes 0)")
-        return _svg(figure)
 
 
 def acceptance(rows: Sequence[tuple[str, Mapping[str, int]]]) -> str:
@@ -245,43 +200,6 @@ def heat(values: Sequence[Sequence[float | None]], rows: Sequence[str], columns:
         return _svg(figure)
 
 
-def overview(rows: Sequence[tuple[str, float | None, float | None, float | None, Estimate]]) -> str:
-    """One line per set, each number on its colour: the best text-only baseline, before, after (dark is low), and the
-    change in points (purple up, orange down; bold when its interval excludes 0).
-
-    rows: label, blind, before, after, difference.
-    """
-    with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(WIDTH, 0.27 * len(rows) + 0.7))
-        axes = figure.subplots()
-        scores, shifts = matplotlib.colormaps["cividis"], matplotlib.colormaps["PuOr"]
-        most = max((100 * abs(row[4]["value"]) for row in rows if row[4]["value"] is not None), default=1) or 1
-        for y, (_, *values, difference) in enumerate(rows):
-            for x, value in enumerate(values):
-                if value is not None:
-                    _cell(axes, x, y, scores(value), percent(value), dark=value > 0.55)
-            if difference["value"] is not None:
-                points = 100 * difference["value"]
-                sure = difference["low"] > 0 or difference["high"] < 0
-                colour, dark = shifts(0.5 + points / most / 2), abs(points) < 0.7 * most
-                _cell(axes, 3, y, colour, signed(difference["value"]), dark=dark, bold=sure)
-        axes.set_xlim(-0.5, 3.5)
-        axes.set_ylim(len(rows) - 0.5, -0.5)
-        axes.set_xticks(range(4), ["blind", "before", "after", "change"])
-        axes.xaxis.tick_top()
-        axes.set_yticks(range(len(rows)), [row[0] for row in rows])
-        axes.tick_params(length=0)
-        for spine in axes.spines.values():
-            spine.set_visible(False)
-        return _svg(figure)
-
-
-def _cell(axes: Axes, x: int, y: int, colour: Any, said: str, *, dark: bool, bold: bool = False) -> None:
-    axes.add_patch(Rectangle((x - 0.48, y - 0.46), 0.96, 0.92, color=colour))
-    weight = "bold" if bold else "normal"
-    axes.text(x, y, said, ha="center", va="center", size=8, color="#111827" if dark else "white", weight=weight)
-
-
 def _lines(count: int) -> tuple[Figure, Axes]:
     figure = Figure(figsize=(WIDTH, 0.34 * count + 0.85))
     axes = figure.subplots()
@@ -296,11 +214,6 @@ def _label(axes: Axes, labels: Sequence[str]) -> None:
     axes.set_yticks(range(len(labels)), labels)
     axes.tick_params(axis="y", length=0)
     axes.spines["left"].set_visible(False)
-
-
-def _whisker(axes: Axes, estimate: Estimate, y: float, colour: str, face: str) -> None:
-    axes.plot([100 * estimate["low"], 100 * estimate["high"]], [y, y], color=colour, lw=1.6, zorder=2)
-    axes.plot(100 * estimate["value"], y, "o", color=colour, mfc=face, ms=5, zorder=3)
 
 
 def _legend(figure: Figure, handles: Sequence[Any]) -> None:

@@ -105,11 +105,11 @@ def _checks(dataset: Artifact) -> Line:
 
 
 def _leaks(dataset: Artifact, scores: Artifact) -> Line:
-    looked = dataset.manifest.config.get("leak_benchmarks")
+    looked = dataset.meta.get("leaks")
     clean = sum("clean" in one for one in scores.meta["aggregates"].values())
     says = "Overlaps with benchmarks were looked for and are reported"
-    return Line(says, bool(looked) if looked is not None else None, f"{', '.join(looked or ())}; {clean} scores also "
-                "without overlapping rows")  # fmt: skip
+    found = f"{', '.join(looked)}; {clean} scores also without overlapping rows" if looked else "not looked for"
+    return Line(says, bool(looked) if looked is not None else None, found)
 
 
 def _training(model: Artifact) -> list[Line]:

@@ -6,6 +6,7 @@ differences and the search come with the facts (flows/comparing.py).
 
 import json
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import mean, stdev
@@ -13,10 +14,11 @@ from typing import Any
 
 from pipeline import tables
 from pipeline.negative_types import NEGATIVE_TYPES
+from stages.benchmarks.loaders import about
 from stages.pages import markdown as escaped
 from stages.pages import percent, signed
 from stages.report import charts
-from stages.report.families import answer, family
+from stages.verdicts import answer
 
 Comparison = dict[str, Any]
 """What `compare` returns, plain JSON data."""
@@ -24,7 +26,10 @@ Comparison = dict[str, Any]
 ComparedRow = Mapping[str, Any]
 """One row of it: one setting with all its seeds."""
 
-SHOWN = ("composition", "sugarcrepe.macro7", "valse.mean_files", "heldout.mean", "zeroshot.mean", "retrieval.mean_r1")
+SHOWN = (
+    "sugarcrepe.macro7", "sugarcrepe.mean_files", "valse.mean_files", "aro.mean4", "aro.mean_sets", "zeroshot.mean",
+    "composition", "heldout.mean", "retrieval.mean_r1",
+)  # fmt: skip
 ASKED = ("aro.vg_relation", "aro.vg_attribution", "valse.counting", "aro.coco_order", "aro.flickr30k_order")
 """What begins so stands in the table by what is asked: relations, attributes, counting, word order."""
 
@@ -41,7 +46,7 @@ def compare(runs: Mapping[str, Any]) -> Comparison:
 
     Args:
         runs: description, base, settings, seeds, search, and rows, each {name, title, group, without, like, search,
-            difference (ours minus it), runs: [{seed, scores, before, blind, subsets}]}; see flows/comparing.py.
+            difference (ours minus it), runs: [{seed, scores, before, blind, shows, subsets}]}; see flows/comparing.py.
 
     Returns:
         runs with `mean` and `sd` by score in every row that was run, `pareto` (names of rows that no other beats in
@@ -113,6 +118,7 @@ def markdown(comparison: Comparison, command: str, figures: str = "") -> str:
         lines += ["", f"![composition against retention]({beside}pareto.svg)"]
     if asked:
         lines += ["", "## Relations, attributes, counting, word order", "", *_scores(comparison, asked)]
+    lines += _against_the_start(comparison)
     lines += _differences(comparison, [name for name in (*SHOWN, *asked) if name in before])
     lines += _search(comparison)
     if comparison["types"]:
@@ -144,6 +150,30 @@ def _scores(comparison: Comparison, shown: Sequence[str]) -> list[str]:
             label = f"**{title}**" if row["name"] in comparison["pareto"] else title
             cells = (percent(row["mean"][name]) + _deviation(row["sd"][name]) for name in shown)
             lines.append(f"| {label} | {' | '.join(cells)} |")
+    return lines
+
+
+def _against_the_start(comparison: Comparison) -> list[str]:
+    """In how many seeds each row is better than the start, by the rule of the report."""
+    names = [name for name in (comparison["up"], comparison["across"]) if name]
+    rows = [row for row in comparison["rows"] if names and all("shows" in run for run in row["runs"])]
+    if not rows:
+        return []
+    lines = [
+        "",
+        "## Against the start",
+        "",
+        "Number of seeds by what they show: *up* only where interval and p of the change exclude no change and the "
+        "score lies above what judges without pictures reach on the same rows; *blind* where it rose, but not above "
+        "those; *unjudged* where none was scored.",
+        "",
+        f"| row | {' | '.join(names)} |",
+        f"|---|{'---|' * len(names)}",
+    ]
+    for row in rows:
+        counts = (Counter(run["shows"][name] for run in row["runs"]) for name in names)
+        cells = (", ".join(f"{word} {count}" for word, count in sorted(one.items())) for one in counts)
+        lines.append(f"| {escaped(row['title'])} | {' | '.join(cells)} |")
     return lines
 
 
@@ -235,7 +265,7 @@ def _with_means(row: ComparedRow, names: Sequence[str]) -> dict[str, Any]:
 def _types(rows: Sequence[ComparedRow], subsets: Sequence[str]) -> dict[str, dict[str, float | None]]:
     """What training without a type lacks on each subset, those of retention aside."""
     whole = next((row for row in rows if row["name"] == "degla"), None)
-    names = [name for name in subsets if family(name.partition(".")[0]) != "retention"]
+    names = [name for name in subsets if about(name).family != "retention"]
     return {
         row["without"]: {name: _less(whole["mean"][name], row["mean"][name]) for name in names}
         for row in rows

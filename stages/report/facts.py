@@ -1,7 +1,6 @@
 """What the report says, as plain JSON data: every figure of it read from the artifacts."""
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -9,19 +8,18 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from pipeline import tables
-from pipeline.artifact import Artifact
+from pipeline.artifact import Artifact, Manifest
 from pipeline.config import validation_error
 from pipeline.negative_types import NEGATIVE_TYPES
-from pipeline.schema import TABLES
 from pipeline.stage import Inputs
-from stages.benchmarks.loaders import Question
+from stages import verdicts
+from stages.benchmarks.loaders import about
 from stages.benchmarks.registry import registry
-from stages.pages import percent, signed
-from stages.report import bindings
+from stages.report import bindings, gallery, notes
 from stages.report.checklist import checklist
 from stages.report.config import Config
-from stages.report.families import ANSWERS, answer
 from stages.report.published import composition_levels, published
+from stages.report.sql import asked
 
 ORDER = ("pairs", "negatives", "dataset", "model", "scores")
 CARDS = ("dataset", "negatives")
@@ -66,24 +64,28 @@ def gather(config: Config, inputs: Inputs) -> JsonObject:
     """Everything the page says, as plain JSON data; all of it read from the artifacts."""
     scores = inputs["scores"].meta
     aggregates: Mapping[str, JsonObject] = scores["aggregates"]
-    heads = headline(aggregates)
+    random_start: bool = scores["random_start"]
+    heads = headline(aggregates, random_start=random_start)
+    grouped = benchmarks(aggregates, random_start=random_start)
     compared = _ablation(config.comparison) if config.comparison else None
     return {
-        "title": config.title,
+        "title": config.title or config.run or "degla report",
+        "about": _about(config, inputs),
         "types": list(NEGATIVE_TYPES),
         "headline": heads,
+        "clearest": clearest(grouped),
+        "side_by_side": side_by_side(aggregates, random_start=random_start),
         "trade": _trade(heads, scores, compared),
-        "benchmarks": benchmarks(aggregates),
+        "benchmarks": grouped,
         "published": published(aggregates, ("before", "after"), scores["official"]),
         "bindings": bindings.tables(scores["bindings"]),
         "ablation": compared and {"types": compared["types"], "seeds": len(compared["seeds"])},
-        "gallery": _gallery(inputs, config.examples),
+        "gallery": gallery.cards(inputs, config.examples),
         "data": _data(inputs),
         "generation": _generation(inputs),
         "training": _training(inputs),
         "models": inputs["scores"].meta["models"],
-        "notes": _notes(inputs, heads, compared),
-        "resamples": scores["resamples"],
+        "notes": notes.notes(config, inputs, clearest(grouped), same_start(heads, compared) if compared else None),
         "checklist": [line._asdict() for line in checklist(inputs)],
         "cards": [kind for kind in CARDS if (inputs[kind].path / "card.html").is_file()],
         "recipe": {one.manifest.stage: one.manifest.config for one in (inputs[kind] for kind in ORDER)},
@@ -91,52 +93,74 @@ def gather(config: Config, inputs: Inputs) -> JsonObject:
     }
 
 
-def headline(aggregates: Mapping[str, JsonObject]) -> list[JsonObject]:
-    """The two questions: did composition go up, was what the model knew kept. In words that the interval allows.
+def _about(config: Config, inputs: Inputs) -> JsonObject:
+    """What the page is of: run, model, how much it was trained on, when, and how long everything took."""
+    meta, manifests = inputs["model"].meta, [inputs[kind].manifest for kind in ORDER]
+    types = " + ".join(f"count({kind})" for kind in NEGATIVE_TYPES)
+    with asked(dataset=inputs["dataset"].table_folder("dataset")) as ask:
+        (trained,) = ask(f"select count(*) pairs, ({types}) negatives from dataset where split = 'train'")  # noqa: S608
+    return trained | {
+        "run": config.run,
+        "description": config.description,
+        "model": Path(meta["start"]["model"]).name,
+        "pretrained": meta["start"].get("pretrained"),
+        "random_start": inputs["scores"].meta["random_start"],
+        "parameters": meta.get("parameters"),
+        "date": datetime.fromisoformat(manifests[-1].started).date().isoformat(),
+        "seconds": sum(_seconds(one) for one in manifests),
+    }
 
-    Composition is `composition`, or the held-out negatives when no benchmark of it was there; retention is zero-shot
-    classification, or retrieval.
+
+def headline(aggregates: Mapping[str, JsonObject], *, random_start: bool, than: str = "") -> list[JsonObject]:
+    """The two questions: did composition go up, was what the model knew kept; in words that were shown (verdicts)."""
+    return [
+        {"question": question, "name": name or None, "verdict": found.word, "says": found.says}
+        | (_measured(aggregates[name]) | {"says": found.says} if name else {})
+        for question, (name, found) in verdicts.headline(aggregates, random_start=random_start, than=than).items()
+    ]
+
+
+def side_by_side(aggregates: Mapping[str, JsonObject], *, random_start: bool) -> list[JsonObject]:
+    """The paper's benchmarks beside each other, each by its mean; with a verdict where two models are compared."""
+    found = []
+    for benchmark, name in verdicts.side_by_side(aggregates).items():
+        one = aggregates[name]
+        word = verdicts.verdict(name, one, random_start=random_start).word if "difference" in one else None
+        found.append(_measured(one) | {"name": name, "title": registry()[benchmark]["title"], "verdict": word})
+    return found
+
+
+def clearest(grouped: list[JsonObject]) -> list[JsonObject]:
+    """The main rows whose change excludes none by interval and p, rises and falls alike, the surest first."""
+    rows = [row for one in grouped if one["key"] != "composition" for row in one["rows"] if not row["aside"]]
+    found = [row for row in rows if verdicts.changed(row["difference"])]
+    return sorted(found, key=lambda row: (row["p"], -abs(row["difference"]["value"])))
+
+
+def _measured(one: JsonObject) -> JsonObject:
+    return one | {
+        "says_rule": one["says"],
+        "p": verdicts.p_value(one["difference"]) if "difference" in one else None,
+        "best_blind": verdicts.best_blind(one),
+    }
+
+
+def benchmarks(aggregates: Mapping[str, JsonObject], *, random_start: bool = False) -> list[JsonObject]:
+    """Aggregates by benchmark, with what the registry says of each, and the verdict where two models are compared.
+
+    The first mean of a benchmark and its subsets' own scores are the main rows; `aside` are other means and measures.
     """
-    scored = {name for name, one in aggregates.items() if one["n"]}
-    return [_answered(question, aggregates, answer(question, scored)) for question in ANSWERS]
-
-
-def _answered(question: Question, aggregates: Mapping[str, JsonObject], name: str | None) -> JsonObject:
-    if name is None:
-        return {"question": question, "name": None, "verdict": "unknown", "says": "Nothing measures it here."}
-    one = aggregates[name]
-    change = one["difference"]
-    verdict = "up" if change["low"] > 0 else "down" if change["high"] < 0 else "unclear"
-    says = _sentence(question, verdict, change)
-    return one | {"question": question, "name": name, "verdict": verdict, "says": says, "says_rule": one["says"]}
-
-
-def _sentence(question: str, verdict: str, change: JsonObject) -> str:
-    points = f"{signed(change['value'])} points (95 % interval {signed(change['low'])} to {signed(change['high'])})"
-    if question == "composition":
-        return {
-            "up": f"The model understands composition better than before: {points}.",
-            "down": f"The model understands composition worse than before: {points}.",
-            "unclear": f"No clear change in composition: {points}; the interval includes no change.",
-        }[verdict]
-    return {
-        "up": f"Nothing was lost on the whole; the score even went up: {points}.",
-        "down": f"Part of what the model knew was forgotten: {points}.",
-        "unclear": f"No loss could be shown: {points}; the interval includes no change"
-        + (
-            f", and a true loss under {percent(change['detectable'])} points could hide here."
-            if change["detectable"]
-            else "."
-        ),
-    }[verdict]
-
-
-def benchmarks(aggregates: Mapping[str, JsonObject]) -> list[JsonObject]:
-    """Aggregates by benchmark, with what the registry says of each."""
     known = registry() | OURS
     grouped: dict[str, list[JsonObject]] = {}
     for name, facts in aggregates.items():
-        grouped.setdefault(facts["benchmark"], []).append({"name": name} | facts)
+        row: JsonObject = {"name": name} | facts
+        if "difference" in facts:
+            row["verdict"] = verdicts.verdict(name, facts, random_start=random_start).word
+            row["p"] = verdicts.p_value(facts["difference"])
+        rows = grouped.setdefault(facts["benchmark"], [])
+        row["aside"] = bool(rows) and not facts["subset"] and about(name).family != "robust"
+        row["best_blind"] = verdicts.best_blind(facts)
+        rows.append(row)
     return [{"key": key, "about": known.get(key, {"title": key}), "rows": rows} for key, rows in grouped.items()]
 
 
@@ -176,8 +200,8 @@ def same_start(heads: list[JsonObject], compared: JsonObject) -> bool:
 def _data(inputs: Inputs) -> JsonObject:
     """Counts of pairs, rejected pairs, dataset rows and leaks."""
     pairs, dataset = inputs["pairs"], inputs["dataset"]
-    facts: JsonObject = {}
-    with _sql(pairs=pairs.table_folder("pairs"), pairs_rejected=pairs.path / "pairs_rejected") as ask:
+    facts: JsonObject = {"looked_for": list(dataset.meta.get("leaks", {}))}
+    with asked(pairs=pairs.table_folder("pairs"), pairs_rejected=pairs.path / "pairs_rejected") as ask:
         facts["pairs"] = ask(
             "select split, count(*) pairs, count(distinct image_key) pictures from pairs group by 1 order by 1"
         )
@@ -186,7 +210,7 @@ def _data(inputs: Inputs) -> JsonObject:
             "select reason, count(*) rows, min(origin) example from pairs_rejected group by 1 order by 2 desc, 1"
         )
     types = ", ".join(f"count({kind}) {kind}" for kind in NEGATIVE_TYPES)
-    with _sql(dataset=dataset.table_folder("dataset"), leaks=dataset.path / "leaks") as ask:
+    with asked(dataset=dataset.table_folder("dataset"), leaks=dataset.path / "leaks") as ask:
         facts["dataset"] = ask(f"select split, count(*) pairs, {types} from dataset group by 1 order by 1")  # noqa: S608
         facts["leaks"] = ask(
             "select benchmark, subset, rule, count(distinct row_id) rows from leaks group by all order by all"
@@ -196,7 +220,7 @@ def _data(inputs: Inputs) -> JsonObject:
 
 def _generation(inputs: Inputs) -> JsonObject:
     """Who wrote the negatives, how many passed the checks by type, and what the rest failed on."""
-    with _sql(negatives=inputs["negatives"].table_folder("negatives")) as ask:
+    with asked(negatives=inputs["negatives"].table_folder("negatives")) as ask:
         counts = ask("select type, status, count(*) n from negatives group by 1, 2 order by all")
         reasons = ask(
             """select type, reason, count(*) n, min(text) example from negatives
@@ -224,7 +248,7 @@ def _training(inputs: Inputs) -> JsonObject:
         return {"steps": 0, "terms": []}
     weights: JsonObject = model.manifest.config.get("objective", {})
     there = tables.read(model.path / "steps").column_names
-    with _sql(steps=model.path / "steps") as ask:
+    with asked(steps=model.path / "steps") as ask:
         facts = ask(
             """select count(*) steps, max(epoch) epochs, median(samples_per_s) samples_per_s,
                       sum(data_wait) data_wait, max(lr) peak_lr from steps"""
@@ -243,73 +267,9 @@ def _training(inputs: Inputs) -> JsonObject:
     return facts | {"terms": terms}
 
 
-def _notes(inputs: Inputs, heads: list[JsonObject], compared: JsonObject | None) -> list[str]:
-    """What a reader must know before believing the figures."""
-    notes = [str(note) for note in inputs["scores"].meta["notes"]]
-    for name, one in inputs["scores"].meta["aggregates"].items():
-        if one["subset"] and one["n"] < one["of"]:
-            notes.append(f"{name}: {one['n']} of {one['of']} rows scored, the images of the others are missing")
-    activation = {name: model.get("activation") for name, model in inputs["scores"].meta["models"].items()}
-    if len(set(activation.values())) > 1:
-        notes.append(f"the models compute different activations: {activation}")
-    if compared and not same_start(heads, compared):
-        notes.append("report.comparison began from other scores than this run, so its rows are not shown beside it")
-    return notes
-
-
-def _gallery(inputs: Inputs, examples: int) -> list[JsonObject]:
-    """Held-out images with all their negatives and both models' margins: as many wins as losses, the clearest first.
-
-    A margin is similarity to the caption minus similarity to the negative; above 0 is right.
-    """
-    views = {"scores": inputs["scores"].table_folder("scores"), "dataset": inputs["dataset"].table_folder("dataset")}
-    with _sql(**views) as ask:
-        rows = ask(
-            """with margins as (
-                 select row_id, subset, model, similarities[1] - similarities[2] as margin from scores
-                 where benchmark = 'heldout' and similarities is not null),
-               told as (
-                 select row_id, subset, max(margin) filter (model = 'before') as before,
-                        max(margin) filter (model = 'after') as after from margins group by 1, 2)
-               select dataset.*, told.subset as type, before, after from told
-               join dataset on pair_id = row_id where before is not null and after is not null
-               order by pair_id, type"""
-        )
-    cards: dict[str, JsonObject] = {}
-    for row in rows:
-        card = cards.setdefault(
-            row["pair_id"],
-            {key: row[key] for key in ("pair_id", "image_key", "image_uri", "caption")} | {"negatives": []},
-        )
-        found = {"type": row["type"], "text": row[row["type"]], "before": row["before"], "after": row["after"]}
-        card["negatives"].append(found)
-    for card in cards.values():
-        card["negatives"].sort(key=lambda one: NEGATIVE_TYPES.index(one["type"]))
-        card["won"] = sum(one["after"] > 0 >= one["before"] for one in card["negatives"])
-        card["lost"] = sum(one["before"] > 0 >= one["after"] for one in card["negatives"])
-    moved = {pair: sum(one["after"] - one["before"] for one in card["negatives"]) for pair, card in cards.items()}
-    wins = sorted(
-        (c for c in cards.values() if c["won"] > c["lost"]), key=lambda c: (c["lost"] - c["won"], -moved[c["pair_id"]])
-    )
-    losses = sorted(
-        (c for c in cards.values() if c["lost"] > c["won"]), key=lambda c: (c["won"] - c["lost"], moved[c["pair_id"]])
-    )
-    half = min(len(losses), examples // 2)
-    chosen = _different_images(wins, examples - half) + _different_images(losses, half)
-    return chosen or _different_images(list(cards.values()), examples)
-
-
-def _different_images(cards: list[JsonObject], most: int) -> list[JsonObject]:
-    """The first cards, no image and no caption twice."""
-    images = {card["image_key"]: card for card in reversed(cards)}.values()
-    captions = {card["caption"]: card for card in images}.values()
-    return list(captions)[::-1][:most]
-
-
 def _provenance(artifact: Artifact) -> JsonObject:
     """Where an artifact comes from: settings, versions, machine and time."""
     manifest = artifact.manifest
-    seconds = (datetime.fromisoformat(manifest.finished) - datetime.fromisoformat(manifest.started)).total_seconds()
     keep = (
         "stage",
         "stage_version",
@@ -322,18 +282,12 @@ def _provenance(artifact: Artifact) -> JsonObject:
         "rows",
         "started",
     )
-    return {"kind": manifest.kind, "seconds": seconds} | {key: getattr(manifest, key) for key in keep}
+    return {"kind": manifest.kind, "seconds": _seconds(manifest)} | {key: getattr(manifest, key) for key in keep}
+
+
+def _seconds(manifest: Manifest) -> float:
+    return (datetime.fromisoformat(manifest.finished) - datetime.fromisoformat(manifest.started)).total_seconds()
 
 
 def _share(part: int, whole: int) -> float | None:
     return part / whole if whole else None
-
-
-@contextmanager
-def _sql(**folders: Path) -> Iterator[Callable[[str], list[JsonObject]]]:
-    """Ask SQL of tables by name and get rows as dicts; a table that is not there is empty."""
-    with tables.connect({name: folder for name, folder in folders.items() if tables.files(folder)}) as connection:
-        for name, folder in folders.items():
-            if not tables.files(folder):
-                connection.register(name, TABLES[name].empty_table())
-        yield lambda query: list(connection.sql(query).to_arrow_table().to_pylist())

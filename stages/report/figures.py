@@ -9,16 +9,11 @@ from typing import Any, NamedTuple
 from pipeline import tables
 from pipeline.artifact import Artifact
 from pipeline.negative_types import NEGATIVE_TYPES
-from stages.benchmarks.loaders import Family
 from stages.pages import data_uri, percent
 from stages.report import charts
-from stages.report.families import family
 
 Report = Mapping[str, Any]
 """What facts.gather returns."""
-
-ScoreRow = Mapping[str, Any]
-"""One aggregate with its name, before, after and difference."""
 
 
 class ReportFigure(NamedTuple):
@@ -48,40 +43,6 @@ def draw(report: Report, model: Artifact) -> dict[str, ReportFigure]:
     """Figures by name, in the order of `FIGURES`; only those there are numbers for."""
     drawn = ((name, title, made(report, model)) for name, (title, made) in FIGURES.items())
     return {name: ReportFigure(title, *found) for name, title, found in drawn if found}
-
-
-def _composition(report: Report, model: Artifact) -> Drawn | None:
-    return _before_after(_subsets(report, "composition"))
-
-
-def _heldout(report: Report, model: Artifact) -> Drawn | None:
-    return _before_after(_subsets(report, "heldout"))
-
-
-def _retention(report: Report, model: Artifact) -> Drawn | None:
-    return _before_after(_subsets(report, "retention"))
-
-
-def _robust(report: Report, model: Artifact) -> Drawn | None:
-    """The means under attack, each beside the same rows untouched."""
-    return _before_after([row for row in _rows(report, "robust") if not row["subset"]])
-
-
-def _overview(report: Report, model: Artifact) -> Drawn | None:
-    rows = [row for name in ("composition", "heldout", "retention") for row in _subsets(report, name)]
-    if not rows:
-        return None
-    cells = [
-        (_short(row), _best_blind(row), row["before"]["value"], row["after"]["value"], row["difference"])
-        for row in rows
-    ]
-    alt = "One line per set: the best text-only baseline, before, after, and the change; the numbers are in the tables"
-    return charts.overview(cells), alt
-
-
-def _forgetting(report: Report, model: Artifact) -> Drawn | None:
-    rows = _subsets(report, "retention")
-    return (charts.changes([(_short(row), row["difference"]) for row in rows]), _alt(rows)) if rows else None
 
 
 def _trade(report: Report, model: Artifact) -> Drawn | None:
@@ -124,46 +85,9 @@ def _training(report: Report, model: Artifact) -> Drawn | None:
 
 
 FIGURES: dict[str, tuple[str, Callable[[Report, Artifact], Drawn | None]]] = {
-    "composition": ("Composition, by subset", _composition),
-    "heldout": ("Held-out negatives, by type", _heldout),
-    "retention": ("Retention, by set", _retention),
-    "robust": ("Adversarial robustness: attacked and clean", _robust),
-    "overview": ("All sets at a glance", _overview),
-    "forgetting": ("Forgetting, by set", _forgetting),
     "trade": ("Composition against retention", _trade),
     "types": ("Effect of each negative type, by subset", _types),
     "acceptance": ("Accepted negatives, by type", _acceptance),
     "training": ("Training curves", _training),
 }
 """Name -> title, and what draws it from the report's facts and the model; None = no numbers for it."""
-
-
-def _rows(report: Report, wanted: Family) -> list[ScoreRow]:
-    return [row for one in report["benchmarks"] if family(one["key"]) == wanted for row in one["rows"]]
-
-
-def _subsets(report: Report, wanted: Family) -> list[ScoreRow]:
-    """The one score of each subset of a family's benchmarks."""
-    return [row for row in _rows(report, wanted) if row["subset"]]
-
-
-def _before_after(rows: list[ScoreRow]) -> Drawn | None:
-    if not rows:
-        return None
-    return charts.before_after([(_short(row), row["before"], row["after"], row["chance"]) for row in rows]), _alt(rows)
-
-
-def _best_blind(row: ScoreRow) -> float | None:
-    """The best of those that saw no image."""
-    return max((one["value"] for one in row.get("blind", {}).values()), default=None)
-
-
-def _alt(rows: list[ScoreRow]) -> str:
-    return "; ".join(
-        f"{row['name']} {percent(row['before']['value'])} before, {percent(row['after']['value'])} after"
-        for row in rows
-    )
-
-
-def _short(row: ScoreRow) -> str:
-    return str(row["name"]).removesuffix(".top1").removesuffix(".macro")

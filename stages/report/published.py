@@ -5,10 +5,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pipeline.assets import DATA
+from stages.benchmarks.loaders import about
+from stages.verdicts import PAPER_MEANS
 
 PUBLISHED = DATA / "published_scores.json"
 
-HEADS = {"sugarcrepe": "sugarcrepe.macro7", "valse": "valse.mean11", "aro": "aro.mean4"}
+HEADS = {benchmark: name for benchmark, name in PAPER_MEANS.items() if about(name).question == "composition"}
 """What `composition` takes of each benchmark, by the names under which published scores are stored."""
 
 

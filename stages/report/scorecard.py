@@ -7,7 +7,7 @@ from typing import Any
 
 from pipeline import tables
 from stages.pages import render
-from stages.report.facts import benchmarks
+from stages.report.facts import benchmarks, headline, side_by_side
 from stages.report.published import published
 
 
@@ -18,9 +18,9 @@ def write(
     aggregates: dict[str, dict[str, Any]],
     descriptions: dict[str, dict[str, Any]],
     protocols: dict[str, str],
+    random_start: bool,
     official: bool,
     settings: dict[str, Any],
-    resamples: int,
 ) -> None:
     """Write eval.html (one file, no network), eval.md and eval.json (the same facts).
 
@@ -30,19 +30,24 @@ def write(
         aggregates: name -> the values of each model with their intervals.
         descriptions: model -> activation, preprocessing, tokenizer, device.
         protocols: benchmark.subset -> identity of its measurement.
+        random_start: whether the first of two models has random weights.
         official: whether the files were held against known counts and digests.
         settings: what was asked.
-        resamples: behind each interval.
     """
+    pair = len(labels) == 2
     facts: dict[str, Any] = {
         "labels": labels,
-        "benchmarks": benchmarks(aggregates),
+        "title": f"Scores: {labels['after']} against {labels['before']}"
+        if pair
+        else f"Scores of {next(iter(labels.values()))}",
+        "side_by_side": side_by_side(aggregates, random_start=random_start),
+        "headline": headline(aggregates, random_start=random_start, than=labels["before"]) if pair else [],
+        "benchmarks": benchmarks(aggregates, random_start=random_start),
         "published": published(aggregates, list(labels), official),
         "models": {name: descriptions[name] for name in labels},
         "protocols": protocols,
         "official": official,
         "settings": settings,
-        "resamples": resamples,
         "packages": {name: version(name) for name in ("degla", "torch", "open_clip_torch")},
     }
     folder.mkdir(parents=True, exist_ok=True)

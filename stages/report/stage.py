@@ -13,11 +13,12 @@ from pipeline.stage import Inputs, Progress, Stage
 from stages.benchmarks.registry import REGISTRY
 from stages.pages import TEMPLATES
 from stages.report.config import Config
-from stages.report.published import PUBLISHED
 
 
 def outside(config: Config) -> dict[str, str]:
     """Digests of the templates, the benchmark registry, the published scores and the comparison."""
+    from stages.report.published import PUBLISHED  # it needs the table of all benchmarks
+
     read = {"templates": TEMPLATES, "registry": REGISTRY, "published": PUBLISHED}
     if config.comparison:
         if not config.comparison.is_file():
@@ -42,7 +43,7 @@ STAGE = Stage(
     name="report",
     makes="report",
     needs=("pairs", "negatives", "dataset", "model", "scores"),
-    version=2,
+    version=3,
     config=Config,
     outside=outside,
     run=run,

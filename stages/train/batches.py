@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
@@ -89,7 +90,7 @@ class Rows:
         image_file: row -> index into `uris`.
         image_group: row -> number of its group; rows that share one are captions of one image, or of copies of it.
         tokens: per text column (the caption, then the types) all token ids, and the row offsets into them.
-        have: [rows, types], whether a row has that negative.
+        have: [rows, types], whether a row has that negative; a text that is there under two types is of the first.
         chances: [rows, types], sampling probability of each negative in its turn, (0, 1].
         depicting: [rows, types], index into `uris` of an image that the negative is about; -1 = none.
     """
@@ -129,7 +130,7 @@ def read_rows(
     """
     columns = ["caption_tokens", *(f"{kind}_tokens" for kind in types)]
     table = tables.read(
-        dataset.table_folder("dataset"), ["pair_id", "image_group", "image_uri", "split", "chances", *columns]
+        dataset.table_folder("dataset"), ["pair_id", "image_group", "image_uri", "split", "chances", *columns, *types]
     )
     table = table.filter(np.asarray(table["split"].to_numpy() == split)).combine_chunks()
     if not len(table):
@@ -144,6 +145,8 @@ def read_rows(
     have = np.zeros((len(table), len(types)), dtype=bool)
     for place, kind in enumerate(types):
         have[:, place] = table[f"{kind}_tokens"].is_valid()
+        for earlier in types[:place]:
+            have[:, place] &= ~np.asarray(pc.equal(table[kind], table[earlier]).fill_null(False))
     depicting: Ints = np.full(have.shape, -1, dtype=np.int64)
     more: list[str] = []
     if shown is not None:

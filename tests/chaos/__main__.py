@@ -36,7 +36,7 @@ ingest:
 generate: {backend: rules, shard_size: 16, max_reject_rate: 1.0}
 assemble: {tokenizer: data/clip_tiny, shard: 16}
 train: {model: data/clip_tiny, pretrained: null, epochs: 3, batch: 8, warmup: 1, workers: 0, checkpoint_steps: 2}
-evaluate: {resamples: 100, benchmarks: [sugarcrepe, heldout]}
+evaluate: {benchmarks: [sugarcrepe, heldout]}
 """
 
 

@@ -49,7 +49,7 @@ def test_quickstart_makes_a_run_and_then_reuses_it(tmp_path: Path, tiny_recipe: 
 
 
 def test_own_images_trains_on_a_folder_and_compares_an_image_with_captions(tmp_path: Path, tiny_recipe: Path) -> None:
-    small = ["train.epochs=1", "train.batch=4", "train.warmup=1", "train.workers=0", "evaluate.resamples=100"]
+    small = ["train.epochs=1", "train.batch=4", "train.warmup=1", "train.workers=0"]
     loose = ["generate.max_reject_rate=1.0", "ingest.val_share=0.0", "ingest.test_share=0.3"]
     said = run("own_images.py", tmp_path, str(tiny_recipe.parent), *small, *loose)
     student = Path(said.split("model: ")[1].split(" (")[0])
@@ -77,7 +77,7 @@ def test_score_a_model_prints_an_interval_for_every_aggregate(tmp_path: Path) ->
     write_benchmarks(tmp_path / "benchmarks")
     tower = shutil.copytree(ROOT / "data" / "clip_tiny", tmp_path / "tower")
     said = run("score_a_model.py", tmp_path, str(tower), "benchmarks", "--no-official", "--benchmarks", "sugarcrepe")
-    assert re.search(r"^sugarcrepe\.micro +\d+\.\d% +\[\d+\.\d%, \d+\.\d%\] +50\.0% +8$", said, re.MULTILINE), said
+    assert re.search(r"^sugarcrepe\.mean_files +\d+\.\d% +\[\d+\.\d%, \d+\.\d%\] +50\.0% +8$", said, re.MULTILINE), said
     assert not (tmp_path / "home").exists(), "no run is made"
 
 
@@ -146,7 +146,7 @@ def test_the_index_names_every_example() -> None:
 
 @pytest.mark.parametrize(
     ("settings", "says"),
-    [({"resamples": 1}, "evaluate.resamples is wrong"), ({"root": None}, "no folder of benchmarks is given")],
+    [({"pictures": 0}, "evaluate.pictures is wrong"), ({"root": None}, "no folder of benchmarks is given")],
 )
 def test_measuring_with_a_wrong_setting_is_an_error_of_one_line(settings: dict[str, object], says: str) -> None:
     with pytest.raises(degla.UserError, match=says):

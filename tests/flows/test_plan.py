@@ -192,6 +192,8 @@ def test_rows_are_trained_over_one_dataset_and_compared(tmp_path: Path, tiny_rec
     assert len(list((store.home / "store" / "model").glob("*/manifest.json"))) == 6
     page = (comparing.write(store, "small", chosen, cells) / "comparison.md").read_text()
     assert "| No negatives |" in page.replace("**", "") and "## DeGLA minus each other row" in page
+    shown = page.partition("## Against the start")[2].partition("## ")[0]
+    assert re.search(r"\| No negatives \| \w+ \d.* \| new 2 \|", shown) and not re.search(r"unjudged \d", shown)
     models = sorted((store.home / "store" / "model").glob("*/manifest.json"))
     stamps = [model.stat().st_mtime_ns for model in models]
     assert not plan.work(runs[0])

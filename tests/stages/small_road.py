@@ -207,7 +207,7 @@ def scored(road: SmallRoad, **config: Any) -> SmallRoad:
 
     out = road.store.home / "scored"
     out.mkdir()
-    meta = STAGE.run(Config(resamples=200, **config), road.artifacts, out, silent)
+    meta = STAGE.run(Config(**config), road.artifacts, out, silent)
 
     def fill(partial: Path) -> None:
         for part in out.glob("*.parquet"):

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from pipeline.errors import UserError
-from stages.pages import markdown, percent, render, signed, thumbnail
+from stages.pages import changed_words, markdown, percent, render, signed, thumbnail
 
 
 @pytest.mark.parametrize(
@@ -70,3 +70,9 @@ def test_a_broken_image_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "image.png").write_bytes(b"no image")
     with pytest.raises(UserError, match="cannot read"):
         thumbnail(tmp_path / "image.png", 64)
+
+
+def test_the_changed_words_are_marked() -> None:
+    words = changed_words("A red cup is on a blue table.", "A blue cup is on a red table.")
+    assert [word for word, changed in words if changed] == ["blue", "red"]
+    assert " ".join(word for word, _ in words) == "A blue cup is on a red table."

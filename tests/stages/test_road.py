@@ -6,6 +6,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pipeline.assets import DATA
 from pipeline.config import to_yaml
 from pipeline.errors import UserError
 from stages import road
@@ -126,3 +127,19 @@ def test_no_recipe_file_ever_ends_in_a_traceback(tmp_path_factory: pytest.TempPa
         road.load(str(path))
     except UserError as error:
         assert str(error).isprintable()
+
+
+def test_a_model_whose_tokens_are_others_is_refused_before_anything_is_made(tmp_path: Path, tiny_recipe: Path) -> None:
+    (tmp_path / "model").mkdir()
+    config = json.loads((DATA / "clip_tiny" / "open_clip_config.json").read_text())
+    config["model_cfg"]["text_cfg"]["context_length"] = 32
+    (tmp_path / "model" / "open_clip_config.json").write_text(json.dumps(config))
+    run = road.Run.open("x", [f"train.model={tmp_path / 'model'}"], recipe=str(tiny_recipe), home=tmp_path / "home")
+    with pytest.raises(UserError, match=r"train: assemble\.tokenizer is .*; expected one tokenizer .*; fix: --set"):
+        run.check(list(road.STAGES))
+    road.Run.open("x", recipe=str(tiny_recipe), home=tmp_path / "home").check(list(road.STAGES))
+
+
+def test_a_report_is_told_the_run_and_what_its_recipe_says(tmp_path: Path, tiny_recipe: Path) -> None:
+    told = road.Run.open("mine", recipe=str(tiny_recipe), home=tmp_path).recipe.report
+    assert (told.run, told.description) == ("mine", "twelve pictures, for tests")

@@ -32,8 +32,11 @@ def small_clip(folder: Path) -> str:
     return str(folder)
 
 
-def small_inputs(folder: Path, pictures: int = 12) -> dict[str, Artifact]:
-    """Published pairs and dataset: noise images with two captions each, and negatives with gaps."""
+def small_inputs(folder: Path, pictures: int = 12, same: tuple[str, str] | None = None) -> dict[str, Artifact]:
+    """Published pairs and dataset: noise images with two captions each, and negatives with gaps.
+
+    Of two types that are the `same`, the second has the texts of the first.
+    """
     store = Store(folder / "home")
     tokenize = clip.tokenizer("ViT-B-32")
     rng = np.random.default_rng(0)
@@ -51,6 +54,8 @@ def small_inputs(folder: Path, pictures: int = 12) -> dict[str, Artifact]:
                     kind: f"{kind} of {caption}" if (index + number + place) % 3 else None
                     for place, kind in enumerate(NEGATIVE_TYPES)
                 }
+                if same:
+                    texts[same[1]] = texts[same[0]]
                 tokens = {
                     f"{name}_tokens": None if text is None else tokenize([text])[0]
                     for name, text in {"caption": caption, **texts}.items()

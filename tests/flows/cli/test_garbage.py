@@ -68,7 +68,7 @@ def test_unfinished_work_stays_as_long_as_a_recipe_leads_to_it(home: Path, tiny_
     store.partial("scores", "f" * 16).mkdir()
     assert found(home) == {f"store/scores/{'f' * 16}.partial"}
     (home / "tiny" / "report").unlink()
-    store.keep_recipe("tiny", to_yaml(opened(home, tiny_recipe, "evaluate.resamples=101").recipe))
+    store.keep_recipe("tiny", to_yaml(opened(home, tiny_recipe, "evaluate.pictures=101").recipe))
     assert f"store/scores/{folder.name}.partial" in found(home)
 
 

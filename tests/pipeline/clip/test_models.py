@@ -132,6 +132,14 @@ def test_the_seed_alone_decides_random_weights(tiny: clip.Clip) -> None:
     assert not torch.equal(tiny.model.token_embedding.weight, other.model.token_embedding.weight)
 
 
+def test_random_weights_are_known_as_such(tiny: clip.Clip, tmp_path: Path) -> None:
+    clip.save(tiny, tmp_path)
+    assert clip.is_random("ViT-B-32", None) and clip.is_random("data/clip_tiny", None)
+    assert not clip.is_random(str(tmp_path), None) and not clip.is_random("data/starting_clip", None)
+    assert not clip.is_random("ViT-B-32", "openai") and not clip.is_random("hf-hub:owner/name", None)
+    assert not clip.is_random("ViT-B-32", str(tmp_path / clip.WEIGHTS))
+
+
 def test_a_saved_folder_gives_the_same_bits_and_needs_open_clip_alone(tiny: clip.Clip, tmp_path: Path) -> None:
     clip.save(tiny, tmp_path)
     again = clip.load(str(tmp_path), seed=99)

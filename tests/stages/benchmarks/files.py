@@ -45,6 +45,4 @@ def scored(benchmark: str, subset: str, rule: Any, similarities: list[list[float
          "similarities": s, "correct": float(margin(rule, s) > 0), "tie": False, "leaked": False, "protocol": "p"}
         for i, s in enumerate(similarities)
     ]  # fmt: skip
-    return {
-        name: one["m"]["value"] for name, one in aggregate(pa.Table.from_pylist(rows, SCORES), resamples=100).items()
-    }
+    return {name: one["m"]["value"] for name, one in aggregate(pa.Table.from_pylist(rows, SCORES)).items()}

@@ -59,5 +59,7 @@ def test_the_mean_of_four_takes_the_macro_means() -> None:
         ((("aro", "vg_relation", "above"),), 1 / 8),
         ((("aro", "vg_relation", "below"),), 1 / 8),
     )
+    two = aro.means("aro", ["coco_order", "vg_relation"], present)
+    assert (two[0].name, two[0].says) == ("aro.mean_sets", "mean of the sets, 2 of 4"), "another mean, another name"
     (micro,) = aro.means("aro", ["vg_relation"], {("aro", "vg_relation"): []})
     assert (micro.name, micro.subset) == ("aro.vg_relation.micro", "vg_relation"), "no group is large enough"

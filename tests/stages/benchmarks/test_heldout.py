@@ -6,6 +6,7 @@ import pytest
 
 from stages.benchmarks import heldout
 from tests.stages.small_road import SmallRoad, build
+from tests.stages.training import small_inputs
 
 
 @pytest.fixture(scope="module")
@@ -24,6 +25,12 @@ def test_each_type_is_a_subset_of_captions_that_have_one(road: SmallRoad) -> Non
         assert row.image and row.image.path.is_file()
         (true, false) = row.texts
         assert sorted(true.split()) == sorted(false.split()) and true != false
+
+
+def test_a_text_under_two_types_is_asked_about_once(tmp_path: Path) -> None:
+    inputs = small_inputs(tmp_path, pictures=4, same=("swap_nouns", "swap_adjectives"))
+    subsets = heldout.from_dataset(inputs["dataset"], Path("images"), 10)
+    assert [(subset.name, len(subset.rows)) for subset in subsets] == [("swap_nouns", 1), ("replace_adjectives", 1)]
 
 
 def test_no_more_images_than_asked(road: SmallRoad) -> None:

@@ -98,7 +98,7 @@ def road(tmp_path_factory: pytest.TempPathFactory) -> SmallRoad:
 def test_a_model_is_asked_beside_the_datasets_own_test_split(road: SmallRoad, tmp_path: Path) -> None:
     write_coco(tmp_path)
     student = str(road.artifacts["model"].path / "student")
-    config = Config(root=tmp_path, official=False, resamples=100)
+    config = Config(root=tmp_path, official=False)
     found = measure({"model": partial(clip.load, student)}, config).aggregates
     for name in ("i2t_r1", "i2t_r5", "i2t_r10", "t2i_r1", "t2i_r5", "t2i_r10"):
         assert found[f"coco_retrieval.{name}"]["n"] == (3 if name.startswith("i2t") else 16)

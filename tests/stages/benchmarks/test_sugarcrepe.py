@@ -65,12 +65,19 @@ def test_broken_files_are_one_line_that_says_where(tmp_path: Path, file: str, co
 
 
 def test_means_by_file_by_group_and_over_all_rows() -> None:
+    names = ["add_att", "add_obj", "replace_att", "replace_obj", "replace_rel", "swap_att", "swap_obj"]
+    made = {item.name: item for item in sugarcrepe.means("sugarcrepe", names, {})}
+    means = ("macro7", "group_micro", "micro", "add", "replace", "swap")
+    assert list(made) == [f"sugarcrepe.{name}" for name in (*means, *names)]
+    assert [weight for _, weight in made["sugarcrepe.macro7"].cells] == [1 / 7] * 7
+    assert [len(rows) for rows, _ in made["sugarcrepe.group_micro"].cells] == [2, 3, 2], "files of a group are pooled"
+    assert len(made["sugarcrepe.micro"].cells) == 1 and made["sugarcrepe.swap_att"].subset == "swap_att"
+
+
+def test_a_name_of_the_papers_stands_for_the_papers_files() -> None:
     names = ["add_att", "add_obj", "swap_att"]
     made = {item.name: item for item in sugarcrepe.means("sugarcrepe", names, {})}
-    assert list(made) == [
-        *("sugarcrepe.macro3", "sugarcrepe.group_micro", "sugarcrepe.micro", "sugarcrepe.add", "sugarcrepe.swap"),
-        *(f"sugarcrepe.{name}" for name in names),
-    ]
-    assert [weight for _, weight in made["sugarcrepe.macro3"].cells] == [1 / 3] * 3
-    assert [len(rows) for rows, _ in made["sugarcrepe.group_micro"].cells] == [2, 1], "files of a group are pooled"
-    assert len(made["sugarcrepe.micro"].cells) == 1 and made["sugarcrepe.swap_att"].subset == "swap_att"
+    assert list(made) == [f"sugarcrepe.{name}" for name in ("mean_files", "add", *names)]
+    assert made["sugarcrepe.mean_files"].says == "plain mean of the files, 3 of 7"
+    others = [f"file{i}" for i in range(7)]
+    assert "sugarcrepe.macro7" not in {item.name for item in sugarcrepe.means("sugarcrepe", others, {})}

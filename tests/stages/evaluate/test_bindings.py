@@ -103,7 +103,7 @@ def test_splits_are_means_over_the_rows_of_a_label_beside_the_blind_judges() -> 
         "after": [1.0, 1, 0, 0, 0, 1, 0],
         "blind:rule": [0.0, 0, 1, 1, 1, 1, 0],
     }
-    found = splits(table(models, labels), resamples=100, seed=0)
+    found = splits(table(models, labels), seed=0)
     assert {name: one["n"] for name, one in found.items()} == {
         "sugarcrepe.attributes.seen": 3, "sugarcrepe.attributes.mixed": 1, "sugarcrepe.attributes.unseen": 2,
     }  # fmt: skip
@@ -118,7 +118,7 @@ def test_splits_are_means_over_the_rows_of_a_label_beside_the_blind_judges() -> 
 
 def test_without_labels_there_are_no_splits() -> None:
     scores = table({"a": [1.0, 0.0]}, [None, None])
-    assert splits(scores, resamples=100, seed=0) == {}
+    assert splits(scores, seed=0) == {}
     rows = [{"benchmark": "zeroshot", "subset": "x", "row_id": "0"}]
     assert labelled(rows, label([subset(("a red ball", "a dog"))], TRAINING)[0]) == rows
 
@@ -137,9 +137,9 @@ def test_only_the_train_split_counts_as_training_captions(road: SmallRoad) -> No
 
 
 def test_a_run_labels_its_scores_and_every_split_is_a_reread(road: SmallRoad, tmp_path: Path) -> None:
-    meta = STAGE.run(Config(resamples=200), road.artifacts, tmp_path, silent)
+    meta = STAGE.run(Config(), road.artifacts, tmp_path, silent)
     scores = tables.read(tmp_path)
-    assert meta["bindings"]["splits"] == splits(scores, resamples=200, seed=0)
+    assert meta["bindings"]["splits"] == splits(scores, seed=0)
     assert {name.partition(".")[0] for name in meta["bindings"]["splits"]} == {"sugarcrepe", "valse", "aro", "heldout"}
     with tables.connect({"scores": tmp_path}) as sql:
         again = sql.execute(
@@ -159,7 +159,7 @@ def test_a_run_labels_its_scores_and_every_split_is_a_reread(road: SmallRoad, tm
 
 
 def test_a_row_keeps_its_label_whoever_scores_it(road: SmallRoad, tmp_path: Path) -> None:
-    STAGE.run(Config(resamples=200, benchmarks=("sugarcrepe",)), road.artifacts, tmp_path, silent)
+    STAGE.run(Config(benchmarks=("sugarcrepe",)), road.artifacts, tmp_path, silent)
     with tables.connect({"scores": tmp_path}) as sql:
         assert sql.execute(
             """select count(distinct model), max(labels) from (

@@ -23,7 +23,7 @@ def road(tmp_path_factory: pytest.TempPathFactory) -> SmallRoad:
 
 
 def alone(student: str, root: Path, **config: Any) -> Measured:
-    return measure({"model": partial(clip.load, student)}, Config(root=root, official=False, resamples=100, **config))
+    return measure({"model": partial(clip.load, student)}, Config(root=root, official=False, **config))
 
 
 def test_any_model_is_evaluated_without_a_run(road: SmallRoad, tmp_path: Path) -> None:
@@ -32,7 +32,7 @@ def test_any_model_is_evaluated_without_a_run(road: SmallRoad, tmp_path: Path) -
     student = str(road.artifacts["model"].path / "student")
     scores, found, *_ = alone(student, root, benchmarks=("sugarcrepe", "aro"))
     (tmp_path / "out").mkdir()
-    config = Config(resamples=200, benchmarks=("sugarcrepe", "aro"))
+    config = Config(benchmarks=("sugarcrepe", "aro"))
     meta = STAGE.run(config, road.artifacts, tmp_path / "out", silent)
     assert found["composition"]["model"]["value"] == meta["aggregates"]["composition"]["after"]["value"]
     assert set(scores["benchmark"].unique().to_pylist()) == {"sugarcrepe", "aro"}
@@ -59,7 +59,7 @@ def test_newer_sets_are_read_and_scored(road: SmallRoad, tmp_path: Path) -> None
 
 
 def test_one_encoding_per_distinct_image_and_text(road: SmallRoad, tmp_path: Path) -> None:
-    STAGE.run(Config(resamples=200), road.artifacts, tmp_path, silent)
+    STAGE.run(Config(), road.artifacts, tmp_path, silent)
     subsets, _ = subsets_of(Config(), road.artifacts)
     images = {row.image for s in subsets for row in s.rows if row.image} | {p for s in subsets for p in s.image_options}
     texts = {t for s in subsets for row in s.rows for t in row.texts} | {
@@ -76,7 +76,7 @@ def test_leaked_rows_are_those_of_training_pairs(road: SmallRoad) -> None:
 
 def test_kept_embeddings_serve_the_next_call(tmp_path: Path) -> None:
     write_benchmarks(tmp_path / "root")
-    config = Config(root=tmp_path / "root", official=False, resamples=100, benchmarks=("sugarcrepe",), blind=False)
+    config = Config(root=tmp_path / "root", official=False, benchmarks=("sugarcrepe",), blind=False)
     load = partial(clip.load, str(model_folder(tmp_path / "tower")), seed=1)
     first = measure({"model": load}, config, {"model": tmp_path / "kept"})
     written = {path: path.stat().st_mtime_ns for path in (tmp_path / "kept").glob("*.npy")}

@@ -8,7 +8,7 @@ from scipy.stats import t
 from pipeline.schema import SCORES
 from stages.evaluate.paired import Scored, difference
 
-NAMES = ("sugarcrepe.micro",)
+NAMES = ("sugarcrepe.swap_att",)
 
 
 def scored(correct: np.ndarray) -> Scored:
@@ -18,7 +18,7 @@ def scored(correct: np.ndarray) -> Scored:
          "protocol": "p"}
         for i, right in enumerate(correct)
     ]  # fmt: skip
-    return Scored(pa.Table.from_pylist(rows, SCORES), {"sugarcrepe.micro": float(correct.mean())})
+    return Scored(pa.Table.from_pylist(rows, SCORES), {"sugarcrepe.swap_att": float(correct.mean())})
 
 
 def trainings(rng: np.random.Generator, effects: list[float], rows: int = 200) -> list[Scored]:
@@ -29,18 +29,18 @@ def trainings(rng: np.random.Generator, effects: list[float], rows: int = 200) -
 def test_the_value_is_the_mean_over_seeds_and_more_seeds_that_differ_widen_the_interval() -> None:
     rng = np.random.default_rng(0)
     ours, theirs = trainings(rng, [0.9, 0.9, 0.9]), trainings(rng, [0.6, 0.6, 0.6])
-    found = difference(ours, theirs, NAMES)["sugarcrepe.micro"]
+    found = difference(ours, theirs, NAMES)["sugarcrepe.swap_att"]
     gaps = [a.values[NAMES[0]] - b.values[NAMES[0]] for a, b in zip(ours, theirs, strict=True)]  # type: ignore[operator]
     assert found["value"] == pytest.approx(np.mean(gaps))
     assert found["seeds"] == pytest.approx(np.std(gaps, ddof=1) / 3**0.5)
-    wild = difference(ours, trainings(rng, [0.4, 0.6, 0.8]), NAMES)["sugarcrepe.micro"]
+    wild = difference(ours, trainings(rng, [0.4, 0.6, 0.8]), NAMES)["sugarcrepe.swap_att"]
     assert wild["high"] - wild["low"] > 2 * (found["high"] - found["low"])  # type: ignore[operator]
 
 
 def test_one_seed_has_the_interval_of_its_rows() -> None:
     rng = np.random.default_rng(1)
     ours, theirs = trainings(rng, [0.8]), trainings(rng, [0.7])
-    found = difference(ours, theirs, NAMES)["sugarcrepe.micro"]
+    found = difference(ours, theirs, NAMES)["sugarcrepe.swap_att"]
     gap = np.asarray(ours[0].rows["correct"], float) - np.asarray(theirs[0].rows["correct"], float)
     error = gap.std(ddof=1) / len(gap) ** 0.5
     assert found["seeds"] is None and found["rows"] == pytest.approx(error, rel=0.1)
@@ -54,7 +54,7 @@ def test_the_interval_holds_the_true_difference_about_95_times_in_100() -> None:
     for _ in range(repeats):
         ours = trainings(rng, list(0.75 + 0.03 * rng.standard_normal(3)), 150)
         theirs = trainings(rng, list(0.65 + 0.03 * rng.standard_normal(3)), 150)
-        found = difference(ours, theirs, NAMES, resamples=300)["sugarcrepe.micro"]
+        found = difference(ours, theirs, NAMES)["sugarcrepe.swap_att"]
         held += found["low"] <= 0.1 <= found["high"]  # type: ignore[operator]
     assert 0.90 <= held / repeats <= 1.0
 

@@ -5,7 +5,8 @@ import math
 import numpy as np
 import pytest
 
-from stages.evaluate.rows import margin, prompted, table_row
+from stages.benchmarks.rows import Row, Subset
+from stages.evaluate.rows import margin, prompted, table_row, texts_key
 from tests.stages.evaluate.vectors import pairs_of
 
 
@@ -31,6 +32,23 @@ def test_a_row_that_was_not_scored_is_neither() -> None:
     subset = pairs_of(1, tie="right")
     row = table_row(subset, subset.rows[0], None, "m", set())
     assert math.isnan(row["correct"]) and row["tie"] is False and row["similarities"] is None
+
+
+def test_rows_that_ask_about_the_same_texts_share_a_key() -> None:
+    def key(*texts: str) -> str:
+        return texts_key(pairs_of(1), Row("0", "0", None, texts))
+
+    assert key("a cup", "a dog") == key("a dog", "a cup"), "whichever is the right one"
+    assert len({key("a cup", "a dog"), key("a cup", "a hen"), key("a cup"), key("a cupa dog")}) == 4
+
+
+def test_where_the_options_are_shared_a_rows_texts_are_the_right_ones() -> None:
+    prompts = (("a cat", "the cat"), ("a dog", "the dog"), ("a hen",))
+    rows = [Row(str(i), str(i), None, (), right) for i, right in enumerate([(0,), (0,), (1,), (1, 2), (2, 1)])]
+    classes = Subset("zeroshot", "pets", "classify", "wrong", "d", tuple(rows), prompts)
+    one, same, other, two, turned = (texts_key(classes, row) for row in rows)
+    assert one == same and two == turned and len({one, other, two}) == 3
+    assert table_row(classes, rows[0], [1.0, 0.0, 0.0], "m", set())["texts_key"] == one
 
 
 def test_the_prompts_of_a_class_are_one_unit_vector() -> None:

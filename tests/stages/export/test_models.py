@@ -7,10 +7,11 @@ from typing import Any
 import pytest
 import torch
 
-from pipeline import clip
+from pipeline import clip, tables
 from pipeline.artifact import Artifact, now
 from pipeline.clip import tuning
 from pipeline.errors import UserError
+from pipeline.schema import SCORES
 from pipeline.store import Store
 from stages.export import models as model_exports
 from stages.export.models import card, export_model
@@ -101,3 +102,20 @@ def test_the_card_tells_loss_and_distance(model: Artifact) -> None:
     assert "Loss: base 1, distill 0.005, igc 0.1, tgc 0.1." in page
     assert f"text {model.meta['weight_delta']['text']:.2e}" in page
     assert "## Scores" not in page
+
+
+def test_the_card_claims_no_more_than_the_report(model: Artifact, tmp_path: Path) -> None:
+    def around(value: float) -> dict[str, float]:
+        return {"value": value, "low": value - 0.02, "high": value + 0.02}
+
+    change = around(0.4) | {"p": 0.001, "detectable": 0.03}
+    both = {"before": around(0.5), "after": around(0.9), "difference": change, "chance": 0.5}
+    one = both | {"n": 9, "of": 9, "blind": {"rule": around(0.88)}}
+    store = Store(tmp_path)
+    with store.build("scores", "s") as out:
+        tables.write(tables.part(out, 0), [], SCORES)
+        manifest = {"kind": "scores", "stage": "evaluate", "stage_version": 4, "fingerprint": "s", "outside": {}}
+        manifest |= {"config": {}, "inputs": {}, "started": now(), "meta": {"aggregates": {"composition": one}}}
+        page = card(model, store.publish(out, manifest=manifest))
+    assert "| composition | 88.0 | 50.0 | 90.0 | blind | 9 of 9 |" in page
+    assert "- composition: +40.0 points" in page and "does not show understanding of pictures" in page

@@ -18,7 +18,11 @@ def test_the_card_says_what_the_table_holds(tmp_path: Path) -> None:
         assert f"| {kind} | ngrams | {meta['blind'][kind]['ngrams']['n']} |" in page
         shown = page.split(f"### {kind}\n")[1].split("###")[0]
         assert shown.count("\n| A ") == min(50, entry["pairs"]["accepted"])
-    assert "<details>" in (out / "card.html").read_text()
+    html = (out / "card.html").read_text()
+    assert "told from their captions by a classifier of n-grams" in html.partition("<h2>")[0], (
+        "its blind figure opens the card"
+    )
+    assert "<mark>" in html and "<details" in html
 
 
 def test_captions_are_text_in_the_card(tmp_path: Path) -> None:

@@ -48,8 +48,8 @@ def test_means_deviations_and_the_undominated() -> None:
 def test_the_page_says_it_all() -> None:
     found = comparison.compare(FACTS)
     page = comparison.markdown(found, "degla run x", "figures")
-    assert "| **DEGLA** | 72.0 ± 2.8 | 85.0 ± 0.0 |" in page
-    assert "| before training | 50.0 | 90.0 |" in page
+    assert "| **DEGLA** | 85.0 ± 0.0 | 72.0 ± 2.8 |" in page
+    assert "| before training | 90.0 | 50.0 |" in page
     assert "DeGLA minus" not in page and "## Search" not in page and "text-only" not in page
     assert "Not yet trained with every seed: clip_ft, late." in page
     assert "](figures/pareto.svg)" in page and "](figures/types.svg)" in page
@@ -107,6 +107,13 @@ def test_blind_levels_and_what_is_asked_stand_in_the_tables() -> None:
     assert "| row | aro.vg_relation.macro | valse.counting-hard | aro.coco_order |" in page
     assert "| best text-only baseline (blind) |  | 62.0 |  |" in page
     assert "| DEGLA | 50.0 | 50.0 | 50.0 |" in page
+
+
+def test_a_row_is_better_than_the_start_only_by_the_rule_of_the_report() -> None:
+    told = [{"composition": "up", "zeroshot.mean": "down"}, {"composition": "blind", "zeroshot.mean": "down"}]
+    runs = [run | {"shows": words} for run, words in zip(FACTS["rows"][1]["runs"], told, strict=True)]
+    page = comparison.markdown(comparison.compare(FACTS | {"rows": [FACTS["rows"][1] | {"runs": runs}]}), "degla run x")
+    assert "## Against the start" in page and "| DEGLA | blind 1, up 1 | down 2 |" in page
 
 
 def test_the_search_shows_what_was_chosen_and_what_it_cost() -> None:

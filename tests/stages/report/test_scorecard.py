@@ -19,26 +19,28 @@ def written(road: SmallRoad, folder: Path, labels: dict[str, str], official: boo
         aggregates=meta["aggregates"],
         descriptions=meta["models"],
         protocols=meta["protocols"],
+        random_start=meta["random_start"],
         official=official,
         settings={"seed": 0},
-        resamples=200,
     )
     facts = json.loads((folder / "eval.json").read_text())
     return facts, " ".join(parsed(folder / "eval.html").text), (folder / "eval.md").read_text()
 
 
-@pytest.mark.parametrize("labels", [{"after": "<b>mine</b>"}, {"before": "theirs", "after": "<b>mine</b>"}])
+@pytest.mark.parametrize("labels", [{"after": "<u>mine</u>"}, {"before": "theirs", "after": "<u>mine</u>"}])
 def test_a_page_shows_each_model_and_a_change_where_there_are_two(
     road: SmallRoad, tmp_path: Path, labels: dict[str, str]
 ) -> None:
     facts, text, markdown = written(road, tmp_path / "new", labels, official=False)
     found = road.artifacts["scores"].meta["aggregates"]
     assert {row["name"] for one in facts["benchmarks"] for row in one["rows"]} == set(found)
+    title = "Scores: <u>mine</u> against theirs" if len(labels) == 2 else "Scores of <u>mine</u>"
+    assert facts["title"] == title and title in text and len(facts["headline"]) == (2 if len(labels) == 2 else 0)
     assert facts["labels"] == labels and set(facts["models"]) == set(labels)
     value = f"{100 * found['sugarcrepe.swap_att']['after']['value']:.1f}"
     assert value in text and value in markdown
     assert ("change" in markdown) == ("McNemar" in text) == (len(labels) == 2)
-    assert "&lt;b&gt;mine" in markdown and "b" not in {tag for tag, _ in parsed(tmp_path / "new/eval.html").tags}
+    assert "&lt;u&gt;mine" in markdown and "u" not in {tag for tag, _ in parsed(tmp_path / "new/eval.html").tags}
 
 
 def test_files_that_were_not_checked_are_said_and_not_joined_with_papers(road: SmallRoad, tmp_path: Path) -> None:

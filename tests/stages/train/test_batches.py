@@ -96,6 +96,15 @@ def test_a_batch_holds_what_the_dataset_says(made: tuple) -> None:
         assert next(negatives, None) is None
 
 
+def test_a_text_that_a_pair_has_under_two_types_is_trained_with_once(tmp_path: Path) -> None:
+    inputs = small_inputs(tmp_path, pictures=4, same=("swap_nouns", "replace_nouns"))
+    rows = read_rows(inputs["dataset"], inputs["pairs"], NEGATIVE_TYPES)
+    have = dict(zip(NEGATIVE_TYPES, rows.have.T.tolist(), strict=True))
+    assert any(have["swap_nouns"]) and not any(have["replace_nouns"])
+    alone = read_rows(inputs["dataset"], inputs["pairs"], ("replace_nouns",))
+    assert alone.have[:, 0].tolist() == have["swap_nouns"], "it is there where the other type is not trained with"
+
+
 def clip_rows(folder: Path) -> list[dict]:
     return tables.read(folder).to_pylist()
 
