@@ -70,19 +70,21 @@ class Concepts:
     colours: tuple[str, ...]
     textures: tuple[str, ...]
     things: tuple[int, int, int] = (9, 66, 25)
-    negation: float = 0.002
+    negation: float = 0.001
     bare: float = 0.4
     singular: float = 0.5
     counted: float = 0.2
 
 
-WIDE = Concepts("wide", SHAPES, tuple(COLOURS), TEXTURES, things=(45, 40, 15))
+WIDE = Concepts("wide", SHAPES, tuple(COLOURS), TEXTURES, things=(45, 40, 15), singular=0.6, counted=0.1)
 NARROW = Concepts(
     "narrow",
     shapes=SHAPES[:10],
     colours=("red", "orange", "yellow", "green", "blue", "purple", "black", "white"),
     textures=("plain", "striped", "speckled"),
     bare=0.2,
+    singular=0.2,
+    counted=0.5,
 )
 CONCEPTS = {concepts.name: concepts for concepts in (WIDE, NARROW)}
 
