@@ -1,8 +1,12 @@
 """The pieces means are made of."""
 
+import itertools
+
+import numpy as np
 import pytest
 
 from stages.benchmarks.means import SIDES, heads, mean, nested, pairwise, square
+from stages.evaluate.rows import margin
 
 
 def test_a_nested_mean_weighs_parts_alike_whatever_their_size() -> None:
@@ -39,6 +43,25 @@ def test_a_square_gives_its_main_score_by_subset_too() -> None:
 )
 def test_sides_of_a_square(similarities: list[float], right: set[str]) -> None:
     assert {name for name in ("text", "image") if SIDES[name](similarities)} == right
+
+
+def test_sides_of_a_square_in_every_order() -> None:
+    """Similarities of image 0 with text 0 and 1, then of image 1: each image, or each text, finds its own."""
+    for s in itertools.permutations([0.1, 0.2, 0.3, 0.4]):
+        pair = np.reshape(s, (2, 2))
+        text, image = (pair.argmax(axis).tolist() == [0, 1] for axis in (1, 0))
+        assert (SIDES["text"](list(s)), SIDES["image"](list(s))) == (text, image)
+        assert (margin("square", list(s)) > 0) == (text and image)
+
+
+def test_sides_of_two_right_texts_and_a_wrong_one_in_every_order() -> None:
+    for s in itertools.permutations([0.1, 0.2, 0.3]):
+        first, _, wrong = s
+        assert SIDES["original"](list(s)) == (first > wrong)
+        assert SIDES["brittle"](list(s)) == (sorted(s)[1] == wrong)
+        assert (margin("both", list(s)) > 0) == (max(s) != wrong != sorted(s)[1])
+    tied = [0.2, 0.2, 0.2]
+    assert not SIDES["original"](tied) and not SIDES["brittle"](tied)
 
 
 def test_cells_of_a_mean_weigh_alike() -> None:

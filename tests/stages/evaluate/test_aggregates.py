@@ -50,6 +50,82 @@ def test_rows_that_share_an_image_or_texts_widen_the_interval_and_raise_p() -> N
     assert p == pytest.approx([2 / 2**16, 2 / 2**8, 2 / 2**5], abs=2e-4), "every cluster that differs may turn"
 
 
+def turned(benchmark: str, subset: str, images: int) -> list[dict[str, Any]]:
+    """Rows that were all wrong and are all right, two of the first image and one of each other."""
+    return [
+        row | {"subset": subset, "image_key": f"{subset}{max(0, index - 1)}"}
+        for model, right in (("before", 0.0), ("after", 1.0))
+        for index, row in enumerate(rows_of(model, [right] * (images + 1), benchmark))
+    ]
+
+
+def test_p_is_adjusted_over_the_subsets_of_one_benchmark_and_over_no_mean() -> None:
+    images = {"add_att": 5, "add_obj": 6, "swap_att": 7, "swap_obj": 8}
+    rows = [row for name, count in images.items() for row in turned("sugarcrepe", name, count)]
+    rows += turned("valse", "existence", 5)
+    found = aggregate(pa.Table.from_pylist(sorted(rows, key=lambda row: row["model"]), SCORES))
+    for name, count in images.items():
+        change, p = found[f"sugarcrepe.{name}"]["difference"], 2 / 2**count
+        # Holm: the smallest times four, the next times three, and so on.
+        larger = sum(other <= count for other in images.values())
+        assert change["p"] == pytest.approx(p) and change["p_holm"] == pytest.approx(larger * p)
+        assert (change["won"], change["lost"]) == (count + 1, 0)
+        assert change["mcnemar_p"] == pytest.approx(p / 2), "McNemar takes every row for itself"
+        assert change["detectable"] == pytest.approx(2.8016 * change["error"], rel=1e-3)
+    alone = found["valse.existence"]["difference"]
+    assert alone["p_holm"] == alone["p"] == pytest.approx(2 / 2**5), "another benchmark is another family"
+    assert "p_holm" not in found["sugarcrepe.mean_files"]["difference"]
+
+
+def test_models_that_change_places_have_the_opposite_difference() -> None:
+    better, worse = [1.0] * 18 + [0.0] * 2, [1.0] * 6 + [0.0] * 14
+    rose, fell = (
+        aggregate(pa.Table.from_pylist([*rows_of("before", one), *rows_of("after", other)], SCORES))
+        for one, other in ((worse, better), (better, worse))
+    )
+    up, down = (found["sugarcrepe.swap_att"]["difference"] for found in (rose, fell))
+    assert up["value"] == 0.6 and -0.1 < up["low"] < 0.6 < up["high"] <= 1
+    assert (down["value"], down["low"], down["high"]) == (-up["value"], -up["high"], -up["low"])
+    assert (down["won"], down["lost"], down["p"]) == (up["lost"], up["won"], up["p"])
+
+
+def test_of_a_benchmark_without_a_scored_row_there_is_each_subset_and_no_mean() -> None:
+    nan = float("nan")
+    rows = files("valse", {"existence": [nan], "plurals": [nan]}) + files("sugarcrepe", {"swap_att": [1.0, 0.0]})
+    found = aggregate(pa.Table.from_pylist(rows, SCORES))
+    assert set(found) == {
+        "composition", "sugarcrepe.mean_files", "sugarcrepe.swap_att", "valse.existence", "valse.plurals",
+    }  # fmt: skip
+    assert found["composition"]["m"]["value"] == 0.5 and found["valse.plurals"]["n"] == 0
+
+
+def test_only_rows_that_every_model_was_scored_on_count() -> None:
+    nan = float("nan")
+    rows = [*rows_of("before", [1, 0, nan, 1, 0]), *rows_of("after", [1, 1, 1, nan, 0])]
+    found = aggregate(pa.Table.from_pylist(rows, SCORES))["sugarcrepe.swap_att"]
+    assert (found["n"], found["of"], found["pictures"]) == (3, 5, 2)
+    assert (found["before"]["value"], found["after"]["value"]) == (pytest.approx(1 / 3), pytest.approx(2 / 3))
+    assert found["difference"]["value"] == pytest.approx(1 / 3) and found["difference"]["won"] == 1
+
+
+def test_leaked_rows_are_left_out_of_the_clean_values_cell_by_cell() -> None:
+    rows = [
+        row | {"subset": name, "leaked": index in leaked}
+        for name, correct, leaked in (("swap_att", [1.0, 1.0, 0.0, 0.0], {0, 1}), ("add_obj", [1.0, 0.0], {1}))
+        for index, row in enumerate(rows_of("m", correct))
+    ]
+    found = aggregate(pa.Table.from_pylist(rows, SCORES))
+    assert found["sugarcrepe.mean_files"]["clean"] == {"n": 3, "m": 0.5}
+    assert found["sugarcrepe.swap_att"]["clean"] == {"n": 2, "m": 0.0}
+    assert found["sugarcrepe.mean_files"]["m"]["value"] == 0.5 and found["sugarcrepe.mean_files"]["subsets"] == 2
+
+
+def test_ties_are_counted_and_valued_both_ways() -> None:
+    rows = [row | {"tie": index > 1} for index, row in enumerate(rows_of("m", [1, 0, 0, 0]))]
+    found = aggregate(pa.Table.from_pylist(rows, SCORES))["sugarcrepe.swap_att"]["m"]
+    assert found["ties"] == {"n": 2, "wrong": 0.25, "right": 0.75}
+
+
 def test_models_with_different_rows_are_not_compared() -> None:
     rows = [*rows_of("before", [1, 0, 1, 0]), *rows_of("after", [1, 1, 1, 0])]
     assert aggregate(pa.Table.from_pylist(rows, SCORES))["sugarcrepe.swap_att"]["difference"]["won"] == 1

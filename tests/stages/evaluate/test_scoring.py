@@ -10,7 +10,7 @@ from pipeline.schema import SCORES
 from pipeline.stage import silent
 from stages.benchmarks.rows import Row, Subset
 from stages.evaluate.aggregates import aggregate
-from stages.evaluate.scoring import score, score_blind
+from stages.evaluate.scoring import PIECE, score, score_blind
 from tests.stages.evaluate.vectors import Told, images, pairs_of, told
 
 NAN = (float("nan"), float("nan"))
@@ -92,3 +92,59 @@ def test_a_text_only_baseline_is_asked_of_choices_alone() -> None:
     assert {row["model"] for row in rows} == {"blind:mine"} and {row["subset"] for row in rows} == {"swap_att"}
     assert [row["correct"] for row in rows[:2]] == [1, 0] and np.isnan(rows[2]["correct"])
     assert [row["leaked"] for row in rows] == [False, True, False]
+
+
+def unit(*angles: float) -> dict[str, list[float]]:
+    return {"abcdefgh"[i]: [float(np.cos(angle)), float(np.sin(angle))] for i, angle in enumerate(angles)}
+
+
+def test_each_rule_keeps_its_similarities_in_the_documented_order() -> None:
+    angles = (0.1, 0.5, 0.9)
+    vectors: dict[Any, list[float]] = {**unit(*angles), **dict(zip(images(2), unit(0.0, 1.2).values(), strict=True))}
+    one, other = images(2)
+    cases: list[tuple[Any, Row, list[float]]] = [
+        ("choice", Row("0", "0", one, ("a", "b", "c")), [0.1, 0.5, 0.9]),
+        ("both", Row("0", "0", one, ("a", "b", "c")), [0.1, 0.5, 0.9]),
+        ("texts", Row("0", "0", None, ("a", "b", "c")), [0.4, 0.8, 0.4]),
+        ("square", Row("0", "0", one, ("a", "b"), other=other), [0.1, 0.5, 1.1, 0.7]),
+    ]
+    for rule, row, expected in cases:
+        (found,) = score(Told(vectors), [Subset("b", "s", rule, "wrong", "d", (row,))], "m", set())
+        assert found["similarities"] == pytest.approx(np.cos(expected), abs=1e-6), rule
+
+
+def test_a_square_without_its_second_image_is_not_scored() -> None:
+    one, other = images(2)
+    vectors: dict[Any, list[float]] = {**unit(0.1, 0.5), one: [1.0, 0.0], other: [float("nan")] * 2}
+    subset = Subset("b", "s", "square", "wrong", "d", (Row("0", "0", one, ("a", "b"), other=other),))
+    (found,) = score(Told(vectors), [subset], "m", set())
+    assert found["similarities"] is None and np.isnan(found["correct"])
+
+
+def test_a_class_is_the_mean_of_its_prompts_and_the_ten_best_wrong_ones_are_kept() -> None:
+    """Fourteen classes on a circle, of which the right one has two prompts; the image lies at angle 0."""
+    (image,) = images(1)
+    angles = [0.3 + 0.1 * i for i in range(13)]
+    vectors: dict[Any, list[float]] = {image: [1.0, 0.0], "right": [1.0, 0.0], "too": [0.0, 1.0]}
+    vectors |= {f"wrong {i}": [float(np.cos(a)), float(np.sin(a))] for i, a in enumerate(angles)}
+    prompts = (*((f"wrong {i}",) for i in range(13)), ("right", "too"))
+    subset = Subset("zeroshot", "s", "classify", "wrong", "d", (Row("0", "0", image, (), (13,)),), prompts)
+    (found,) = score(Told(vectors), [subset], "m", {("zeroshot", "s", "0")})
+    assert found["similarities"] == pytest.approx([0.5**0.5, *np.cos(angles[:10])], abs=1e-6)
+    assert (found["correct"], found["leaked"]) == (0, True)
+
+
+def test_rows_beyond_one_piece_are_scored_alike() -> None:
+    count = PIECE + 3
+    rng = np.random.default_rng(0)
+    cosines = [tuple(pair) for pair in rng.uniform(0, 1, (count, 2)).tolist()]
+    subset = pairs_of(count)
+    rows = score(Told(told(subset, cosines)), [subset], "m", set())
+    assert [row["correct"] for row in rows] == [float(true > false) for true, false in cosines]
+    queries = tuple(Row(str(i), str(i), image, (), (i % 2,)) for i, image in enumerate(images(count)))
+    classes = Subset("zeroshot", "s", "classify", "wrong", "d", queries, (("a",), ("b",)))
+    angle = rng.uniform(0, 1, count)
+    vectors: dict[Any, list[float]] = {**unit(0.0, 1.0)}
+    vectors |= {ref: [float(np.cos(a)), float(np.sin(a))] for ref, a in zip(images(count), angle, strict=True)}
+    found = [row["correct"] for row in score(Told(vectors), [classes], "m", set())]
+    assert found == [float((a < 0.5) == (i % 2 == 0)) for i, a in enumerate(angle)]

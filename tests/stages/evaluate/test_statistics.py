@@ -184,6 +184,18 @@ def test_permutation_agrees_with_its_random_version_and_sees_clusters() -> None:
         assert statistics.paired_permutation(difference, rows) == 0.5  # of 4 sign patterns 2 are as extreme
 
 
+def test_p_is_higher_where_images_and_texts_both_turn_rows() -> None:
+    rng = np.random.default_rng(4)
+    image, texts = np.repeat(range(20), 20), np.tile(range(20), 20)
+    z = rng.standard_normal(20)[image] + rng.standard_normal(20)[texts] + 0.8
+    difference = (z > 1).astype(float) - (z < -1)
+    by_image, by_texts, by_both = (
+        statistics.paired_permutation(difference, rows)
+        for rows in (design(image), design(range(400), texts=texts), design(image, texts))
+    )
+    assert by_both > 1.2 * max(by_image, by_texts)
+
+
 def test_permutation_weighs_cells_as_the_estimate_does() -> None:
     """A loop over all signs of the images' parts, for cells of unlike size and weight."""
     difference, image = np.array([1.0, 1, -1, 0, 1, -1, 1]), np.array([0, 0, 1, 2, 3, 4, 4])

@@ -52,6 +52,7 @@ def test_no_two_samples_share_a_file(tmp_path: Path) -> None:
     tar(tmp_path / "a" / "0.tar", {"x y.jpg": JPEG + b"1", "x y.txt": b"1", "x_y.jpg": JPEG + b"2", "x_y.txt": b"2"})
     tar(tmp_path / "b" / "0.tar", {"x_y.jpg": JPEG + b"3", "x_y.txt": b"3"})
     records = read("webdataset", tmp_path, "*/0.tar")
+    assert len(records) == 3
     for record in records:
         assert (tmp_path / "deep" / "unpacked" / record.image).read_bytes() == JPEG + record.caption.encode()
     assert len({record.image_key for record in records}) == 3
@@ -169,7 +170,9 @@ def test_packed_images_become_pairs_also_where_an_image_folder_lies_beside(tmp_p
     parquet(tmp_path / "in" / "t.parquet", contents, ["one", "two", "three"])
     meta = run(tmp_path / "out", source="parquet", root=tmp_path / "in", format={"captions": "*.parquet"})
     assert (meta["accepted"], meta["image_root"]) == (3, "images")
-    for row in tables.read(tmp_path / "out").to_pylist():
+    rows = tables.read(tmp_path / "out").to_pylist()
+    assert len(rows) == 3
+    for row in rows:
         assert (tmp_path / "out" / "images" / row["image_uri"]).is_file()
 
 
@@ -194,7 +197,9 @@ def test_names_and_facts_of_a_shard_that_cannot_be_written_are_faults(tmp_path: 
         tmp_path / "0.tar",
         {"\udcff.jpg": JPEG, "b.jpg": JPEG, "b.json": facts, "c.jpg": JPEG, "c.json": b'{"negatives": 5}'},
     )
-    for record in read("webdataset", tmp_path, "*.tar"):
+    records = read("webdataset", tmp_path, "*.tar")
+    assert len(records) == 3
+    for record in records:
         assert record.fault is not None and record.fault[0] == "row_shape"
         record.origin.encode()
 

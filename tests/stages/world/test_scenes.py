@@ -31,6 +31,18 @@ def test_a_scene_is_unambiguous_and_survives_json(key: str) -> None:
     assert max(kinds.values()) == 1 or max(kinds.values()) >= len(scene.things) - 1
 
 
+def test_scenes_have_one_to_four_things_and_some_stand_beside_others() -> None:
+    """What the test above asks of pairs of things is asked of many."""
+    scenes = [make_scene(str(number), WIDE) for number in range(200)]
+    assert {len(scene.things) for scene in scenes} == {1, 2, 3, 4}
+    apart = [
+        scene
+        for scene in scenes
+        if len(scene.things) > 1 and scene.relations(0, 1) <= {"left", "right", "above", "below"}
+    ]
+    assert len(apart) > 20
+
+
 def test_the_image_shows_the_colours_at_the_places_of_the_scene() -> None:
     for i, (name, _) in enumerate(COLOURS.items()):
         scene = make_scene(f"colour {i}", WIDE, [Kind("circle", name, "plain", "large")])
@@ -70,7 +82,7 @@ def test_the_narrow_concepts_leave_some_of_the_wide_ones_out() -> None:
     assert set(NARROW.shapes) < set(WIDE.shapes)
     assert set(NARROW.colours) < set(WIDE.colours)
     assert set(NARROW.textures) < set(WIDE.textures)
-    for i in range(200):
-        for thing in make_scene(f"narrow {i}", NARROW).things:
-            assert thing.shape in NARROW.shapes and thing.colour in NARROW.colours
-            assert thing.texture in NARROW.textures
+    things = [thing for i in range(200) for thing in make_scene(f"narrow {i}", NARROW).things]
+    assert {thing.shape for thing in things} == set(NARROW.shapes)
+    assert {thing.colour for thing in things} == set(NARROW.colours)
+    assert {thing.texture for thing in things} == set(NARROW.textures)
