@@ -37,7 +37,9 @@ from stages.road import Run, chosen
 logging.getLogger("degla").setLevel(logging.INFO)  # of what children print; Prefect only takes it to the UI
 
 GPU_STAGES = ("generate", "train", "evaluate")
-SCORES_SAY = "Per cent right with 95 % intervals by image; p of single sets is Holm-adjusted within a benchmark."
+SCORES_SAY = (
+    "Per cent right with 95 % intervals; blind: without pictures; p of single sets is Holm-adjusted within a benchmark."
+)
 _HANDED: ContextVar[Run | None] = ContextVar("handed", default=None)
 """The open run of a caller in this process, which the flow then works on instead of opening its own."""
 

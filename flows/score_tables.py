@@ -24,7 +24,7 @@ def says(meta: Meta) -> list[str]:
 
 def of_run(meta: Meta) -> Table:
     """The mean of each of the paper's benchmarks, the means over them, each subset; as per cent with intervals."""
-    title = "before and after fine-tuning: per cent right, 95 % intervals by image; blind: without pictures"
+    title = "before and after fine-tuning: per cent right, 95 % intervals; blind: without pictures"
     table = Table("score", "blind", "before", "after", "change", "n", title=title, title_justify="left")
     for column in table.columns:
         column.no_wrap = True
@@ -65,9 +65,7 @@ def of_models(aggregates: Mapping[str, Facts], labels: Mapping[str, str], *, ran
         random_start: whether the first of two has random weights.
     """
     compared = len(labels) == 2
-    title = "per cent right, 95 % intervals by image; blind: without pictures" + (
-        "; H: Holm-adjusted" if compared else ""
-    )
+    title = "per cent right, 95 % intervals; blind: without pictures" + ("; H: Holm-adjusted" if compared else "")
     table = Table(title=title, title_justify="left")
     table.add_column("score", no_wrap=True)
     for heading in ("blind", *labels.values(), *(("change", "p", "detects") if compared else ()), "n"):

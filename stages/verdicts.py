@@ -176,27 +176,27 @@ def _sentence(word: Word, question: Question, one: Facts, than: str) -> str:
         )
     best, p = best_blind(one), p_value(change)
     level = f"; a judge that never sees a picture reaches {_with_interval(best)}" if best else ""
-    doubt = "the interval includes no change" if change["low"] <= 0 <= change["high"] else f"p {p} is not below {LEVEL}"
-    hidden = f", and a true loss under {percent(change['detectable'])} points could hide here"
-    says: dict[Question, dict[Word, str]] = {
-        "composition": {
+    doubt = (
+        "the interval includes no change" if change["low"] <= 0 <= change["high"] else f"p {p:.3f}, not below {LEVEL}"
+    )
+    if question == "composition":
+        return {
             "up": f"The model understands composition better than {than or 'before'}: {points}{level}.",
             "down": f"The model understands composition worse than {than or 'before'}: {points}.",
             "unclear": f"No clear {'difference' if than else 'change'} in composition: {points}; {doubt}{level}.",
-        },
-        "retention": {
-            "up": f"Nothing was lost on the whole; the score even went up: {points}.",
-            "down": f"Part of what the model knew was forgotten: {points}.",
-            "unclear": f"No loss could be shown: {points}; {doubt}{hidden if change['detectable'] else ''}.",
-        },
-    }
-    if than and question == "retention":
+        }[word]
+    if than:
         return {
             "up": f"Better than {than}: {points}.",
             "down": f"Worse than {than}: {points}.",
             "unclear": f"No difference from {than} could be shown: {points}; {doubt}.",
         }[word]
-    return says[question][word]
+    hidden = f", and a true loss under {percent(change['detectable'])} points could hide here"
+    return {
+        "up": f"Nothing was lost on the whole; the score even went up: {points}.",
+        "down": f"Part of what the model knew was forgotten: {points}.",
+        "unclear": f"No loss could be shown: {points}; {doubt}{hidden if change['detectable'] else ''}.",
+    }[word]
 
 
 def _with_interval(estimate: Facts) -> str:

@@ -134,7 +134,7 @@ def clearest(grouped: list[JsonObject]) -> list[JsonObject]:
     """The main rows whose change excludes none by interval and p, rises and falls alike, the surest first."""
     rows = [row for one in grouped if one["key"] != "composition" for row in one["rows"] if not row["aside"]]
     found = [row for row in rows if verdicts.changed(row["difference"])]
-    return sorted(found, key=lambda row: (row["p"], -abs(row["difference"]["value"])))
+    return sorted(found, key=lambda row: (row["p"] or 0, -abs(row["difference"]["value"])))
 
 
 def _measured(one: JsonObject) -> JsonObject:

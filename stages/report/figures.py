@@ -85,7 +85,7 @@ def _training(report: Report, model: Artifact) -> Drawn | None:
 
 
 FIGURES: dict[str, tuple[str, Callable[[Report, Artifact], Drawn | None]]] = {
-    "trade": ("Composition against retention", _trade),
+    "trade": ("Composition against what the model knows", _trade),
     "types": ("Effect of each negative type, by subset", _types),
     "acceptance": ("Accepted negatives, by type", _acceptance),
     "training": ("Training curves", _training),

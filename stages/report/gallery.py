@@ -11,7 +11,7 @@ from stages.pages import changed_words
 from stages.report.sql import asked
 
 NOISE = 0.01
-"""A margin that changed by less is left out: that is a rounding of the picture, not what a model learned."""
+"""A margin (difference of cosines) that changed by less is left out."""
 
 Card = dict[str, Any]
 

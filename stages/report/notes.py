@@ -33,10 +33,12 @@ def notes(config: Config, inputs: Inputs, changed: Sequence[Mapping[str, Any]], 
     if same_start is False:
         found.append("report.comparison began from other scores than this run, so its rows are not shown beside it.")
     if scores["random_start"]:
+        pairs = inputs["dataset"].meta["splits"].get("train", 0)
         found.append(
-            "The model started from random weights: before training it only guesses, and so few images as one has "
-            "oneself teach it how negatives are worded sooner than what pictures show (a pretrained CLIP has seen "
-            "hundreds of millions). To fine-tune one: train.model, train.pretrained and assemble.tokenizer."
+            f"The model started from random weights: before training it only guesses, and {pairs:,} pairs are all it "
+            "knows of pictures (a pretrained CLIP has seen hundreds of millions). A rise that is not above the level "
+            "without pictures shows that it learned how negatives are worded. To fine-tune a pretrained CLIP: "
+            "train.model, train.pretrained and assemble.tokenizer."
         )
     fell = [f"{row['name']} {signed(row['difference']['value'])}" for row in changed if row["difference"]["value"] < 0]
     found.append(f"Fell significantly: {', '.join(fell)}." if fell else "No set fell significantly.")

@@ -40,7 +40,7 @@ def test_negatives_that_a_judge_tells_without_looking_show_no_understanding() ->
         (aggregate(0.3, 0.45, blind={}), "blind", "but guessing reaches 50.0 % and the model"),
         (aggregate(0.7, 0.6, **JUDGED), "down", "worse than before: −10.0 points"),
         (aggregate(0.6, 0.61, **JUDGED), "unclear", "the interval includes no change"),
-        (aggregate(0.6, 0.7, p=0.2, **JUDGED), "unclear", "p 0.2 is not below 0.05"),
+        (aggregate(0.6, 0.7, p=0.2, **JUDGED), "unclear", "p 0.200, not below 0.05"),
         (aggregate(0.6, 0.7, difference={"value": None}), "unknown", "Nothing was scored."),
     ],
 )
