@@ -2,16 +2,18 @@
 # make test   everything CI runs                                       make models train the two small models again
 # make test-fast  without slow tests, vLLM and root                    make docs   pages and API from docstrings, in site/
 # make chaos  every fault at every stage, hours; resumes where it was stopped
+# make mutants  small changes of the code behind the figures: do the tests notice? MUTANTS=40 a module (extra mutants)
 # make fuzz   every parser against mutated files, FUZZ_SECONDS=120 each (needs the extra fuzz)
 VENV   ?= .venv
 PYTHON ?= python3
 BIN     = $(VENV)/bin
 FUZZ_SECONDS ?= 120
+MUTANTS ?= 40
 BUILD  ?= $(shell nvidia-smi -L >/dev/null 2>&1 && echo gpu || echo cpu)
 PIP     = $(BIN)/pip install -q --disable-pip-version-check
 TORCH   = $(shell sed -n 's/^torch==//p' constraints.txt)
 
-.PHONY: demo test test-fast check docs chaos fuzz serve models env clean
+.PHONY: demo test test-fast check docs chaos fuzz mutants serve models env clean
 
 demo: env
 	@$(BIN)/degla run demo
@@ -40,6 +42,10 @@ fuzz: env
 	@$(BIN)/python -c 'import atheris' || { echo "fuzz: no atheris; fix: $(BIN)/pip install -c constraints.txt -e '.[fuzz]'"; exit 2; }
 	for target in $$($(BIN)/python scripts/fuzz.py --list); do \
 	  $(BIN)/python scripts/fuzz.py $$target -max_total_time=$(FUZZ_SECONDS) || exit 1; done
+
+mutants: env
+	@$(BIN)/python -c 'import cosmic_ray' || { echo "mutants: no cosmic-ray; fix: $(BIN)/pip install -c constraints.txt -e '.[mutants]'"; exit 2; }
+	OMP_NUM_THREADS=1 $(BIN)/python scripts/mutants.py --most $(MUTANTS)
 
 serve: env
 	@exec $(BIN)/degla serve
