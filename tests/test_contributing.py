@@ -375,7 +375,7 @@ def test_a_negative_type(tree: Path, world: Path) -> None:
     assert tuple(found["kept"]) == SIX[:-1] and found["likely"][-1] == "swap_numbers"
     assert ["swap_numbers"] in found["heldout"]
     assert "One cup on two plates." in found["prompt"] and "change places" in found["prompts"]
-    assert "swap numbers" in found["page"] and "heldout.swap_numbers" in found["page"]
+    assert "swap numbers" in found["page"] and "swap_<wbr>numbers" in found["page"]
     assert "swap_numbers" in found["card"].replace(" ", "_") and "Three red dogs" in found["export"]
     assert changes(tree) == expected
 
@@ -425,7 +425,7 @@ def test_four_tables_are_extended_by_a_script_of_one_s_own(world: Path, tmp_path
         """
     found = run(ROOT, world, "\n".join(script) + textwrap.dedent(text), mine)
     assert found["steps"] == [[True], [True]] and found["scores"]["toy.all"]["n"] == 24
-    assert found["said"] == [["echo", "identical"]] and "toy.all" in found["page"]
+    assert found["said"] == [["echo", "identical"]] and "<h3>toy</h3>" in found["page"]
 
 
 def _local(line: str) -> str:
