@@ -412,7 +412,7 @@ def content_words(caption: str) -> Counter[str]:
 
 
 def _reshuffled(facts: Facts, concepts: Concepts) -> Iterator[Facts]:
-    """The phrases in another order; articles stay, since "the" late in a true caption would tell a false one from it."""
+    """The phrases in another order; articles stay, or an early "the" would tell the false caption without the image."""
     for phrases in permutations(facts.phrases):
         placed = zip(phrases, facts.phrases, strict=True)
         if len({phrase.plural for phrase in phrases}) == 1:
