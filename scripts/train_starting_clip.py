@@ -1,7 +1,7 @@
 """Pretrain the demo's starting CLIP by degla's own stages and write it, half precision, to data/starting_clip.
 
 Run: python scripts/train_starting_clip.py [--out FOLDER]     (recipe data/recipes/starting_clip.yaml; resumes when
-killed; about half an hour on two cores). `--only-card FOLDER` takes a trained student and writes model and card.
+killed; about a quarter of an hour of one core). `--only-card FOLDER` takes a trained student and writes model and card.
 """
 
 import argparse
@@ -25,13 +25,13 @@ ROOT = Path(__file__).resolve().parent.parent
 RUN = "starting_clip"
 README = """# The built-in world's starting CLIP
 
-A small open_clip model ({parameters:.1f} M parameters, most of them CLIP's own vocabulary) pretrained with the plain
-CLIP objective on the wide scenes of the built-in world: `python scripts/train_starting_clip.py`, recipe
-`data/recipes/starting_clip.yaml`, seed 42, one thread. Weights are stored in half precision.
+A small open_clip model ({parameters:.1f} M parameters, most of them CLIP's own vocabulary; OpenAI's ResNet in small, whose
+attention pool keeps what is where) pretrained with the plain CLIP objective on the wide scenes of the built-in world:
+`python scripts/train_starting_clip.py`, recipe `data/recipes/starting_clip.yaml`, seed 42, one thread. Weights are stored in half precision.
 
 It is what the demo fine-tunes, as the real pipeline fine-tunes OpenAI's: it names what is in an image and hardly knows
-which word belongs to which thing. Per cent right on the built-in evaluation sets, 95 % intervals by picture, as that
-script measured:
+which word belongs to which thing, nor what stands where. Per cent right on the built-in evaluation sets, with 95 %
+intervals, as that script measured:
 
 | score | per cent right | chance | n |
 |---|---|---|---|
