@@ -27,7 +27,8 @@ README = """# The built-in world's starting CLIP
 
 A small open_clip model ({parameters:.1f} M parameters, most of them CLIP's own vocabulary; OpenAI's ResNet in small, whose
 attention pool keeps what is where) pretrained with the plain CLIP objective on the wide scenes of the built-in world:
-`python scripts/train_starting_clip.py`, recipe `data/recipes/starting_clip.yaml`, seed 42, one thread. Weights are stored in half precision.
+`python scripts/train_starting_clip.py`, recipe `data/recipes/starting_clip.yaml`, seed 42, one thread. Weights
+are stored in half precision.
 
 It is what the demo fine-tunes, as the real pipeline fine-tunes OpenAI's: it names what is in an image and hardly knows
 which word belongs to which thing, nor what stands where. Per cent right on the built-in evaluation sets, with 95 %
