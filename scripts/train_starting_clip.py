@@ -25,7 +25,7 @@ ROOT = Path(__file__).resolve().parent.parent
 RUN = "starting_clip"
 README = """# The built-in world's starting CLIP
 
-A small open_clip model ({parameters:.1f} M parameters, most of them CLIP's own vocabulary; OpenAI's ResNet in small, whose
+A small open_clip model ({parameters:.1f} M parameters, most of them CLIP's vocabulary; OpenAI's ResNet in small, whose
 attention pool keeps what is where) pretrained with the plain CLIP objective on the wide scenes of the built-in world:
 `python scripts/train_starting_clip.py`, recipe `data/recipes/starting_clip.yaml`, seed 42, one thread. Weights
 are stored in half precision.
