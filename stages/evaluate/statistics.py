@@ -87,6 +87,7 @@ class Clusters:
         pair_P, self.pair_N = np.unique(self.of_N * self.cells + design.cell_N, return_inverse=True)
         self.cluster_P, self.cell_P = pair_P // self.cells, pair_P % self.cells
         share_K = np.bincount(self.of_N, design.share_N)
+        self.count = len(share_K)
         self.effective = float(1 / np.sum(share_K**2))
         """As many clusters of equal size would weigh so (Kish; Carter, Schnepel & Steigerwald 2017)."""
 
@@ -95,8 +96,7 @@ class Clusters:
 
         A cell that loses all its rows is left out with its weight.
         """
-        clusters = len(np.unique(self.cluster_P))
-        if clusters == 1:
+        if self.count == 1:
             return 0.0
         cell_N = self.design.cell_N
         count_C = np.bincount(cell_N, minlength=self.cells)
@@ -111,8 +111,8 @@ class Clusters:
         value = float(weight_C @ mean_C)
         total_K = value + np.bincount(self.cluster_P, moved_P)
         weight_K = 1 - np.bincount(self.cluster_P, lost_P)
-        without_K = np.divide(total_K, weight_K, out=np.full(clusters, value), where=weight_K > 1e-9)
-        return float((clusters - 1) / clusters * np.sum((without_K - value) ** 2))
+        without_K = np.divide(total_K, weight_K, out=np.full(self.count, value), where=weight_K > 1e-9)
+        return float((self.count - 1) / self.count * np.sum((without_K - value) ** 2))
 
 
 def estimate(outcome_N: Floats, design: Design, ends: tuple[float, float] = ACCURACY, level: float = 0.95) -> Estimate:

@@ -413,10 +413,11 @@ def content_words(caption: str) -> Counter[str]:
 
 def _reshuffled(facts: Facts, concepts: Concepts) -> Iterator[Facts]:
     """The phrases in another order; articles stay, or an early "the" would tell the false caption without the image."""
+    if len({phrase.plural for phrase in facts.phrases}) > 1:
+        return
     for phrases in permutations(facts.phrases):
         placed = zip(phrases, facts.phrases, strict=True)
-        if len({phrase.plural for phrase in phrases}) == 1:
-            yield replace(facts, phrases=tuple(replace(new, determiner=old.determiner) for new, old in placed))
+        yield replace(facts, phrases=tuple(replace(new, determiner=old.determiner) for new, old in placed))
 
 
 def _nouns_swapped(facts: Facts, concepts: Concepts) -> Iterator[Facts]:
