@@ -14,6 +14,7 @@ from rich.text import Text
 
 from flows import plan, progress, search
 from flows import serve as local
+from flows.cli import check as checking
 from flows.cli import data as data_cli
 from flows.cli import evaluate as evaluation
 from flows.cli import inspect as inspection
@@ -204,6 +205,7 @@ def export(
 
 
 app.command(name="eval")(evaluation.measure)
+app.command()(checking.check)
 
 
 @app.command()
