@@ -4,7 +4,9 @@
 
 True negatives: SugarCrepe's human-verified ones of the matching type, and NegCLIP's public validation file. Impostors:
 identical copies (and copies with another surface), the other human captions of the same photograph (with and without
-the checks being told them), chatter and markup, and coordinations turned round ("A and B" -> "B and A").
+the checks being told them), chatter and markup, coordinations and other symmetric relations turned round ("A and B" ->
+"B and A"), and what a weak language model writes: the caption inflected, without an adjective, without its last phrase,
+with a synonym or a wider word for a noun, or with a second caption's content behind it.
 """
 
 import argparse
@@ -17,11 +19,12 @@ import re
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 from pathlib import Path
 
 from pipeline.negative_types import NEGATIVE_TYPES
 from stages.generate.checks import Verdict, validate
-from stages.text.words import parse
+from stages.text.words import lexicon, parse
 
 SUGARCREPE = {
     "replace_obj": "replace_nouns",
@@ -102,6 +105,66 @@ def impostors(data: Path) -> Iterator[tuple[str, list[Case]]]:
         turned = [(caption, text) for caption in texts if (text := turn(caption))]
         for kind in ("swap_nouns", "swap_adjectives", "reshuffle_order"):
             yield f"{form} turned, {kind}", [(kind, caption, text, []) for caption, text in turned]
+
+    for name, change in WEAK.items():
+        changed = [(caption, text) for caption in texts if (text := change(caption)) and text != caption]
+        for kind in NEGATIVE_TYPES:
+            yield f"{name}, {kind}", [(kind, caption, text, []) for caption, text in changed]
+    joined = [(c, f"{c.rstrip(' .')} and {o[:1].lower()}{o[1:]}") for c, group in every for o in group if o != c]
+    for kind in NEGATIVE_TYPES:
+        yield f"second caption behind, {kind}", [(kind, c, text, []) for c, text in joined]
+
+
+def inflected(caption: str) -> str | None:
+    """ "is running" for "running", "runs" for "is running": the first participle in another form."""
+    if match := re.search(r"\b(is|are) (\w{3,})ing\b", caption):
+        verb = re.sub(r"([^lsz])\1$", r"\1", match[2])
+        return f"{caption[: match.start()]}{verb}{'s' if match[1] == 'is' else ''}{caption[match.end() :]}"
+    if match := re.search(r"(?<=[a-z]) (?=\w{3,}ing\b)", caption):
+        return f"{caption[: match.start()]} is {caption[match.end() :]}"
+    return None
+
+
+def without_adjective(caption: str) -> str | None:
+    """The caption without its first adjective that stands before a noun."""
+    for word, following in pairwise(parse(caption)):
+        if word.is_adjective and following.is_noun:
+            return re.sub(rf"\b{re.escape(word.text)} ", "", caption, count=1)
+    return None
+
+
+def without_phrase(caption: str) -> str | None:
+    """The caption without its last phrase of place."""
+    match = re.search(r"^(.{15,}) (?:in|on|at|near|with|by) (?:a|an|the|his|her|their) [\w -]+( \.|\.|)$", caption)
+    return f"{match[1]}{match[2]}" if match else None
+
+
+def turned_relation(caption: str) -> str | None:
+    """The two ends of "A next to B" (or beside, near, with, talking to) exchanged."""
+    beside = r"(?:is |are )?(?:next to|beside|near|talking to|alongside)"
+    pattern = rf"^((?:an?|the|two|three) [\w ]+?) ({beside}) (an? \w+)( \.|\.|)$"
+    match = re.search(pattern, caption, re.IGNORECASE)
+    return f"{match[3].capitalize()} {match[2]} {match[1][:1].lower()}{match[1][1:]}{match[4]}" if match else None
+
+
+def named_otherwise(caption: str) -> str | None:
+    """A synonym, or a wider word, for the first noun that the lexicon has one for."""
+    known = lexicon()
+    for word in parse(caption):
+        others = known.synonyms.get(word.lower, frozenset()) | known.kind_of.get(word.lower, frozenset())
+        others = {other for other in others if other != word.lower and known.stays_true(word.lower, other)}
+        if word.is_noun and others:
+            return re.sub(rf"\b{re.escape(word.text)}\b", min(others), caption, count=1)
+    return None
+
+
+WEAK: dict[str, Callable[[str], str | None]] = {
+    "inflected": inflected,
+    "without an adjective": without_adjective,
+    "without its last phrase": without_phrase,
+    "symmetric relation turned": turned_relation,
+    "synonym or wider word": named_otherwise,
+}
 
 
 def turned_phrases(caption: str) -> str | None:
