@@ -87,7 +87,7 @@ def test_what_no_type_accepts(kind: str, reply: str | None, expected: str) -> No
         ("replace_nouns", "Three men load a sled.", "A group of three men load a sled.", "nothing_replaced"),
         ("replace_nouns", "A man turns and smiles.", "A man quietly smiles.", "no_noun_replaced"),
         ("replace_nouns", "A group of men sit.", "A bunch of men sit.", "nothing_replaced"),
-        ("replace_nouns", "Two dogs lie on wet grass by a red barn.", "Two dogs lie on wet grass by a red barn, cats play.",
+        ("replace_nouns", "Two dogs lie on wet grass by a barn.", "Two dogs lie on wet grass by a barn, cats play.",
          "nothing_replaced"),
         ("replace_nouns", "A family plays in a park.", "A couple plays in a park.", "accepted"),
         ("replace_nouns", "An orange and white cat naps on a bed.", "A brown and black dog naps on a bed.", "accepted"),
