@@ -101,7 +101,10 @@ def _task_runner() -> Any:
             return DaskTaskRunner(cluster_kwargs={"host": "127.0.0.1", "dashboard_address": "127.0.0.1:0"})
     except ModuleNotFoundError as error:
         raise UserError(
-            "run", f"task runner {name!r} lacks {error.name}", "it installed", f"pip install 'degla[{name}]'"
+            "run",
+            f"task runner {name!r} lacks {error.name}",
+            "it installed",
+            f"in the checkout: pip install -c constraints.txt -e '.[{name}]'",
         ) from None
     raise UserError("run", f"no task runner {name!r}", "threads, ray or dask", "set DEGLA_TASK_RUNNER")
 

@@ -13,7 +13,7 @@ from pipeline.errors import UserError
 class Config(BaseModel):
     """Frozen settings; unknown keys are rejected; every field carries a description with unit and range."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, allow_inf_nan=False)
 
     def identity(self) -> dict[str, Any]:
         """The settings that decide the result, as plain JSON data: everything except placement fields."""
@@ -39,7 +39,16 @@ MOST_VALUES = 100_000
 
 
 class _Plain(yaml.SafeLoader):
-    """Builds numbers, texts, lists and mappings, and no Python object."""
+    """Builds numbers, texts, lists and mappings, and no Python object; a key twice is a mistake."""
+
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        node = super().compose_mapping_node(anchor)
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode) and key.value in seen:
+                raise yaml.constructor.ConstructorError(None, None, f"{key.value!r} stands twice", key.start_mark)
+            seen.add(key.value if isinstance(key, yaml.ScalarNode) else "")
+        return node
 
     def flatten_mapping(self, node: yaml.MappingNode) -> None:
         super().flatten_mapping(node)

@@ -45,7 +45,12 @@ class BusyError(UserError):
 def need_package(stage: str, package: str, extra: str) -> None:
     """Raise UserError when an optional package is not installed; `extra` is degla's extra that brings it."""
     if find_spec(package) is None:
-        raise UserError(stage, f"{package} is not installed", "the package", f"pip install 'degla[{extra}]'")
+        raise UserError(
+            stage,
+            f"{package} is not installed",
+            "the package",
+            f"in the checkout: pip install -c constraints.txt -e '.[{extra}]'",
+        )
 
 
 class TransientError(Exception):

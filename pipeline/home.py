@@ -3,17 +3,23 @@
 import os
 from pathlib import Path
 
+from pipeline.errors import UserError
 from pipeline.store import Store
 
 
 def open_store(home: str | Path | None = None) -> Store:
     """The store at a folder or an address such as s3://bucket/folder; default $DEGLA_HOME, else `runs/` here.
 
-    Raises UserError for an address that no file system answers to.
+    Raises UserError for an address that no file system answers to, and for a home that is empty or no folder.
     """
-    place = str(home or os.environ.get("DEGLA_HOME") or "runs")
+    place = str(home or os.environ.get("DEGLA_HOME", "runs"))
     if "://" in place:
         from pipeline.bucket import Bucket  # loads Arrow's clients of object storage, which few need
 
         return Bucket.at(place)
-    return Store(Path(place).expanduser().absolute())
+    folder = Path(place).expanduser().absolute()
+    if not place.strip() or (folder.exists() and not folder.is_dir()):
+        raise UserError(
+            "home", f"DEGLA_HOME is {place!r}", "a folder, there or to be made", "set DEGLA_HOME, or unset it"
+        )
+    return Store(folder)

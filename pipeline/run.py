@@ -225,10 +225,17 @@ class Run:
                 stack.enter_context(self.store.at_work(self.name, digest(self.recipe.identity())))
             except BusyError as error:
                 raise BusyError("run", error.what + self._difference(), error.expected, error.fix) from None
+            path = self.store.recipe(self.name)
+            kept = path.read_text(encoding="utf-8") if path else None
             self.store.keep_recipe(self.name, to_yaml(self.recipe))
             self._is_at_work = True
             try:
                 yield
+            except UserError:
+                # A mistaken setting does not stay in the run; one that something was made with does.
+                if kept is not None and all(outcome.reused for outcome in self.outcomes.values()):
+                    self.store.keep_recipe(self.name, kept)
+                raise
             finally:
                 self._is_at_work = False
 
@@ -251,8 +258,7 @@ class Run:
         if stage not in self.stages:
             raise UserError("run", f"no stage {stage!r}", f"one of {', '.join(self.stages)}", "name a stage")
         with self.at_work([stage]):
-            outcome = self._reuse_or_make(stage, working, force)
-        self.outcomes[stage] = outcome
+            outcome = self.outcomes[stage] = self._reuse_or_make(stage, working, force)
         return outcome
 
     def _reuse_or_make(self, name: str, working: Working, force: bool) -> Outcome:

@@ -39,6 +39,8 @@ from pipeline.errors import BusyError, UserError
 
 RESERVED_NAMES = ("store", "replies", "prefect")
 """Folders of a home that are no run's."""
+LONGEST_NAME = 100
+"""Of a run, letters: file systems take 255 bytes."""
 RECORDED_PACKAGES = (
     "torch",
     "open_clip_torch",
@@ -155,11 +157,15 @@ class Store:
         """The folder of a run, which may not exist yet. Raises UserError for a name that is no plain folder name."""
         if (
             not name.replace("-", "").replace("_", "").replace(".", "").isalnum()
-            or name.startswith(".")
+            or name.startswith((".", "-"))
+            or len(name) > LONGEST_NAME
             or name in RESERVED_NAMES
         ):
             raise UserError(
-                "run", f"{name!r} cannot name a run", "letters, digits, '-', '_', '.'", "choose another name"
+                "run",
+                f"{name!r} cannot name a run",
+                f"at most {LONGEST_NAME} letters, digits, '-', '_', '.', and none of {', '.join(RESERVED_NAMES)}",
+                "choose another name",
             )
         return self.home / name
 

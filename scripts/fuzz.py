@@ -1,6 +1,6 @@
 """Coverage-guided fuzzing of everything that reads what strangers wrote: rows or one UserError, never anything else.
 
-    pip install 'degla[fuzz]'
+    pip install -c constraints.txt -e '.[fuzz]'
     python scripts/fuzz.py recipe -max_total_time=120      # or: make fuzz, every target in turn
 
 What follows the target's name goes to libFuzzer; `--list` prints the names. A finding is kept as a file

@@ -58,7 +58,7 @@ def examine(root: Path, name: str, *, max_pixels: int = 89_478_485) -> ImageFact
             return ImageFacts(reason="image_outside", detail=f"{name!r} is not below the picture folder")
         if not path.is_file():
             return ImageFacts(reason="image_missing", detail=f"no file {name}")
-    except (ValueError, OSError) as error:  # a null character, half a surrogate pair, a name too long
+    except (ValueError, OSError, RuntimeError) as error:  # a null character, a name too long, a link to itself
         if isinstance(error, OSError) and error.errno in TRANSIENT_ERRNOS:
             raise
         return ImageFacts(reason="image_missing", detail=f"no file can have the name {name[:80]!r}: {error}"[:200])

@@ -89,6 +89,9 @@ class Run(pipeline_run.Run):
         Raises UserError when it is not: better now than after days of generation.
         """
         super().check(stages)
+        self._check_types(stages)
+        if "train" in stages:
+            train.check_machine(self.recipe.train)
         tokenizer, model = self.recipe.assemble.tokenizer, self.recipe.train.model
         both = {"assemble", "train"} <= set(stages)
         if both and clip.tokenizer_digest(tokenizer) != clip.tokenizer_digest(model):
@@ -97,6 +100,19 @@ class Run(pipeline_run.Run):
                 f"assemble.tokenizer is {tokenizer}, whose tokens are not {model}'s",
                 "one tokenizer in assemble and train",
                 f"--set assemble.tokenizer={model}",
+            )
+
+    def _check_types(self, stages: Sequence[str]) -> None:
+        """Negatives that are to be drawn must be asked for."""
+        asked, drawn = self.recipe.generate.types, self.recipe.train.types
+        wants = {"generate", "train"} <= set(stages) and self.recipe.train.negatives_per_caption > 0
+        if wants and not set(asked) & set(drawn):
+            raise UserError(
+                "train",
+                f"none of train.types ({', '.join(drawn) or 'none'}) is among generate.types "
+                f"({', '.join(asked) or 'none'})",
+                "a type that is asked for and drawn",
+                "set generate.types, or train.negatives_per_caption=0 for plain CLIP",
             )
 
     @property
@@ -162,8 +178,10 @@ def validated(settings: dict[str, Any]) -> Recipe:
     except ValidationError as error:
         first = error.errors()[0]
         field = ".".join(str(part) for part in first["loc"])
-        given = "" if first["type"] == "missing" else f" (given {first['input']!r})"
-        expected = first["msg"][0].lower() + first["msg"][1:]
+        shown = first["type"] != "missing" and not isinstance(first["input"], dict)
+        given = f" (given {first['input']!r})" if shown else ""
+        expected = first["msg"].removeprefix("Value error, ")
+        expected = expected[0].lower() + expected[1:]
         if first["type"] == "extra_forbidden":
             expected = f"one of {', '.join(_fields(first['loc'][:-1]))}"
         raise UserError(

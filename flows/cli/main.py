@@ -41,18 +41,28 @@ Name = Annotated[str, typer.Argument(help="run to look at")]
 Set = Annotated[list[str], typer.Option("--set", help="section.field=value; may be given several times")]
 
 
+STOPPED = 130
+"""Exit status after Ctrl-C, as shells have it."""
+
+
 def main() -> None:
     """Entry point: a user's mistake, or a fault that retries did not outlast, is one line on stderr and status 2."""
+    code: str | int | None = 0
     try:
         app()
+    except SystemExit as ended:
+        code = ended.code
+    except KeyboardInterrupt:
+        code = STOPPED
     except (UserError, TransientError) as error:
         print(printable(str(error)), file=sys.stderr)
-        sys.exit(2)
+        code = 2
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader, e.g. head, had enough
-    except KeyboardInterrupt:
+    # Out of the handlers, where an exit would hold the error, and with it relations that DuckDB calls leaked.
+    if code == STOPPED:  # which Typer makes of Ctrl-C as well
         print("stopped; run the same command again to resume", file=sys.stderr)
-        sys.exit(130)
+    sys.exit(code)
 
 
 @app.command()
@@ -74,9 +84,11 @@ def run(
         return
     run_name = name or Path(recipe).stem
     stages = _stages(only, start, until)
-    # A stage alone keeps the settings its run was made with; the whole pipeline starts from the recipe.
+    # A stage alone keeps the settings its run was made with, unless another recipe is named; the whole pipeline starts
+    # from the recipe.
     known = recipe.endswith((".yaml", ".yml")) or (road.RECIPES / f"{recipe}.yaml").exists()
-    source = "" if store.recipe(run_name) and (len(stages) < len(road.STAGES) or not known) else recipe
+    is_own = not known or (len(stages) < len(road.STAGES) and run_name == Path(recipe).stem)
+    source = "" if store.recipe(run_name) and is_own else recipe
     run = Run.open(run_name, overrides, recipe=source, store=store)
     with run.at_work(stages):
         # Nothing to do needs no flow run, hence no embedded server (half a minute on a small machine).
@@ -319,12 +331,15 @@ def _closing(run: Run, reused: dict[str, bool]) -> None:
         out.print(
             f"{name:9} {'reused' if is_reused else 'made':7} {where}" + (f"  ({rows})" if rows else ""), style="dim"
         )
+    current = {one.stage for one in run.status() if one.state == "current"}
     scores, report = run.get("scores"), run.get("report")
-    if scores is not None:
+    if scores is not None and "evaluate" not in current:
+        out.print(f"the scores are an earlier model's; next: degla run {run.name} --from evaluate")
+    elif scores is not None:
         from flows import score_tables  # numpy and all readers of benchmarks
 
         out.print(score_tables.of_run(scores.meta))
         for line in score_tables.says(scores.meta):
             out.print(line)
-    if report is not None:
+    if report is not None and "report" in current:
         out.print(f"report: {run.folder / 'report' / 'report.html'}")

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from pipeline.config import Config as BaseConfig
 from pipeline.config import OneOf, placement
@@ -49,3 +49,11 @@ class Config(BaseConfig):
     world: World = Field(World(), description="settings of the built-in world (source: scenes)")
     shard: int = Field(2048, ge=1, description="rows per part; the most that a kill can cost")
     workers: int = placement(2, ge=1, description="threads that open images")
+
+    @model_validator(mode="after")
+    def _leaves_images_to_train_on(self) -> "Config":
+        if self.val_share + self.test_share >= 1:
+            raise ValueError(
+                f"val_share and test_share below 1 together; {self.val_share} + {self.test_share} leave none"
+            )
+        return self

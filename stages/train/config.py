@@ -30,6 +30,9 @@ def _with_own_terms(schema: dict[str, Any]) -> None:
     schema["additionalProperties"] = False
 
 
+_Beta = Annotated[float, Field(ge=0, lt=1)]
+
+
 class Loss(BaseConfig):
     """Weights and constants of the loss; the defaults are the paper's. What each term is: stages/train/terms.py.
 
@@ -124,7 +127,7 @@ class Config(BaseConfig):
     lora_rank: int = Field(0, ge=0, description="learn by LoRA of this rank (needs the extra lora); 0 = all weights")
     lora_alpha: float = Field(8.0, gt=0, description="LoRA's scale, alpha / rank")
     lr: float = Field(1e-6, gt=0, description="peak learning rate")
-    betas: tuple[float, float] = Field((0.9, 0.98), description="AdamW's betas")
+    betas: tuple[_Beta, _Beta] = Field((0.9, 0.98), description="AdamW's betas")
     eps: float = Field(1e-6, gt=0, description="AdamW's epsilon")
     weight_decay: float = Field(0.1, ge=0, description="AdamW's weight decay; none on gains, biases and logit scale")
     warmup: int = Field(50, ge=0, description="steps of linear warm-up; a cosine to 0 follows")
@@ -139,7 +142,11 @@ class Config(BaseConfig):
     compile: bool = placement(False, description="torch.compile the image tower (rounds differently)")
     deterministic: bool = placement(False, description="only kernels that give the same bits each time (GPU, slower)")
     processes: int = placement(1, ge=1, description="processes, one per GPU or sharing the cores; batch is over all")
-    device: str = placement("auto", description="torch device; auto = cuda where there is one, else cpu")
+    device: str = placement(
+        "auto",
+        pattern=r"^(auto|cpu|mps|xpu|cuda(:\d+)?)$",
+        description="torch device; auto = cuda where there is one, else cpu",
+    )
     workers: int = placement(2, ge=0, description="loader processes, of each process")
     cache_mb: int = placement(512, ge=0, description="decode images once and keep them when they fit in this, MB")
     checkpoint_steps: int = placement(200, ge=1, description="steps between checkpoints; the most that a kill can cost")

@@ -225,15 +225,17 @@ class Training:
         self.steps.append(record | {"logit_scale": self.objective.scale})
 
     def raise_if_diverged(self) -> None:
-        """Raise UserError after `GIVE_UP` steps in a row without an update."""
-        last = self.steps[-GIVE_UP:]
-        if len(last) == GIVE_UP and not any(map(_finite, last)):
-            raise UserError(
-                "train",
-                f"loss or gradient not finite in {GIVE_UP} steps in a row, up to step {len(self.steps)}",
-                "finite ones",
-                "lower train.lr, set train.grad_clip, or set train.precision to fp32",
-            )
+        """Raise UserError after `GIVE_UP` steps in a row without an update, and at the end for weights not finite."""
+        patience, done = min(GIVE_UP, self.total), len(self.steps)
+        last, ended = self.steps[-patience:], done == self.total
+        if len(last) == patience and not any(map(_finite, last)):
+            what = f"loss or gradient not finite in {patience} steps in a row, up to step {done}"
+        elif ended and not all(parameter.isfinite().all() for parameter in self.parameters):
+            what = f"weights not finite after the last of {done} steps"
+        else:
+            return
+        fix = "lower train.lr, set train.grad_clip, or set train.precision to fp32"
+        raise UserError("train", what, "finite ones", fix)
 
     def validate(self, held_out: Batches, student: Clip, work: Path) -> None:
         """Score the student on the val split, and keep it when it is the best so far."""

@@ -9,7 +9,7 @@ from typing import Any
 
 from pipeline.artifact import path_digest
 from pipeline.clip import model_digest
-from pipeline.errors import UserError
+from pipeline.errors import UserError, need_package
 from pipeline.stage import Inputs, Progress, Stage
 from stages.train.config import Config
 from stages.train.terms import sources
@@ -25,6 +25,22 @@ def outside(config: Config) -> dict[str, str]:
             )
         digests["negative_images"] = path_digest(config.negative_images)
     return digests | sources(name for name, weight in config.objective.weights().items() if weight)
+
+
+def check_machine(config: Config) -> None:
+    """Raise UserError for a GPU or an optional package that the settings need and this machine lacks."""
+    for package, setting in {
+        "tensorboard": config.tensorboard,
+        "wandb": config.wandb,
+        "peft": config.lora_rank,
+    }.items():
+        if setting:
+            need_package("train", package, "lora" if package == "peft" else package)
+    if config.device.startswith("cuda"):
+        import torch  # seconds, for those alone who ask for a GPU
+
+        if not torch.cuda.is_available():
+            raise UserError("train", f"device is {config.device}, and there is no GPU", "a GPU", "train.device=auto")
 
 
 def run(config: Config, inputs: Inputs, out: Path, progress: Progress) -> dict[str, Any]:

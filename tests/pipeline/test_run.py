@@ -15,6 +15,7 @@ from flows.cli import inspect as inspection
 from pipeline.artifact import file_sha256
 from pipeline.config import to_yaml
 from pipeline.errors import BusyError, TransientError, UserError
+from pipeline.home import open_store
 from stages import road
 from stages.road import Run
 from tests.paths import ROOT
@@ -234,6 +235,34 @@ def test_the_settings_of_a_killed_command_bind_nobody(tiny_recipe: Path, tmp_pat
     dead = subprocess.run([sys.executable, "-c", script, str(tiny_recipe), str(tmp_path)], timeout=100)
     assert dead.returncode == -9
     assert not opened(tmp_path, tiny_recipe, "train.lr=0.5").make("ingest").reused
+
+
+def test_a_mistaken_setting_does_not_stay_in_the_run(home: Path, tiny_recipe: Path) -> None:
+    recipe = home / "tiny" / "recipe.yaml"
+    before = recipe.read_text()
+    run = opened(home, tiny_recipe, "train.model=" + str(home))
+    with pytest.raises(UserError):
+        run.make("train")
+    assert recipe.read_text() == before
+    run = opened(home, tiny_recipe, "ingest.root=" + str(home), "ingest.max_words=59")
+    with pytest.raises(UserError):
+        run.make("ingest")
+    assert recipe.read_text() == before
+
+
+@pytest.mark.parametrize("name", ["store", "../x", ".x", "-x", "a b", "a" * 101])
+def test_a_name_that_cannot_name_a_run(tmp_path: Path, name: str) -> None:
+    told = "cannot name a run; expected at most 100 letters, digits, .* none of store, replies, prefect"
+    with pytest.raises(UserError, match=told):
+        open_store(tmp_path).run(name)
+
+
+def test_a_home_that_is_a_file_or_empty_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").write_text("")
+    for home in (str(tmp_path / "file"), "", " "):
+        monkeypatch.setenv("DEGLA_HOME", home)
+        with pytest.raises(UserError, match="home: DEGLA_HOME is .*; expected a folder"):
+            open_store()
 
 
 # -- what is read is read once ---

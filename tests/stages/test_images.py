@@ -117,11 +117,12 @@ def test_a_disk_that_does_not_answer_is_no_fault_of_the_image() -> None:
         examine(Path("/proc/self"), "mem")
 
 
-@pytest.mark.parametrize("name", ["../x.png", "/etc/hostname", "a\0b", "\ud800", "a" * 300, "", "link.png"])
+@pytest.mark.parametrize("name", ["../x.png", "/etc/hostname", "a\0b", "\ud800", "a" * 300, "", "link.png", "loop.png"])
 def test_a_hostile_name_is_a_reason(tmp_path: Path, name: str) -> None:
     (tmp_path / "images").mkdir()
     (tmp_path / "x.png").write_bytes(saved(SCENE.convert("RGB"), "PNG"))
     (tmp_path / "images" / "link.png").symlink_to(tmp_path / "x.png")
+    (tmp_path / "images" / "loop.png").symlink_to("loop.png")
     assert examine(tmp_path / "images", name).reason in ("image_outside", "image_missing")
 
 

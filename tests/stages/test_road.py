@@ -1,4 +1,5 @@
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -28,9 +29,18 @@ def test_overrides_reach_any_depth_and_are_typed() -> None:
     ("override", "says"),
     [
         ("train.lrr=1", r"recipe: train\.lrr is wrong \(given 1\); expected one of .*lr, .*; fix: "),
-        ("tarin.lr=1", r"recipe: tarin is wrong .*; expected one of description, ingest, generate"),
+        ("tarin.lr=1", r"recipe: tarin is wrong; expected one of description, ingest, generate"),
         ("train.lr=-1", r"recipe: train\.lr is wrong \(given -1\); expected input should be greater than 0"),
         ("train.objective.igcc=1", r"recipe: train\.objective\.igcc is wrong .* expected one of base, distill"),
+        ("train.lr=.inf", r"recipe: train\.lr is wrong \(given inf\); expected input should be a finite number"),
+        ("train.objective.igc=.inf", r"recipe: train\.objective\.igc is wrong .* finite number"),
+        ("train.betas=[0.9, 1.5]", r"recipe: train\.betas\.1 is wrong \(given 1\.5\); expected input should be less"),
+        ("train.device=banana", r"recipe: train\.device is wrong"),
+        ("train.processes=9999", r"recipe: train is wrong; expected batch 64 must divide by processes 9999"),
+        (
+            "ingest={val_share: .9, test_share: .9}",
+            r"recipe: ingest is wrong; expected val_share and test_share below 1",
+        ),
         ("train.lr", "override 'train.lr' is wrong; expected section.field=value"),
         ("train.lr.x=1", r"goes below lr|train\.lr is wrong"),
     ],
@@ -81,6 +91,7 @@ def test_aliases_are_read(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "says"),
     [
+        ("train:\n  lr: 1.0e-3\n  lr: 2.0e-3\n", "'lr' stands twice .* line 3"),
         (bomb("[{}]"), "aliases stand for more than"),
         (bomb("{{<<: [{}]}}"), "merges .* give too many values"),
         ("generate: {engine: &a {x: *a}}\n", "holds itself"),
@@ -143,3 +154,31 @@ def test_a_model_whose_tokens_are_others_is_refused_before_anything_is_made(tmp_
 def test_a_report_is_told_the_run_and_what_its_recipe_says(tmp_path: Path, tiny_recipe: Path) -> None:
     told = road.Run.open("mine", recipe=str(tiny_recipe), home=tmp_path).recipe.report
     assert (told.run, told.description) == ("mine", "twelve pictures, for tests")
+
+
+@pytest.mark.parametrize(
+    ("overrides", "says"),
+    [
+        (["generate.types=[]"], r"train: none of train\.types .* is among generate\.types \(none\); expected a type"),
+        (
+            ["generate.types=[swap_nouns]", "train.types=[replace_nouns]"],
+            r"train: none of train\.types \(replace_nouns\)",
+        ),
+        (["train.wandb=x"], r"train: wandb is not installed; .* -e '\.\[wandb\]'"),
+        (["train.device=cuda"], r"train: device is cuda, and there is no GPU; .*; fix: train\.device=auto"),
+    ],
+)
+def test_what_a_stage_would_miss_is_refused_before_the_first_one(
+    tmp_path: Path, tiny_recipe: Path, monkeypatch: pytest.MonkeyPatch, overrides: list[str], says: str
+) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    run = road.Run.open("x", overrides, recipe=str(tiny_recipe), home=tmp_path / "home")
+    with pytest.raises(UserError, match=says):
+        run.check(list(road.STAGES))
+    run.check(["ingest"])
+
+
+def test_plain_clip_needs_no_types(tmp_path: Path, tiny_recipe: Path) -> None:
+    plain = ["generate.types=[]", "train.negatives_per_caption=0"]
+    road.Run.open("x", plain, recipe=str(tiny_recipe), home=tmp_path / "home").check(list(road.STAGES))

@@ -1,5 +1,6 @@
 """The command line over a finished tiny run: what each command says, and that a mistake is one line and status 2."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -7,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from flows.cli.main import main
+from stages.road import Run
 from tests.pipeline.test_run import finished, home, opened
 
 __all__ = ["finished", "home"]
@@ -107,3 +109,44 @@ def test_a_start_brings_no_heavy_package() -> None:
     script = f"import sys, degla.__main__; print([name for name in {heavy!r} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=100)
     assert done.stdout.strip() == "[]"
+
+
+def test_scores_of_an_earlier_model_are_not_shown_as_the_new_ones(
+    home: Path, tiny_recipe: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    opened(home, tiny_recipe, "train.lr=1e-5").make("train")
+    status, out, err = degla(home, monkeypatch, capsys, "run", "tiny", "--only", "train")
+    assert status == 0, err
+    assert out.splitlines()[-1] == "the scores are an earlier model's; next: degla run tiny --from evaluate"
+    assert "before" not in out and "report:" not in out
+
+
+def test_a_recipe_named_beside_the_run_is_the_one_used(
+    home: Path, tiny_recipe: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A run's own settings are asked for by its name alone."""
+    opened(home, tiny_recipe, "train.lr=1e-5").make("train")
+    other = tiny_recipe.with_name("other.yaml")
+    other.write_text(tiny_recipe.read_text())
+    status, _, err = degla(home, monkeypatch, capsys, "run", str(other), "--name", "tiny", "--only", "train")
+    assert status == 0, err
+    assert opened(home, other).config("train") == Run.open("tiny", home=home).config("train")
+    assert Run.open("tiny", home=home).config("train").lr != 1e-5
+
+
+def test_ctrl_c_says_that_the_same_command_resumes(
+    home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted() -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("flows.cli.main.open_store", interrupted)
+    status, _, err = degla(home, monkeypatch, capsys, "status")
+    assert (status, err) == (130, "stopped; run the same command again to resume\n")
+
+
+def test_nothing_of_duckdb_is_said_to_leak_behind_an_error(home: Path) -> None:
+    code = "import sys; sys.argv = ['degla', *sys.argv[1:]]; from flows.cli.main import main; main()"
+    command = [sys.executable, "-c", code, "sql", "tiny", "select * from nowhere"]
+    ended = subprocess.run(command, env=os.environ | {"DEGLA_HOME": str(home)}, capture_output=True, text=True)
+    assert ended.returncode == 2 and ended.stderr.count("\n") == 1, ended.stderr

@@ -127,6 +127,31 @@ def test_a_step_that_is_not_finite_changes_neither_student_nor_teacher(world: di
     training.raise_if_diverged()
 
 
+def test_weights_that_are_not_finite_end_the_training(world: dict[str, Any]) -> None:
+    student = clip.load(world["model"])
+    training = Training(config(world), Objective(Loss(), student.model), 1, "cpu")
+    batches, _ = _data(config(world), world["inputs"], student, world["folder"], "cpu", silent)
+    training.step(batches[0].on("cpu", student))
+    training.raise_if_diverged()
+    with torch.no_grad():
+        training.parameters[0].view(-1)[0] = math.inf
+    with pytest.raises(UserError, match="train: weights not finite after the last of 1 steps; .* lower train.lr"):
+        training.raise_if_diverged()
+
+
+def test_a_training_shorter_than_the_patience_has_less_of_it(world: dict[str, Any]) -> None:
+    student = clip.load(world["model"])
+    training = Training(config(world), Objective(Loss(), student.model), 2, "cpu")
+    batches, _ = _data(config(world), world["inputs"], student, world["folder"], "cpu", silent)
+    good = batches[0].on("cpu", student)
+    bad = replace(good, image_BCHW=torch.full_like(good.image_BCHW, torch.nan))
+    training.step(bad)
+    training.raise_if_diverged()
+    training.step(bad)
+    with pytest.raises(UserError, match="not finite in 2 steps in a row, up to step 2"):
+        training.raise_if_diverged()
+
+
 def test_a_learning_rate_that_explodes_stops_the_training(world: dict[str, Any], tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"lower train\.lr"):
         made(world, tmp_path, lr=1e30, warmup=0, epochs=6)
