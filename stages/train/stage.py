@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.artifact import path_digest
-from pipeline.clip import model_digest
+from pipeline.clip import device, model_digest
 from pipeline.errors import UserError, need_package
 from pipeline.stage import Inputs, Progress, Stage
 from stages.train.config import Config
@@ -36,11 +36,8 @@ def check_machine(config: Config) -> None:
     }.items():
         if setting:
             need_package("train", package, "lora" if package == "peft" else package)
-    if config.device.startswith("cuda"):
-        import torch  # seconds, for those alone who ask for a GPU
-
-        if not torch.cuda.is_available():
-            raise UserError("train", f"device is {config.device}, and there is no GPU", "a GPU", "train.device=auto")
+    if config.device.startswith("cuda") and device("auto") != "cuda":
+        raise UserError("train", f"device is {config.device}, and there is no GPU", "a GPU", "train.device=auto")
 
 
 def run(config: Config, inputs: Inputs, out: Path, progress: Progress) -> dict[str, Any]:
