@@ -17,8 +17,19 @@ LORA_MODULES = ("attn", "c_fc", "c_proj")
 
 
 def lock(model: "nn.Module", *, image: bool, text: bool, unlocked: int = 0) -> None:
-    """Keep whole towers as they are, all but their last `unlocked` groups of layers. Raises UserError if it cannot."""
+    """Keep whole towers as they are, all but their last `unlocked` groups of layers, which are open_clip's.
+
+    A text tower is what `encode_text` runs. Raises UserError if a tower has no such groups.
+    """
     network: Any = model
+    if not unlocked:
+        # open_clip's own locks leave the projection of a tower of timm or Hugging Face learning.
+        towers = [network.visual] if image else []
+        if text:
+            towers += [network.text] if hasattr(network, "text") else _text_parts(network)
+        for tower in towers:
+            tower.requires_grad_(False)
+        return
     try:
         if image:
             network.lock_image_tower(unlocked_groups=unlocked)
@@ -28,6 +39,22 @@ def lock(model: "nn.Module", *, image: bool, text: bool, unlocked: int = 0) -> N
         raise UserError(
             "train", f"this model's tower cannot be locked: {error}", "a tower of open_clip's own", "leave the lock out"
         ) from error
+
+
+def _text_parts(network: Any) -> list[Any]:
+    """Modules and parameters of a CLIP whose text tower is no module of its own."""
+    parts = [*network.named_children(), *network.named_parameters(recurse=False)]
+    return [part for name, part in parts if name not in ("visual", "logit_scale", "logit_bias")]
+
+
+def decayed(model: "nn.Module") -> "list[nn.Parameter]":
+    """The parameters that learn and that open_clip's trainer decays: of two dimensions or more, and no bias table."""
+    spared = ("bn", "ln", "bias", "logit_scale")
+    return [
+        parameter
+        for name, parameter in model.named_parameters()
+        if parameter.requires_grad and parameter.ndim >= 2 and not any(part in name for part in spared)
+    ]
 
 
 def speed_up(model: "nn.Module", *, checkpoint_gradients: bool, compiled: bool) -> None:

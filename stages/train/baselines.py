@@ -16,25 +16,30 @@ MOST_THRESHOLD = 10.0
 """Largest threshold of the ranking term, in units of logits."""
 
 
-def clip_loss(student: Embeddings, scale: Tensor) -> Tensor:
+def clip_loss(student: Embeddings, scale: Tensor, smoothing: float = 0.0) -> Tensor:
     """CLIP's own loss: images against captions, both ways, the mean of the two; negatives take no part::
 
         loss = 0
         for i in range(B):
-            loss += -log(share(scale * image[i] @ text[i], [scale * image[i] @ text[j] for j in range(B)])) / B / 2
-            loss += -log(share(scale * image[i] @ text[i], [scale * image[j] @ text[i] for j in range(B)])) / B / 2
+            texts = [scale * image[i] @ text[j] for j in range(B)]
+            images = [scale * image[j] @ text[i] for j in range(B)]
+            for j in range(B):
+                label = smoothing / B + (1 - smoothing if j == i else 0)
+                loss += -label * (log(share(texts[j], texts)) + log(share(images[j], images))) / B / 2
 
-    Source: CLIP (arXiv 2103.00020). Fine-tuning by it alone is the baseline without negatives.
+    Source: CLIP (arXiv 2103.00020). Fine-tuning by it alone is the baseline without negatives. With label smoothing 0.2
+    it is GIFT's image-text alignment (arXiv 2503.04229), there on synthetic pairs.
     """
     logits_BB = scale * student.image_BD @ student.text_BD.T
     own_B = torch.arange(len(logits_BB), device=logits_BB.device)
-    return (F.cross_entropy(logits_BB, own_B) + F.cross_entropy(logits_BB.T, own_B)) / 2
+    both = [F.cross_entropy(logits, own_B, label_smoothing=smoothing) for logits in (logits_BB, logits_BB.T)]
+    return torch.stack(both).mean()
 
 
 def rank_loss(student: Embeddings, scale: Tensor, threshold_T: Tensor) -> Tensor:
     """CE-CLIP's cross-modal rank: an image prefers its caption to each own negative by that type's threshold.
 
-    Mean over all B * K places, those without a negative adding 0::
+    Mean over all B * K places, those without a negative adding 0, as in its code::
 
         loss = 0
         for i in range(B):
@@ -81,8 +86,10 @@ def intra_loss(student: Embeddings, scale: Tensor) -> Tensor:
             options += [scale * text[i] @ neg[j][k] for j in range(B) for k in range(K) if have[j][k]]
             loss += -log(share(options[0], options)) / B
 
-    Source: CE-CLIP's released loss as it was until January 2024, with the caption's own image as the positive. The
-    versions of March 2024 put the label on a negative (8 March) or drop the positive (27 March, commit 47cef4e).
+    Source: CE-CLIP's code from 31 January to 7 March 2024 (commits 7f4433a, 2d07821): the caption's own image is the
+    positive. Before (June 2023) and from 8 March the label stands on a negative; from 27 March (47cef4e) there is no
+    positive. Theirs masks missing negatives in the ranking term alone: here and in the base term the text that fills
+    their place is an option, which ours leaves out.
     """
     positive_B1 = scale * (student.image_BD * student.text_BD).sum(dim=1, keepdim=True)
     logits = torch.cat([positive_B1, to_negatives(student.text_BD, student, scale)], dim=1)

@@ -61,9 +61,12 @@ class Loss(BaseConfig):
     )
     focal_gamma: float = Field(2.0, ge=0, description="FSC-CLIP's focal exponent")
     focal_smoothing: float = Field(0.02, ge=0, lt=1, description="FSC-CLIP's label smoothing")
+    clip_smoothing: float = Field(0.0, ge=0, lt=1, description="label smoothing of the term clip")
     temperature: float = Field(2.0, gt=0, description="of GIFT's contrastive distillation")
     ema: float = Field(0.9996, ge=0, le=1, description="teacher <- ema * teacher + (1 - ema) * student, every step")
-    max_logit_scale: float = Field(100.0, gt=1, description="the learned logit scale is clamped to [1, this]")
+    max_logit_scale: float | None = Field(
+        100.0, gt=1, description="the learned logit scale is clamped to [1, this]; null = no clamp"
+    )
 
     @model_validator(mode="before")
     @classmethod
@@ -123,13 +126,17 @@ class Config(BaseConfig):
     objective: Loss = Field(Loss(), description="the loss")
     lock_image: bool = Field(False, description="keep the image tower as it is")
     lock_text: bool = Field(False, description="keep the text tower as it is")
+    lock_scale: bool = Field(False, description="keep the logit scale as it is")
     unlocked_groups: int = Field(0, ge=0, description="last layer groups of a locked tower that learn all the same")
     lora_rank: int = Field(0, ge=0, description="learn by LoRA of this rank (needs the extra lora); 0 = all weights")
     lora_alpha: float = Field(8.0, gt=0, description="LoRA's scale, alpha / rank")
     lr: float = Field(1e-6, gt=0, description="peak learning rate")
     betas: tuple[_Beta, _Beta] = Field((0.9, 0.98), description="AdamW's betas")
     eps: float = Field(1e-6, gt=0, description="AdamW's epsilon")
-    weight_decay: float = Field(0.1, ge=0, description="AdamW's weight decay; none on gains, biases and logit scale")
+    weight_decay: float = Field(0.1, ge=0, description="AdamW's weight decay")
+    decay_all: bool = Field(
+        False, description="decay every weight; false = as open_clip: no gain, bias, bias table and logit scale"
+    )
     warmup: int = Field(50, ge=0, description="steps of linear warm-up; a cosine to 0 follows")
     grad_clip: float | None = Field(None, gt=0, description="largest global gradient norm; null = no clipping")
     precision: Literal["fp32", "bf16", "fp16"] = Field("fp32", description="of the encoders (AMP); the loss is fp32")

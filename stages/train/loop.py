@@ -113,6 +113,8 @@ def _student(config: Config, device: str) -> Clip:
     tuning.lock(student.model, image=config.lock_image, text=config.lock_text, unlocked=config.unlocked_groups)
     if config.lora_rank:
         tuning.add_lora(student.model, config.lora_rank, config.lora_alpha, config.seed)
+    if config.lock_scale:
+        student.model.logit_scale.requires_grad_(False)
     return student
 
 
@@ -157,8 +159,9 @@ class Training:
     def __init__(self, config: Config, objective: Objective, total: int, device: str) -> None:
         self.config, self.objective, self.total, self.device = config, objective, total, device
         self.parameters = [parameter for parameter in objective.student.parameters() if parameter.requires_grad]
-        decayed = [parameter for parameter in self.parameters if parameter.ndim >= 2]
-        plain = [parameter for parameter in self.parameters if parameter.ndim < 2]
+        decayed = self.parameters if config.decay_all else tuning.decayed(objective.student)
+        of_decayed = set(map(id, decayed))
+        plain = [parameter for parameter in self.parameters if id(parameter) not in of_decayed]
         self.optimizer = torch.optim.AdamW(
             [{"params": decayed, "weight_decay": config.weight_decay}, {"params": plain, "weight_decay": 0.0}],
             lr=config.lr,

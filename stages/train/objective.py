@@ -118,7 +118,8 @@ class Objective:
     def after_step(self) -> None:
         """What follows the optimizer's step: the logit scale kept in bounds, teacher and thresholds moved on."""
         scale: Any = self.student.logit_scale
-        scale.clamp_(0, math.log(self.config.max_logit_scale))
+        if scale.requires_grad and self.config.max_logit_scale is not None:
+            scale.clamp_(0, math.log(self.config.max_logit_scale))
         self.update_teacher()
         self.threshold_T = self.next_threshold_T
 
@@ -283,7 +284,7 @@ def _weighted(config: Loss) -> dict[str, Weighted]:
 
 
 def _settle_batch_norm(student: nn.Module) -> bool:
-    """Keep the statistics of every BatchNorm that has some; True when one has none yet and must learn them.
+    """Keep the statistics of every BatchNorm that has some or is locked; True when another one must learn them.
 
     With its statistics kept it treats each image alone, so chunks and processes change nothing, and student and
     teacher see an image alike.
@@ -291,7 +292,8 @@ def _settle_batch_norm(student: nn.Module) -> bool:
     fresh = False
     for module in student.modules():
         if isinstance(module, BATCH_NORMS) and module.running_mean is not None:
-            learning = not bool(module.running_mean.any())
+            locked = not all(parameter.requires_grad for parameter in module.parameters())
+            learning = not locked and not bool(module.running_mean.any())
             module.train(learning)
             fresh |= learning
     return fresh

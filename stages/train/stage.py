@@ -55,5 +55,5 @@ def run(config: Config, inputs: Inputs, out: Path, progress: Progress) -> dict[s
 
 
 STAGE = Stage(
-    name="train", makes="model", needs=("pairs", "dataset"), version=4, config=Config, outside=outside, run=run
+    name="train", makes="model", needs=("pairs", "dataset"), version=5, config=Config, outside=outside, run=run
 )

@@ -66,9 +66,14 @@ TERMS: dict[str, Term] = {
     ),
     "igc": Term(f"{_LOSSES}:igc_loss", "the image-grounded contrast"),
     "tgc": Term(f"{_LOSSES}:tgc_loss", "the text-grounded contrast", (*_BOTH, "tgc_scale", "tgc_layout")),
-    "clip": Term(f"{_BASELINES}:clip_loss", "CLIP's own loss", note="it sees no negatives", retention=True),
+    "clip": Term(
+        f"{_BASELINES}:clip_loss", "CLIP's own loss", ("student", "scale", "clip_smoothing"), "it sees no negatives",
+        retention=True,
+    ),
     "rank": Term(f"{_BASELINES}:rank_loss", "CE-CLIP's cross-modal rank", ("student", "scale", "threshold_T")),
-    "intra": Term(f"{_BASELINES}:intra_loss", "CE-CLIP's intra-modal contrast", note="as of 2023"),
+    "intra": Term(
+        f"{_BASELINES}:intra_loss", "CE-CLIP's intra-modal contrast", note="as released from 31 January to 7 March 2024"
+    ),
     "focal": Term(
         f"{_BASELINES}:focal_loss", "FSC-CLIP's global hard-negative term",
         ("student", "scale", "focal_gamma", "focal_smoothing"),

@@ -1,5 +1,6 @@
 """Training step by step: every objective learns, what a step changes, schedule, settings that change the training."""
 
+import json
 import math
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +16,7 @@ from pipeline.stage import silent
 from stages.train.config import Loss
 from stages.train.loop import GIVE_UP, Training, _data, learning_rate
 from stages.train.objective import Objective
-from tests.stages.training import STEPS, StoppedError, config, made, stop_at
+from tests.stages.training import STEPS, StoppedError, config, made, small_clip, stop_at
 
 BASELINES: dict[str, dict[str, Any]] = {
     "negclip": {"objective": Loss(distill=0, igc=0, tgc=0), "negatives_per_caption": 1, "similar_images": 3},
@@ -51,6 +52,38 @@ def test_locked_towers_stay_as_they_are(world: dict[str, Any], tmp_path: Path) -
         if name == "image":
             student = load_file(tmp_path / name / "student" / clip.WEIGHTS)
             assert torch.equal(student["visual.proj"], start["visual.proj"])
+
+
+def test_a_locked_tower_of_timm_keeps_every_tensor(world: dict[str, Any], tmp_path: Path) -> None:
+    # Its BatchNorm has no statistics yet; those stay as they are too.
+    folder = tmp_path / "model"
+    small_clip(folder)
+    settings = json.loads((folder / clip.CONFIG).read_text())
+    settings["model_cfg"]["vision_cfg"] = {
+        "image_size": 64, "timm_model_name": "test_resnet", "timm_pool": "max", "timm_proj": "linear"
+    }  # fmt: skip
+    (folder / clip.CONFIG).write_text(json.dumps(settings))
+    found = made(world, tmp_path / "out", model=str(folder), lock_image=True, epochs=1)
+    start = clip.load(str(folder), seed=42).model
+    student = load_file(tmp_path / "out" / "student" / clip.WEIGHTS)
+    tower = [name for name in start.state_dict() if name.startswith("visual.")]
+    assert [name for name in tower if not torch.equal(student[name], start.state_dict()[name])] == []
+    texts = [parameter.numel() for name, parameter in start.named_parameters() if not name.startswith("visual.")]
+    assert found["meta"]["trained_parameters"] == sum(texts)
+    assert found["meta"]["weight_delta"]["text"] > 1e-4
+
+
+def test_the_logit_scale_learns_unless_it_is_locked_and_is_clamped_unless_told_not_to(
+    world: dict[str, Any], tmp_path: Path
+) -> None:
+    start = clip.load(world["model"], seed=42).model.logit_scale.exp().item()
+    free = {"lr": 0.5, "warmup": 0, "epochs": 1, "grad_clip": 1.0}
+    locked = made(world, tmp_path / "locked", lock_scale=True, objective=Loss(max_logit_scale=2.0), **free)
+    assert locked["steps"]["logit_scale"] == pytest.approx([start] * 4)
+    clamped = made(world, tmp_path / "clamped", objective=Loss(max_logit_scale=2.0), **free)
+    assert max(clamped["steps"]["logit_scale"]) == pytest.approx(2.0)
+    unclamped = made(world, tmp_path / "unclamped", objective=Loss(max_logit_scale=None), **free)
+    assert min(unclamped["steps"]["logit_scale"]) > 2.0
 
 
 def test_lora_learns_beside_frozen_weights_and_is_merged_into_a_plain_model(
@@ -172,6 +205,9 @@ def test_gains_biases_and_logit_scale_do_not_decay(world: dict[str, Any]) -> Non
     for name, parameter in student.named_parameters():
         spared = name.endswith("bias") or ".ln_" in f".{name}" or name in ("logit_scale", "visual.class_embedding")
         assert decay[id(parameter)] == (0 if spared else 0.1), name
+    everything = Training(config(world, decay_all=True), Objective(Loss(), student), STEPS, "cpu").optimizer
+    decays = [group["weight_decay"] for group in everything.param_groups for _ in group["params"]]
+    assert decays == [0.1] * len(list(student.parameters()))
 
 
 def test_the_rate_warms_up_and_then_follows_a_cosine_to_zero(world: dict[str, Any]) -> None:
