@@ -11,6 +11,12 @@ from stages.report.config import Config
 SOLVED = 0.95
 """A set of which a judge without pictures tells so many asks nothing of the picture."""
 
+SHORT = 1e-4
+"""Sum of a training's learning rates, AdamW's bound on what a weight moves, below which it changes nothing to speak of.
+
+The paper's training has 4e-3: 8,085 steps with a peak of 1e-6.
+"""
+
 
 def notes(config: Config, inputs: Inputs, changed: Sequence[Mapping[str, Any]], same_start: bool | None) -> list[str]:
     """The notes, in the order of the page.
@@ -53,6 +59,12 @@ def notes(config: Config, inputs: Inputs, changed: Sequence[Mapping[str, Any]], 
         )
     seed = inputs["model"].manifest.config.get("seed")
     found.append(f"One training, seed {seed}: the intervals are for other images and texts, not for other seeds.")
+    trained = inputs["model"].meta
+    if trained.get("reach", SHORT) < SHORT:
+        found.append(
+            f"The learning rates of all {trained['steps']:,} steps add up to {trained['reach']:.1e}, about the most "
+            "that a weight could move: too little to change a model. Raise train.lr or train.epochs."
+        )
     if any(one["benchmark"] == "heldout" for one in subsets.values()):
         who = inputs["negatives"].meta.get("model", "one generator")
         found.append(

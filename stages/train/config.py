@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 from pydantic import ConfigDict, Field, ValidationError, model_validator
 from pydantic_core import InitErrorDetails
 
+from pipeline.clip.names import local_folder
 from pipeline.config import Config as BaseConfig
 from pipeline.config import placement
 from pipeline.negative_types import NEGATIVE_TYPES
@@ -160,6 +161,14 @@ class Config(BaseConfig):
     keep_checkpoints: int = placement(2, ge=1, description="last checkpoints kept; a damaged one gives way to the next")
     tensorboard: Path | None = placement(None, description="also log to this folder (needs the extra tensorboard)")
     wandb: str | None = placement(None, description="also log to this Weights & Biases project (needs the extra wandb)")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _folder_brings_its_weights(cls, given: Any) -> Any:
+        """The default tag is of the default model; a folder that is named without one has weights of its own."""
+        if isinstance(given, dict) and "pretrained" not in given and local_folder(str(given.get("model", ""))):
+            return {**given, "pretrained": None}
+        return given
 
     @model_validator(mode="after")
     def _fits(self) -> "Config":

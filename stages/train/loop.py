@@ -75,6 +75,7 @@ def _train(config: Config, inputs: Inputs, out: Path, device: str, progress: Pro
         "start": {"model": config.model, "pretrained": config.pretrained, "seed": config.seed},
         "description": student.description,
         "steps": len(training.steps),
+        "reach": sum(step["lr"] for step in training.steps),
         "pairs": len(batches.rows),
         "parameters": sum(parameter.numel() for parameter in student.model.parameters()),
         "trained_parameters": sum(parameter.numel() for parameter in training.parameters),

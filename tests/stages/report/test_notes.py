@@ -38,3 +38,11 @@ def test_seed_start_generator_and_tuning_are_noted(road: SmallRoad) -> None:
     assert "“tuned on val.” Where it does not say" in noted(road, description="tuned on val.")
     meta = json.loads(json.dumps(road.artifacts["scores"].meta)) | {"random_start": False}
     assert "random weights" not in noted(road, altered(road.artifacts["scores"], meta=meta))
+
+
+def test_a_training_too_short_to_change_anything_is_noted(road: SmallRoad) -> None:
+    model = road.artifacts["model"]
+    for reach, is_noted in ((2.4e-6, True), (4e-3, False)):
+        road.artifacts["model"] = altered(model, meta=model.meta | {"reach": reach, "steps": 15})
+        assert ("of all 15 steps add up to 2.4e-06" in noted(road)) is is_noted
+    road.artifacts["model"] = model
