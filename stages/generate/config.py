@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from pipeline.config import OneOf, placement
+from pipeline.config import OneOf
 from pipeline.negative_types import NEGATIVE_TYPES, PARAPHRASE
 from stages.generate.backends import BACKENDS
 from stages.language_models.base import Settings
@@ -38,9 +38,6 @@ class Config(Settings):
     blind_sample: int = Field(4000, ge=100, description="accepted negatives per type the blind test looks at")
     price_per_hour: float | None = Field(None, ge=0, description="of the generating machine, for the card's costs")
     shard_size: int = Field(8192, ge=1, description="captions per shard and part; the most that a kill can cost")
-    workers: int = placement(
-        1, ge=1, description="tasks that fill one run's responses together (DEGLA_TASK_RUNNER: where)"
-    )
 
     @field_validator("types")
     @classmethod

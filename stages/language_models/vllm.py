@@ -51,7 +51,10 @@ class VllmBackend(Backend):
 
     def source(self, settings: Settings, prompt: str, inputs: Inputs) -> dict[str, Any]:
         """Name, sampling and prompt."""
-        return {**super().source(settings, prompt, inputs), **sampling(settings, prompt, is_constrained=True)}
+        return {
+            **super().source(settings, prompt, inputs),
+            **sampling(settings, prompt, is_constrained=settings.structured),
+        }
 
     def open(self, settings: Settings, corpus: Corpus, log: Path) -> "Engine":
         """Start an engine of its own."""
@@ -61,6 +64,8 @@ class VllmBackend(Backend):
             temperature=settings.temperature,
             top_p=settings.top_p,
             seed=settings.seed,
+            structured=settings.structured,
+            workers=settings.workers,
             settings=settings.engine,
             log=log,
         )
@@ -77,6 +82,8 @@ class Engine:
         temperature: float,
         top_p: float,
         seed: int,
+        structured: bool = True,
+        workers: int = 1,
         settings: dict[str, Any],
         log: Path,
     ) -> None:
@@ -85,6 +92,8 @@ class Engine:
         Args:
             model: a local folder, or a name on the model hub.
             revision: of the hub's model.
+            structured: only what `LINE` allows can be written.
+            workers: engines that share this machine's cores.
             settings: further keyword arguments of `vllm.LLM`.
             log: file for what the engine prints (`pipeline.child_log`).
 
@@ -106,7 +115,7 @@ class Engine:
                 stdout=output.fileno(),
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
-                env=_environment(offline=is_local),
+                env=_environment(workers, offline=is_local),
             )
         os.close(watch)
         self._pipe = Connection(mine.detach())
@@ -117,6 +126,7 @@ class Engine:
                     "revision": None if is_local else revision,
                     "sampling": {"temperature": temperature, "top_p": top_p},
                     "seed": seed,
+                    "structured": structured,
                     "settings": settings,
                 }
             )
@@ -218,7 +228,7 @@ def cause(log: Path) -> str | None:
     return None
 
 
-def _environment(*, offline: bool) -> dict[str, str]:
+def _environment(workers: int, *, offline: bool) -> dict[str, str]:
     ours = {
         "PYTHONPATH": os.pathsep.join(filter(None, (str(IMPORT_ROOT), os.environ.get("PYTHONPATH")))),
         "VLLM_NO_USAGE_STATS": "1",
@@ -228,6 +238,8 @@ def _environment(*, offline: bool) -> dict[str, str]:
     }
     # One machine's engine talks to itself over loopback; who spreads one over several says other addresses.
     here = {"VLLM_HOST_IP": "127.0.0.1"}
+    if workers > 1:
+        here["OMP_NUM_THREADS"] = str(max((os.cpu_count() or 1) // workers, 1))
     return {**here, **os.environ, **ours, **({"HF_HUB_OFFLINE": "1"} if offline else {})}
 
 
@@ -298,6 +310,7 @@ class _Loaded:
         revision: str | None,
         sampling: dict[str, Any],
         seed: int,
+        structured: bool,
         settings: dict[str, Any],
     ) -> None:
         import vllm
@@ -329,8 +342,9 @@ class _Loaded:
         self._sampling = {
             **sampling,
             "skip_special_tokens": True,
-            "structured_outputs": vllm.sampling_params.StructuredOutputsParams(regex=LINE),
         }
+        if structured:
+            self._sampling["structured_outputs"] = vllm.sampling_params.StructuredOutputsParams(regex=LINE)
         self._pipe = pipe
         self.facts = {
             "vllm": vllm.__version__,

@@ -1,6 +1,11 @@
+import os
 from pathlib import Path
 
-from stages.language_models.vllm import cause
+import pytest
+
+from stages.generate.config import Config
+from stages.language_models.base import LINE
+from stages.language_models.vllm import VllmBackend, _environment, cause
 
 
 def test_the_cause_of_a_failed_start_is_found_in_the_log(tmp_path: Path) -> None:
@@ -11,3 +16,24 @@ def test_the_cause_of_a_failed_start_is_found_in_the_log(tmp_path: Path) -> None
         "RuntimeError: Engine core initialization failed. See root cause above.\n"
     )
     assert cause(log) == "No available memory for the cache blocks."
+
+
+def test_a_reply_without_a_grammar_is_another_reply() -> None:
+    """Nothing that the grammar decided is taken from the cache for a run without it."""
+    made = [VllmBackend().source(Config(structured=structured), "prompt", {})["reply"] for structured in (True, False)]
+    assert made == [LINE, None]
+
+
+@pytest.mark.parametrize(
+    ("cores", "workers", "said", "threads"),
+    [(8, 2, None, "4"), (2, 3, None, "1"), (8, 1, None, None), (8, 2, "3", "3")],
+)
+def test_engines_on_one_machine_share_its_cores(
+    cores: int, workers: int, said: str | None, threads: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "cpu_count", lambda: cores)
+    if said is None:
+        monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    else:
+        monkeypatch.setenv("OMP_NUM_THREADS", said)
+    assert _environment(workers, offline=True).get("OMP_NUM_THREADS") == threads
