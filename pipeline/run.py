@@ -139,7 +139,7 @@ class Run:
             "stage_version": one.version,
             "config": config.identity(),
             "inputs": {kind: artifact.digest for kind, artifact in sorted(inputs.items())},
-            "outside": self._read_outside(stage),
+            "outside": {**self._read_outside(stage), **one.beside(inputs)},
         }
 
     def fingerprint(self, stage: str) -> str:
@@ -301,8 +301,9 @@ class Run:
         started, config = now(), self.config(stage.name)
         with translate_os_errors(stage.name):
             meta = stage.run(config, inputs, partial, progress)
-            outside = self._outside[stage.name] = stage.outside(config)
-            if changed := [name for name, one in decided["outside"].items() if outside.get(name) != one]:
+            self._outside[stage.name] = stage.outside(config)
+            outside = {**self._outside[stage.name], **stage.beside(inputs)}
+            if changed := sorted(name for name, _ in outside.items() ^ decided["outside"].items()):
                 shutil.rmtree(partial)
                 raise UserError(
                     stage.name,

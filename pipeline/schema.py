@@ -69,6 +69,17 @@ NEGATIVES = _schema(
     ("weight", pa.float32(), "chance that training takes it when its turn comes; below 1 where text gives it away"),
 )
 
+LABELS = _schema(
+    ("pair_id", pa.string(), "the pair it is a negative of"),
+    ("type", pa.string(), "one of the five negative types, or paraphrase"),
+    ("caption", pa.string(), "the true caption"),
+    ("candidate", pa.string(), "the accepted candidate that was read"),
+    ("grammatical", pa.bool_(), "it is of the caption's own quality; null = undecided", NULL),
+    ("false", pa.bool_(), "where the caption is true it is false; null = undecided", NULL),
+    ("of_type", pa.bool_(), "it changes what its type promises and nothing else; null = undecided", NULL),
+    ("plausible", pa.bool_(), "it could be a real image's caption; null = undecided", NULL),
+)
+
 DATASET = _schema(
     ("pair_id", pa.string(), "unique"),
     ("image_key", pa.string(), "identity of the picture"),

@@ -37,6 +37,7 @@ class Stage(Generic[C]):
             `.work/` in that folder are scratch: they survive a kill and are removed when the artifact is published.
         assist: does part of the work of another process that is inside `run` with the same arguments; None where
             the work cannot be shared.
+        beside: digests of what the home keeps beside the stage's inputs and the stage reads (labels), by name.
     """
 
     name: str
@@ -47,3 +48,4 @@ class Stage(Generic[C]):
     outside: Callable[[C], dict[str, str]]
     run: Callable[[C, Inputs, Path, Progress], dict[str, Any]]
     assist: Callable[[C, Inputs, Path, Progress], object] | None = None
+    beside: Callable[[Inputs], dict[str, str]] = lambda inputs: {}

@@ -37,7 +37,7 @@ from pipeline.artifact import (
 from pipeline.assets import ROOT
 from pipeline.errors import BusyError, UserError
 
-RESERVED_NAMES = ("store", "replies", "prefect")
+RESERVED_NAMES = ("store", "replies", "labels", "prefect")
 """Folders of a home that are no run's."""
 LONGEST_NAME = 100
 """Of a run, letters: file systems take 255 bytes."""

@@ -26,7 +26,8 @@ def check(
     as_json: Annotated[bool, typer.Option("--json", help="print the summary as JSON")] = False,
 ) -> None:
     """Run the checks on negatives from anywhere: how many pass and why not; with labels, precision and recall."""
-    from stages.generate import check_file, labels, sheets  # DuckDB, Arrow, scipy
+    from stages import labels
+    from stages.generate import check_file, sheets  # DuckDB, Arrow, scipy
 
     if target is not None:
         sheets.check_name(target, "check")

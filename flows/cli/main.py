@@ -18,6 +18,7 @@ from flows.cli import check as checking
 from flows.cli import data as data_cli
 from flows.cli import evaluate as evaluation
 from flows.cli import inspect as inspection
+from flows.cli import label as labelling
 from flows.cli.doctor import findings
 from flows.terminal import out
 from pipeline import run as pipeline_run
@@ -218,6 +219,7 @@ def export(
 
 app.command(name="eval")(evaluation.measure)
 app.command()(checking.check)
+app.command()(labelling.label)
 
 
 @app.command()

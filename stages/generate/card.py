@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline import tables
+from stages import labels
 from stages.generate.refine import sample
 from stages.pages import CARDS, changed_words, render
 
@@ -25,6 +26,7 @@ def write(out: Path, pairs: Path, facts: dict[str, Any], config: dict[str, Any])
         "facts": facts,
         "config": config,
         "worst": _worst(facts),
+        "labelled": labels.measured(out, facts["types"], facts["paid"], config["price_per_hour"]),
         "cost": any(row["seconds"] or row["reply_tokens"] for row in facts["paid"].values()),
         "samples": {
             kind: [

@@ -15,7 +15,8 @@ from pipeline.errors import UserError
 from pipeline.lifeline import die_with
 from pipeline.negative_types import NEGATIVE_TYPES, PARAPHRASE
 from pipeline.stage import Progress, silent
-from stages.generate import labels, sheets
+from stages import labels
+from stages.generate import sheets
 from stages.generate.checks import Verdict, validate
 
 COLUMNS = ("type", "caption", "candidate")

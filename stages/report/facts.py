@@ -12,7 +12,7 @@ from pipeline.artifact import Artifact, Manifest
 from pipeline.config import validation_error
 from pipeline.negative_types import NEGATIVE_TYPES
 from pipeline.stage import Inputs
-from stages import verdicts
+from stages import labels, verdicts
 from stages.benchmarks.loaders import about
 from stages.benchmarks.registry import registry
 from stages.report import bindings, gallery, notes
@@ -219,7 +219,7 @@ def _data(inputs: Inputs) -> JsonObject:
 
 
 def _generation(inputs: Inputs) -> JsonObject:
-    """Who wrote the negatives, how many passed the checks by type, and what the rest failed on."""
+    """Who wrote the negatives, how many passed the checks by type, what the rest failed on, and what labels say."""
     with asked(negatives=inputs["negatives"].table_folder("negatives")) as ask:
         counts = ask("select type, status, count(*) n from negatives group by 1, 2 order by all")
         reasons = ask(
@@ -228,6 +228,10 @@ def _generation(inputs: Inputs) -> JsonObject:
         )
         tokens = ask("select sum(prompt_tokens)::bigint prompt, sum(reply_tokens)::bigint reply from negatives")[0]
         models = [row["model"] for row in ask("select distinct model from negatives order by 1")]
+    made = inputs["negatives"]
+    labelled = labels.measured(
+        made.path, made.meta.get("types", {}), made.meta.get("paid", {}), made.manifest.config.get("price_per_hour")
+    )
     by_type = {kind: {row["status"]: row["n"] for row in counts if row["type"] == kind} for kind in NEGATIVE_TYPES}
     return {
         "models": models,
@@ -238,6 +242,7 @@ def _generation(inputs: Inputs) -> JsonObject:
             if found
         ],
         "reasons": reasons,
+        "labelled": labelled,
     }
 
 

@@ -10,6 +10,7 @@ from typing import Any
 from pipeline.artifact import path_digest
 from pipeline.errors import UserError
 from pipeline.stage import Inputs, Progress, Stage
+from stages import labels
 from stages.benchmarks.registry import REGISTRY
 from stages.pages import TEMPLATES
 from stages.report.config import Config
@@ -32,6 +33,11 @@ def outside(config: Config) -> dict[str, str]:
     return {name: path_digest(path) for name, path in read.items()}
 
 
+def beside(inputs: Inputs) -> dict[str, str]:
+    """Digest of the labels of the negatives, where there are any."""
+    return labels.digests(inputs["negatives"].path)
+
+
 def run(config: Config, inputs: Inputs, out: Path, progress: Progress) -> dict[str, Any]:
     """Make the `report` artifact. Raises UserError when a held-out image to be shown cannot be read."""
     from stages.report.page import write  # matplotlib and jinja
@@ -43,8 +49,9 @@ STAGE = Stage(
     name="report",
     makes="report",
     needs=("pairs", "negatives", "dataset", "model", "scores"),
-    version=3,
+    version=4,
     config=Config,
     outside=outside,
     run=run,
+    beside=beside,
 )

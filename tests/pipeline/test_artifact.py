@@ -153,7 +153,21 @@ def test_a_manifest_cannot_name_files_elsewhere(tmp_path: Path, name: str) -> No
     assert verified(made.path) is None
 
 
-@pytest.mark.parametrize("name", ["..", ".", "a/b", "/tmp", "a\0b", "store", "replies", "prefect", ""])
+def test_a_card_may_be_written_anew_and_nothing_else(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    with store.build("pairs", "0") as partial:
+        for name in ("card.md", "table.txt"):
+            (partial / name).write_text("one")
+        facts = {"stage": "ingest", "stage_version": 1, "config": {}, "inputs": {}, "outside": {}, "meta": {}}
+        made = store.publish(partial, manifest={"kind": "pairs", "fingerprint": "0", "started": "", **facts})
+    (made.path / "card.md").write_text("two")
+    found = verified(made.path)
+    assert found is not None and found.digest == made.digest
+    (made.path / "table.txt").write_text("two")
+    assert verified(made.path) is None
+
+
+@pytest.mark.parametrize("name", ["..", ".", "a/b", "/tmp", "a\0b", "store", "replies", "labels", "prefect", ""])
 def test_a_run_has_a_plain_name(tmp_path: Path, name: str) -> None:
     with pytest.raises(UserError, match="cannot name a run"):
         Store(tmp_path).run(name)

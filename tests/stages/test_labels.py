@@ -5,11 +5,11 @@ from math import sqrt
 
 import pyarrow as pa
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.errors import UserError
-from stages.generate import labels
+from stages import labels
 
 
 def table(**columns: list[object]) -> pa.Table:
@@ -48,6 +48,7 @@ def test_no_labels_is_none_and_a_wrong_one_is_said_with_its_row() -> None:
         labels.usable(table(usable=["1"]), "check", "good")
 
 
+@settings(deadline=None)  # the first call imports scipy
 @given(of=st.integers(1, 500), part=st.floats(0, 1))
 def test_the_interval_of_a_share_is_wilson_s(of: int, part: float) -> None:
     hits, z = round(part * of), 1.959964
