@@ -1,7 +1,7 @@
 """The store: all artifacts and runs below one home folder.
 
     $DEGLA_HOME/                     default: runs/
-      store/<kind>/<fingerprint>/    manifest.json, Parquet parts, other files; never changed once published
+      store/<kind>/<fingerprint>/    manifest.json, Parquet parts, other files; only cards change once published
       <run>/                         recipe.yaml, logs/, and one link per artifact into the store
 
 The manifest is written last, so a killed writer leaves a `.partial` folder that the same work picks up again, and
