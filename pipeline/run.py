@@ -303,7 +303,7 @@ class Run:
             meta = stage.run(config, inputs, partial, progress)
             self._outside[stage.name] = stage.outside(config)
             outside = {**self._outside[stage.name], **stage.beside(inputs)}
-            if changed := sorted(name for name, _ in outside.items() ^ decided["outside"].items()):
+            if changed := sorted({name for name, _ in outside.items() ^ decided["outside"].items()}):
                 shutil.rmtree(partial)
                 raise UserError(
                     stage.name,
