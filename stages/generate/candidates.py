@@ -23,7 +23,7 @@ from stages.generate.config import Config
 from stages.generate.prompts import prompt_digest, prompts_of
 from stages.generate.responses import Cached, ResponseCache, sources
 from stages.generate.shards import Entry, Pair, Shards
-from stages.language_models.base import LanguageModel, Request, Response, Scorer
+from stages.language_models.base import FOREIGN, LanguageModel, Request, Response, Scorer
 
 
 class Work:
@@ -255,4 +255,6 @@ def _rejected(kind: str, caption: str, cached: Cached, pair: Pair) -> bool:
 
 
 def _verdict(kind: str, caption: str, response: Response, pair: Pair) -> Verdict:
+    if response.finish_reason == FOREIGN:
+        return Verdict("rejected", FOREIGN, None)
     return validate(kind, caption, response.text, pair.siblings, finish_reason=response.finish_reason)
