@@ -175,6 +175,8 @@ class Work:
         assert isinstance(self._model, Scorer)  # the settings allow no other
         captions = {pair.pair_id: entry.caption for entry in entries for pair in entry.pairs}
         accepted = [row for row in rows if row["status"] == "accepted"]
+        if not accepted:
+            return
         texts = sorted({text for row in accepted for text in (row["text"], captions[row["pair_id"]])})
         logprob = dict(zip(texts, self._model.likelihood(texts), strict=True))
         for row in accepted:

@@ -21,6 +21,7 @@ _NO_THINGS = word_set(
 )
 _COUNTS = word_set("several many few both multiple various numerous")
 _TO_BE = word_set("is are was were has have does do")
+_DETERMINERS = word_set("a an the his her its their")
 _PLURALS = word_set("people men women children police")
 
 _LETTERS = (  # the first that holds; a noun is n or m (plural), a finite verb z
@@ -31,14 +32,16 @@ _LETTERS = (  # the first that holds; a noun is n or m (plural), a finite verb z
     ("c", _COUNTS),
     ("z", _TO_BE),
     ("x", _NO_THINGS),
-    ("i", PLACES | {"of", "to", "like", "down", "up"}),
+    ("i", PLACES | {"of", "to", "like"}),
     ("k", word_set("who that which")),
     ("o", FUNCTION),
 )
 _BY_TAG = {"CD": "c", "JJ": "j", "JJR": "j", "JJS": "j", "VBG": "v", "VBN": "w", "VBD": "w", "VBZ": "z", "VBP": "z",
            "VB": "b", "RB": "r", "NN": "n", "NNS": "m", "IN": "i", "TO": "i"}  # fmt: skip
 
-_PHRASE = re.compile(r"(?:[ath]?j*qf)?(?:[ath]c?[rjvwx]*(?:&[rjw]*[jw])*|c?(?:r*j+(?:&r*j+)*)?)(?P<noun>[nm]*[nm])")
+_PHRASE = re.compile(
+    r"(?:[ath]?j*qf)?(?:[ath](?:[rj]*h)?c?[rjvwx]*(?:&[rjw]*[jw])*|c?(?:r*j+(?:&r*j+)*)?)(?P<noun>[nm]*[nm])"
+)
 
 
 class Edit(NamedTuple):
@@ -98,7 +101,9 @@ class Caption:
     def piece(self, place: Places) -> str:
         """The characters of some words, as they would stand inside the caption."""
         text = self.text[self._spans[place[0]][0] : self._spans[place[1] - 1][1]]
-        return text if place[0] else text[0].lower() + text[1:] if not text[1:2].isupper() and text[:2] != "I " else text
+        return (
+            text if place[0] else text[0].lower() + text[1:] if not text[1:2].isupper() and text[:2] != "I " else text
+        )
 
     @cached_property
     def letters(self) -> str:
@@ -108,7 +113,9 @@ class Caption:
         changed = list(letters)
         # A noun in -s after "a dog", and one that is no thing after "the dog" or before "a", is a verb ("a man surfs a
         # wave"); so is a noun or an infinitive right after a plural ("people transport bags").
-        for match in re.finditer(r"a[jvr]*n+(m)(?![nm])|(?:[thj]n+|k)m(?=[athcir.&]|$)|(?<![athcjnm&])m(?=[ath])", letters):
+        for match in re.finditer(
+            r"a[jvr]*n+(m)(?![nm])|(?:[thj]n+|k)m(?=[athcir.&]|$)|(?<![athcjnm&])m(?=[ath])", letters
+        ):
             place = match.end() - 1
             if match[1] or not things[place]:
                 changed[place] = "z"
@@ -130,11 +137,17 @@ class Caption:
             return "q"
         if word.lower == "of" and index and self.words[index - 1].lower in _GROUPS:
             return "f"
+        if word.lower in ("up", "down"):
+            return "i" if following in _DETERMINERS else "r"
         for letter, members in _LETTERS:
             if word.lower in members:
                 return letter
         if word.tag.startswith("NN"):
-            if word.lower in lexicon().adjectives and lexicon().is_quality(word.lower) and not lexicon().is_thing(word.lower):
+            if (
+                word.lower in lexicon().adjectives
+                and lexicon().is_quality(word.lower)
+                and not lexicon().is_thing(word.lower)
+            ):
                 return "j"
             if index and word.text[0].isupper() and not (self.text.isupper() or is_known(word.lower)):
                 return "x"
@@ -170,7 +183,7 @@ class Caption:
         if determiner:
             is_one = self.words[first].lower in ("a", "an", "one", "1")
             return determiner in "ac" and (head == "m") == is_one
-        if before.endswith(("w", "x&", "iv")) or after.startswith(("j", "c", "w")):
+        if before.endswith(("w", "x&", "iv", "inv")) or after.startswith(("j", "c", "w", "b")):
             return True
         is_countable = lexicon().is_thing(last.lemma) and last.lemma not in lexicon().uncounted
         return head == "n" and (("a" in before and is_countable) or (before.endswith("i") and after.startswith("v")))
@@ -196,9 +209,13 @@ class Caption:
             for i, j in enumerate(order)
             if places[i] in by_place and places[j] in by_place
         }
-        return self.replaced(moved, {phrase: plural for phrase, plural in numbers.items() if plural != phrase.is_plural})
+        return self.replaced(
+            moved, {phrase: plural for phrase, plural in numbers.items() if plural != phrase.is_plural}
+        )
 
-    def replaced(self, new: Mapping[Places, str], numbers: Mapping[Phrase, bool] | None = None) -> tuple[Edit, ...] | None:
+    def replaced(
+        self, new: Mapping[Places, str], numbers: Mapping[Phrase, bool] | None = None
+    ) -> tuple[Edit, ...] | None:
         """Other text at some places; "a" and "an" before them, a capital at the start and verbs are mended.
 
         Args:
@@ -228,7 +245,7 @@ class Caption:
         return tuple(sorted(edits))
 
     def _agreeing(self, place: int, word: Word, numbers: Mapping[Phrase, bool]) -> str | None:
-        """The form of a verb after its subject's number changed; its own when it did not, None when that is not sure."""
+        """A verb's form after its subject's number changed; its own when it did not, None when that is not sure."""
         subject = self._subject(place)
         if subject is None:
             return None if any(phrase.place[0] < place for phrase in numbers) else word.lower

@@ -1,11 +1,12 @@
 """The generator that needs no model: rewrites by part of speech, for real English and the built-in world alike.
 
-Each type of `PROPOSALS` proposes rewrites in an order drawn from the request's seed, as edits of the caption's characters
-(phrases.py); the checks take the first that passes, and what they reject before it is in the table with its reason. "Not
-applicable" when there is nothing to propose, or when the type is not in the table. Replacement words come from the corpus
-itself, drawn by their frequency: a thing for a thing, of the same kind where the lexicon knows it; a quality only for
-another of its kind, which contradicts it (brown and white, not brown and large). None could still be true: no synonym, no
-wider or narrower word, no word of another caption of the same image. A caption in another language is refused.
+Each type of `PROPOSALS` proposes rewrites in an order drawn from the request's seed, as edits of the caption's
+characters (phrases.py). The checks take the first that passes; what they reject before it is in the table with its
+reason. "Not applicable" when there is nothing to propose, or when the type is not in the table. Replacement words come
+from the corpus itself, drawn by their frequency: a thing for a thing, of the same kind where the lexicon knows it; a
+quality only for another of its kind, which contradicts it (brown and white, not brown and large). None could still be
+true: no synonym, no wider or narrower word, no word of another caption of the same image. A caption in another language
+is refused.
 """
 
 import random
@@ -36,7 +37,8 @@ _KEPT = word_set("one other another same only own such first second third last n
 """Describing words that are not replaced."""
 
 _SYMMETRIC = word_set("and or , & with near beside next by alongside of")
-_ADULTS = {"man": "male", "boy": "male", "woman": "female", "girl": "female"}
+_SEX = {"man": "male", "boy": "male", "woman": "female", "girl": "female"}
+"""Of these only the other sex, as a man may be a rider too, and where a boy ends is anybody's guess."""
 
 
 @dataclass
@@ -57,8 +59,8 @@ class Vocabulary:
         """Count the words of these captions; words seen once in a large corpus are left out as likely misspelt."""
         found = cls()
         total = 0
-        for total, text in enumerate(captions, 1):
-            caption = Caption(text)
+        for caption in map(Caption, captions):
+            total += 1
             found.counts.update(word.lower for word in caption.words if word.is_content)
             for phrase in caption.phrases:
                 first, stop = phrase.noun
@@ -206,9 +208,10 @@ def _adjective_replacements(task: Task) -> Proposals:
         old = caption.words[place]
         draws = task.vocabulary.qualities(old.lower, task.rng)
         for new in _contradicting(task, old, draws):
-            if (new != "one" or old.tag != "CD") and not _graded(caption, place) and not _said_twice(caption, place, new):
-                if edits := caption.replaced({(place, place + 1): new}):
-                    yield edits
+            if (new == "one" and old.tag == "CD") or _graded(caption, place) or _said_twice(caption, place, new):
+                continue
+            if edits := caption.replaced({(place, place + 1): new}):
+                yield edits
 
 
 def _contradicting(task: Task, old: Word, draws: Iterator[str]) -> Iterator[str]:
@@ -217,7 +220,9 @@ def _contradicting(task: Task, old: Word, draws: Iterator[str]) -> Iterator[str]
     found = 0
     for new in islice(draws, 48):
         base = lemma(new)
-        if new in tried or (old.lemma in _ADULTS and _ADULTS.get(base, "male") == _ADULTS[old.lemma]):
+        if new in tried or (
+            old.lemma in _SEX and "person" in known.kind_of.get(base, ()) and not _other_sex(old.lemma, base)
+        ):
             continue
         tried.add(new)
         if not any(known.same_or_wider(base, other) for other in task.avoid | {old.lemma}):
@@ -239,7 +244,9 @@ def _noun_swaps(task: Task) -> Proposals:
         return one.is_plural != other.is_plural, not all(things)
 
     for one, other, whole in sorted(pairs, key=clumsiness):
-        if _is_symmetric(caption, one, other) or not (whole or _stand_alike(task, one, other)):
+        if _is_symmetric(caption, one, other) or not _changes_roles(caption, (one, other)):
+            continue
+        if not whole and not _stand_alike(task, one, other):
             continue
         places = (one.place, other.place) if whole else (one.noun, other.noun)
         if edits := caption.dealt(places, (1, 0)):
@@ -250,7 +257,15 @@ def _adjective_swaps(task: Task) -> Proposals:
     """Two describing words of different things in each other's place, those of one kind first."""
     caption, known = task.caption, lexicon()
     found = [(i, phrase) for i, phrase in caption.adjectives() if caption.words[i].lower not in _KEPT]
-    pairs = [(a, b) for (a, one), (b, other) in combinations(found, 2) if one != other]
+
+    def may_swap(a: int, one: Phrase, b: int, other: Phrase) -> bool:
+        """Words of two kinds contradict only with things of two kinds, and are not joined by "and"."""
+        if _of_one_kind(caption.words[a].lower, caption.words[b].lower):
+            return True
+        joined = {caption.letters[i] for place in (a, b) for i in (place - 1, place + 1) if i >= 0}
+        return "&" not in joined and not _alike(*(caption.words[phrase.noun[1] - 1].lemma for phrase in (one, other)))
+
+    pairs = [(a, b) for (a, one), (b, other) in combinations(found, 2) if one != other and may_swap(a, one, b, other)]
     task.rng.shuffle(pairs)
     pairs.sort(key=lambda pair: not _of_one_kind(*(caption.words[i].lower for i in pair)))
     for a, b in pairs:
@@ -266,10 +281,17 @@ def _reshuffles(task: Task) -> Proposals:
     """Noun phrases dealt anew among their places, three of them if there are so many."""
     caption, phrases = task.caption, task.caption.phrases
     rounds: list[tuple[tuple[Phrase, ...], tuple[int, ...]]] = [
-        (chosen, order) for chosen in combinations(phrases, 3) for order in ((1, 2, 0), (2, 0, 1))
+        (chosen, order)
+        for chosen in combinations(phrases, 3)
+        if _changes_roles(caption, chosen)
+        for order in ((1, 2, 0), (2, 0, 1))
     ]
     task.rng.shuffle(rounds)
-    pairs = [(pair, (1, 0)) for pair in combinations(phrases, 2) if not _is_symmetric(caption, *pair)]
+    pairs = [
+        (pair, (1, 0))
+        for pair in combinations(phrases, 2)
+        if _changes_roles(caption, pair) and not _is_symmetric(caption, *pair)
+    ]
     task.rng.shuffle(pairs)
     for chosen, order in (*rounds, *pairs):
         if edits := caption.dealt([phrase.place for phrase in chosen], order):
@@ -311,6 +333,15 @@ def _words_of(captions: Iterable[str], own: str) -> frozenset[str]:
     return frozenset(w.lemma for caption in captions if caption != own for w in parse(caption) if w.is_content)
 
 
+def _other_sex(one: str, other: str) -> bool:
+    return {_SEX.get(one), _SEX.get(other)} == {"male", "female"}
+
+
+def _changes_roles(caption: Caption, phrases: Sequence[Phrase]) -> bool:
+    """True unless all of them say where or with what: "in the grass near a river" may be by a river in the grass."""
+    return any(not phrase.place[0] or caption.letters[phrase.place[0] - 1] != "i" for phrase in phrases)
+
+
 def _is_symmetric(caption: Caption, one: Phrase, other: Phrase) -> bool:
     """True when "and", "next to", "of" or the like stands right before the second of two neighbours."""
     between = [word.lower for word in caption.words[one.place[1] : other.place[0]] if word.lower != "to"]
@@ -331,6 +362,12 @@ def _stand_alike(task: Task, one: Phrase, other: Phrase) -> bool:
 def _of_one_kind(one: str, other: str) -> bool:
     known = lexicon()
     return not (known.qualities & known.kind_of.get(one, frozenset())).isdisjoint(known.kind_of.get(other, ()))
+
+
+def _alike(one: str, other: str) -> bool:
+    """True for two things of one kind: both persons, both animals."""
+    known = lexicon()
+    return one == other or other in known.siblings(one) or known.same_or_wider(one, other)
 
 
 def _said_twice(caption: Caption, place: int, new: str) -> bool:

@@ -155,7 +155,9 @@ class Lexicon:
 
     def is_thing(self, word: str) -> bool:
         """True for a word that is a kind of thing, or of one."""
-        return bool(self.kind_of.get(word, frozenset()) - self.qualities) or word in self.members.keys() - self.qualities
+        return (
+            bool(self.kind_of.get(word, frozenset()) - self.qualities) or word in self.members.keys() - self.qualities
+        )
 
     def _names(self, word: str) -> frozenset[str]:
         return self.synonyms.get(word, frozenset()) | {word}
@@ -255,7 +257,7 @@ def is_known(word: str) -> bool:
 
 @lru_cache(maxsize=4096)
 def is_english(text: str) -> bool:
-    """False when half of a text's words are unknown to the lexicons, or two are grammatical words of other languages."""
+    """False when half of a text's words are unknown to the lexicons, or two are grammar words of other languages."""
     words = [word.lower for word in parse(text) if word.is_word and word.lower[0].isalpha()]
     foreign = sum(word in lexicon().foreign for word in words)
     return foreign < 2 and 2 * sum(map(is_known, words)) > len(words)
