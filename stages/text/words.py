@@ -80,7 +80,7 @@ class Word:
         return (
             self.is_noun
             or self.lemma in known.nouns
-            or (self.lemma in known.kind_of and self.lemma not in known.adjectives)
+            or (known.is_thing(self.lemma) and self.lemma not in known.adjectives)
         )
 
     @property
