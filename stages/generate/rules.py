@@ -246,6 +246,8 @@ def _noun_swaps(task: Task) -> Proposals:
     for one, other, whole in sorted(pairs, key=clumsiness):
         if _is_symmetric(caption, one, other) or not _changes_roles(caption, (one, other)):
             continue
+        if caption.words[one.noun[1] - 1].lemma == caption.words[other.noun[1] - 1].lemma:
+            continue
         if not whole and not _stand_alike(task, one, other):
             continue
         places = (one.place, other.place) if whole else (one.noun, other.noun)
