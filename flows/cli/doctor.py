@@ -47,7 +47,7 @@ def _packages() -> Iterator[Finding]:
             return
         except PackageNotFoundError:
             continue
-    yield Finding("note", "vllm", "not installed; backends openai, rules and replay work; fix: make env")
+    yield Finding("note", "vllm", "not installed; backends openai, rules, replay and given work; fix: make env")
 
 
 def _gpu() -> Iterator[Finding]:

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from stages.generate.ranked import RankedBackend
 from stages.generate.rules import RulesBackend
 from stages.language_models.base import Backend, Corpus, LanguageModel, Settings
 from stages.language_models.replay import ReplayBackend
@@ -30,6 +31,7 @@ BACKENDS: dict[str, Backend] = {
     "vllm": VllmBackend(),
     "openai": ServerBackend(),
     "rules": RulesBackend(),
+    "ranked": RankedBackend(RulesBackend(), VllmBackend()),
     "replay": ReplayBackend(),
     "given": GivenBackend(),
 }

@@ -23,7 +23,7 @@ from stages.generate.config import Config
 from stages.generate.prompts import prompt_digest, prompts_of
 from stages.generate.responses import Cached, ResponseCache, sources
 from stages.generate.shards import Entry, Pair, Shards
-from stages.language_models.base import LanguageModel, Request, Response, Scorer
+from stages.language_models.base import FOREIGN, LanguageModel, Request, Response, Scorer
 
 
 class Work:
@@ -175,6 +175,8 @@ class Work:
         assert isinstance(self._model, Scorer)  # the settings allow no other
         captions = {pair.pair_id: entry.caption for entry in entries for pair in entry.pairs}
         accepted = [row for row in rows if row["status"] == "accepted"]
+        if not accepted:
+            return
         texts = sorted({text for row in accepted for text in (row["text"], captions[row["pair_id"]])})
         logprob = dict(zip(texts, self._model.likelihood(texts), strict=True))
         for row in accepted:
@@ -255,4 +257,6 @@ def _rejected(kind: str, caption: str, cached: Cached, pair: Pair) -> bool:
 
 
 def _verdict(kind: str, caption: str, response: Response, pair: Pair) -> Verdict:
+    if response.finish_reason == FOREIGN:
+        return Verdict("rejected", FOREIGN, None)
     return validate(kind, caption, response.text, pair.siblings, finish_reason=response.finish_reason)

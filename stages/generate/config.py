@@ -17,7 +17,8 @@ class Config(Settings):
 
     backend: Annotated[str, OneOf(BACKENDS)] = Field(
         "vllm",
-        description="vllm, openai (a server), rules (no model), replay (a file), or given (what the source brought)",
+        description="vllm, openai (a server), rules (no model), ranked (rules propose, a model of vllm's ranks), "
+        "replay (a file), or given (what the source brought)",
     )
     types: tuple[Annotated[str, OneOf(NEGATIVE_TYPES)], ...] = Field(
         NEGATIVE_TYPES, description="negative types to make; [] makes none"

@@ -127,21 +127,25 @@ class ResponseCache:
         }
 
     def add(self, requests: list[Request], responses: list[Response], seconds: float) -> None:
-        """Keep what came back for one batch, in at most two files: responses, and faults."""
+        """Keep what came back for one batch, in at most two files: responses, and faults.
+
+        A response's `others` follow it as the next attempts.
+        """
         share = seconds / max(len(requests), 1)
         rows = [
             {
                 "caption_key": caption_key(request.caption),
-                "attempt": request.attempt,
+                "attempt": request.attempt + more,
                 "caption": request.caption,
                 "text": response.text,
                 "finish_reason": response.finish_reason,
                 "prompt_tokens": response.prompt_tokens,
                 "reply_tokens": response.reply_tokens,
                 "error": response.error,
-                "seconds": share,
+                "seconds": 0.0 if more else share,
             }
-            for request, response in zip(requests, responses, strict=True)
+            for request, first in zip(requests, responses, strict=True)
+            for more, response in enumerate((first, *first.others))
         ]
         rows.sort(key=lambda row: (row["caption_key"], row["attempt"]))
         for folder, is_fault in ((self.folder, False), (self.faults, True)):

@@ -1,15 +1,18 @@
 """The generator that needs no model: rewrites by part of speech, for real English and the built-in world alike.
 
-Each type of `PROPOSALS` proposes rewrites in an order drawn from the request's seed; the first one that the checks
-accept is the response, and "not applicable" when none is, or when the type is not in the table. Replacement words come
-from the corpus itself, drawn by their frequency, from the same kind where the lexicon knows it (a colour for a colour),
-never one that could still be true: no synonym, no wider or narrower word, no word of another caption of the same image.
+Each type of `PROPOSALS` proposes rewrites in an order drawn from the request's seed, as edits of the caption's
+characters (phrases.py). The checks take the first that passes; what they reject before it is in the table with its
+reason. "Not applicable" when there is nothing to propose, or when the type is not in the table. Replacement words come
+from the corpus itself, drawn by their frequency: a thing for a thing, of the same kind where the lexicon knows it; a
+quality only for another of its kind, which contradicts it (brown and white, not brown and large). None could still be
+true: no synonym, no wider or narrower word, no word of another caption of the same image. A caption in another language
+is refused.
 """
 
 import random
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import combinations, islice, pairwise
 from pathlib import Path
 from typing import Any
@@ -17,66 +20,91 @@ from typing import Any
 from pipeline.artifact import path_digest
 from pipeline.negative_types import PARAPHRASE
 from pipeline.stage import Inputs
-from stages.generate.checks import NOT_APPLICABLE, validate
-from stages.language_models.base import Backend, Corpus, Message, Request, Response, Settings, Ticker
+from stages.generate.checks import NOT_APPLICABLE
+from stages.generate.phrases import Caption, Edit, Phrase, edited
+from stages.language_models.base import FOREIGN, Backend, Corpus, Message, Request, Response, Settings, Ticker
 from stages.text.inflection import lemma, plural
-from stages.text.words import LEXICON, PLACES, QUANTIFIERS, TOKEN, Word, lexicon, parse
+from stages.text.words import LEXICON, PLACES, Word, is_english, lexicon, parse, word_set
 
-VERSION = 1
-MOST_PROPOSALS = 40
-"""Rewrites tried per request."""
+VERSION = 2
+MOST_PROPOSALS = 12
+"""Rewrites proposed per request."""
 
 SAMPLE = 50_000
 """Captions the vocabulary is counted from."""
 
-_NOT_REPLACED = QUANTIFIERS | {"top", "front", "back", "side", "way", "next", "left", "right", "middle", "own", "same"}
+_KEPT = word_set("one other another same only own such first second third last next")
+"""Describing words that are not replaced."""
+
+_SYMMETRIC = word_set("and or , & with near beside next by alongside of")
+_SEX = {"man": "male", "boy": "male", "woman": "female", "girl": "female"}
+"""Of these only the other sex, as a man may be a rider too, and where a boy ends is anybody's guess."""
 
 
 @dataclass
 class Vocabulary:
-    """Words of the corpus with their frequency, by part of speech (NN, NNS, JJ) and by base form.
+    """Words of the corpus with their frequency.
 
     Attributes:
-        counts: part of speech -> word -> how often.
+        counts: every word.
+        nouns: those that stand alone in a noun phrase, by how they stand: a (an article), t (another determiner),
+            "" (none), m (plural).
     """
 
-    counts: dict[str, Counter[str]] = field(
-        default_factory=lambda: {"NN": Counter(), "NNS": Counter(), "JJ": Counter()}
-    )
+    counts: Counter[str] = field(default_factory=Counter)
+    nouns: dict[str, Counter[str]] = field(default_factory=lambda: {how: Counter() for how in ("a", "t", "", "m")})
 
     @classmethod
     def of(cls, captions: Iterable[str]) -> "Vocabulary":
         """Count the words of these captions; words seen once in a large corpus are left out as likely misspelt."""
         found = cls()
         total = 0
-        for caption in captions:
+        for caption in map(Caption, captions):
             total += 1
-            for word in parse(caption):
-                if word.tag in found.counts and word.is_content and word.lower.isalpha() and len(word.lower) > 2:
-                    found.counts[word.tag][word.lower] += 1
+            found.counts.update(word.lower for word in caption.words if word.is_content)
+            for phrase in caption.phrases:
+                first, stop = phrase.noun
+                if stop - first == 1 and (name := caption.words[first].lower).isalpha() and len(name) > 2:
+                    found.nouns[_how(phrase)][name] += 1
         if total > 1000:
-            for tag, counted in found.counts.items():
-                found.counts[tag] = Counter({word: count for word, count in counted.items() if count > 1})
+            for counted in (found.counts, *found.nouns.values()):
+                for word in [word for word, count in counted.items() if count == 1]:
+                    del counted[word]
         return found
 
-    def draw(self, word: Word, tag: str, rng: random.Random) -> Iterator[str]:
-        """Words to put in place of `word`: first of its own kind, then of its part of speech, without end."""
-        near = sorted(lexicon().siblings(word.lemma))
+    def things(self, word: str, how: str, rng: random.Random) -> Iterator[str]:
+        """Nouns to put in place of one with this base form: first of its own kind, then any, without end."""
+        known = lexicon()
+        near = [self._as(name, how) for name in sorted(known.siblings(word)) if self._may_stand(name, how)]
         if near:
-            surface = [self._as(tag, name) for name in near]
-            weights = [1 + self.counts[tag][name] for name in surface]
-            yield from rng.choices(surface, weights, k=12)
-        common = self.counts[tag].most_common(400)
+            yield from rng.choices(near, [self._weight(name) for name in near], k=12)
+        common = [(name, count) for name, count in self.nouns[how].most_common(400) if known.is_thing(lemma(name))]
         if common:
-            words, weights = [name for name, _ in common], [count for _, count in common]
+            names, weights = zip(*common, strict=True)
             while True:
-                yield from rng.choices(words, weights, k=12)
+                yield from rng.choices(names, weights, k=12)
 
-    def _as(self, tag: str, name: str) -> str:
-        if tag != "NNS":
-            return name
-        known = next((word for word in self.counts["NNS"] if lemma(word) == name), None)
-        return known or plural(name)
+    def qualities(self, word: str, rng: random.Random) -> Iterator[str]:
+        """Describing words of the same kind as this one."""
+        near = sorted(lexicon().siblings(word, quality=True))
+        if near:
+            yield from rng.choices(near, [self._weight(name) for name in near], k=24)
+
+    def _weight(self, name: str) -> float:
+        return 0.1 + self.counts[name]
+
+    def _as(self, name: str, how: str) -> str:
+        return plural(name) if how == "m" and name not in lexicon().plural_only else name
+
+    def _may_stand(self, name: str, how: str) -> bool:
+        known = lexicon()
+        if name in known.plural_only:
+            return how == "m"
+        return how == "t" or (name in known.uncounted) == (how == "")
+
+
+def _how(phrase: Phrase) -> str:
+    return "m" if phrase.is_plural else phrase.determiner if phrase.determiner in ("a", "") else "t"
 
 
 class RulesBackend(Backend):
@@ -110,111 +138,38 @@ class Rules:
         """Responses in the order of the requests; the prompt is not looked at."""
         responses = []
         for request in requests:
-            responses.append(Response(self._rewrite(kind, request), "stop"))
+            responses.append(self._respond(kind, request))
             tick(1)
         return responses
 
     def facts(self) -> dict[str, Any]:
-        """Sizes of the vocabulary, by part of speech."""
-        return {"vocabulary": {tag: len(counted) for tag, counted in self._vocabulary.counts.items()}}
+        """Size of the vocabulary."""
+        return {"vocabulary": len(self._vocabulary.counts)}
 
     def close(self) -> None:
         """Nothing to release."""
 
-    def _rewrite(self, kind: str, request: Request) -> str:
-        if kind not in PROPOSALS:
-            return NOT_APPLICABLE
-        avoid = _words_of(request.avoid, request.caption)
-        task = _Task(_Caption.of(request.caption), random.Random(request.seed), avoid, self._vocabulary)
-        for text in islice(PROPOSALS[kind](task), MOST_PROPOSALS):
-            verdict = validate(kind, request.caption, text, request.avoid)
-            if verdict.status == "accepted" and verdict.text:
-                return verdict.text
-        return NOT_APPLICABLE
+    def _respond(self, kind: str, request: Request) -> Response:
+        if not is_english(request.caption):
+            return Response(None, FOREIGN)
+        task = Task(
+            Caption(request.caption),
+            random.Random(request.seed),
+            _words_of(request.avoid, request.caption),
+            self._vocabulary,
+        )
+        proposed = PROPOSALS[kind](task) if kind in PROPOSALS else ()
+        texts = dict.fromkeys(edited(request.caption, edits) for edits in islice(proposed, MOST_PROPOSALS))
+        texts.pop(request.caption, None)
+        first, *others = [Response(text, "stop") for text in texts] or [Response(NOT_APPLICABLE, "stop")]
+        return replace(first, others=tuple(others))
+
+
+Proposals = Iterator[tuple[Edit, ...]]
 
 
 @dataclass(frozen=True)
-class _Caption:
-    """A caption as (gap, token) pieces, so that pieces can move and the text be put together again."""
-
-    words: tuple[Word, ...]
-    gaps: tuple[str, ...]
-
-    @classmethod
-    def of(cls, text: str) -> "_Caption":
-        gaps, end = [], 0
-        for match in TOKEN.finditer(text):
-            gaps.append(text[end : match.start()])
-            end = match.end()
-        return cls(parse(text), tuple(gaps))
-
-    def nouns(self) -> list[int]:
-        """Places of head nouns: a noun not followed by another noun."""
-        last = len(self.words) - 1
-        return [
-            i
-            for i, word in enumerate(self.words)
-            if word.is_noun and word.is_content and (i == last or not self.words[i + 1].is_noun)
-        ]
-
-    def adjectives(self, *, numbers: bool = False) -> list[int]:
-        """Places of adjectives that stand before a noun (adjectives may stand between)."""
-        found = []
-        for i, word in enumerate(self.words):
-            describes = word.is_adjective or (numbers and word.tag == "CD" and word.lower.isalpha())
-            if describes and word.lower not in QUANTIFIERS and self._head(i) is not None:
-                found.append(i)
-        return found
-
-    def _head(self, place: int) -> int | None:
-        for i in range(place + 1, len(self.words)):
-            if self.words[i].is_noun:
-                return i
-            if self.words[i].tag[:2] not in ("JJ", "CD") and self.words[i].lower not in ("and", ","):
-                return None
-        return None
-
-    def head(self, place: int) -> int:
-        """Place of the noun an adjective describes; its own place when there is none."""
-        found = self._head(place)
-        return place if found is None else found
-
-    def phrases(self) -> list[tuple[int, int]]:
-        """Noun phrases as [start, stop): article or possessive, numbers, adjectives (joined by "and" too), nouns."""
-        found: list[tuple[int, int]] = []
-        start: int | None = None
-        for i, word in enumerate(self.words):
-            last = i + 1 == len(self.words)
-            if word.tag in ("DT", "PRP$"):
-                start = i
-            elif word.tag == "CD" or word.is_adjective or word.is_noun:
-                start = i if start is None else start
-                if word.is_noun and (last or not self.words[i + 1].is_noun):
-                    found.append((start, i + 1))
-                    start = None
-            elif start is None or word.lower not in ("and", ",") or last or not self.words[i + 1].is_adjective:
-                start = None
-        return found
-
-    def replaced(self, place: int, new: str) -> str:
-        """The text with one word in place of another."""
-        tokens = [word.text for word in self.words]
-        tokens[place] = new
-        return "".join(gap + token for gap, token in zip(self.gaps, tokens, strict=True))
-
-    def arranged(self, order: Sequence[int]) -> str:
-        """The text with the words in another order, gaps made regular."""
-        return " ".join(self.words[i].text for i in order)
-
-    def exchanged(self, one: tuple[int, int], other: tuple[int, int]) -> str:
-        """The text with two spans [start, stop) in each other's place; `one` comes first."""
-        a, b, c, d = *one, *other
-        everything = range(len(self.words))
-        return self.arranged([*everything[:a], *everything[c:d], *everything[b:c], *everything[a:b], *everything[d:]])
-
-
-@dataclass(frozen=True)
-class _Task:
+class Task:
     """A caption to rewrite.
 
     Attributes:
@@ -224,107 +179,147 @@ class _Task:
         vocabulary: of the corpus.
     """
 
-    caption: _Caption
+    caption: Caption
     rng: random.Random
     avoid: frozenset[str]
     vocabulary: Vocabulary
 
 
-def _noun_replacements(task: _Task) -> Iterator[str]:
-    """One noun in place of another."""
-    return _replacements(task, task.caption.nouns())
+def _noun_replacements(task: Task) -> Proposals:
+    """One noun, a compound whole, in place of another; first those whose kind is known."""
+    caption, known = task.caption, lexicon()
+    phrases = [phrase for phrase in caption.phrases if phrase.determiner != "q"]
+    task.rng.shuffle(phrases)
+    phrases.sort(key=lambda phrase: not known.siblings(caption.words[phrase.noun[1] - 1].lemma))
+    for phrase in phrases:
+        old = caption.words[phrase.noun[1] - 1]
+        draws = task.vocabulary.things(old.lemma, _how(phrase), task.rng)
+        for new in _contradicting(task, old, draws):
+            if edits := caption.replaced({phrase.noun: new}):
+                yield edits
 
 
-def _adjective_replacements(task: _Task) -> Iterator[str]:
-    """One describing word in place of another."""
-    return _replacements(task, task.caption.adjectives(numbers=True))
-
-
-def _replacements(task: _Task, places: list[int]) -> Iterator[str]:
-    known, words = lexicon(), task.caption.words
-    places = [i for i in places if words[i].lower not in _NOT_REPLACED]
+def _adjective_replacements(task: Task) -> Proposals:
+    """One describing word or number in place of another of its kind."""
+    caption = task.caption
+    places = [i for i, _ in caption.adjectives(numbers=True) if caption.words[i].lower not in _KEPT]
     task.rng.shuffle(places)
-    places.sort(key=lambda i: not known.siblings(words[i].lemma))
     for place in places:
-        word = words[place]
-        tag = "JJ" if word.tag[:2] in ("JJ", "CD") else "NNS" if word.tag == "NNS" else "NN"
-        tried: set[str] = set()
-        for new in islice(task.vocabulary.draw(word, tag, task.rng), 48):
-            base = lemma(new)
-            if new in tried or (word.tag == "CD" and new == "one"):
+        old = caption.words[place]
+        draws = task.vocabulary.qualities(old.lower, task.rng)
+        for new in _contradicting(task, old, draws):
+            if (new == "one" and old.tag == "CD") or _graded(caption, place) or _said_twice(caption, place, new):
                 continue
-            tried.add(new)
-            if not any(known.same_or_wider(base, other) for other in task.avoid | {word.lemma}):
-                yield task.caption.replaced(place, new)
+            if edits := caption.replaced({(place, place + 1): new}):
+                yield edits
 
 
-def _noun_swaps(task: _Task) -> Iterator[str]:
-    """Two head nouns, or two noun phrases, in each other's place; equal number first, as verbs then still agree."""
+def _contradicting(task: Task, old: Word, draws: Iterator[str]) -> Iterator[str]:
+    """The words drawn, each once, without those that could be true as well; at most a third of all proposals."""
+    known, tried = lexicon(), {old.lower}
+    found = 0
+    for new in islice(draws, 48):
+        base = lemma(new)
+        if new in tried or (
+            old.lemma in _SEX and "person" in known.kind_of.get(base, ()) and not _other_sex(old.lemma, base)
+        ):
+            continue
+        tried.add(new)
+        if not any(known.same_or_wider(base, other) for other in task.avoid | {old.lemma}):
+            yield new
+            found += 1
+            if found == MOST_PROPOSALS // 3:
+                return
+
+
+def _noun_swaps(task: Task) -> Proposals:
+    """Two noun phrases, or their nouns alone, in each other's place; things of a known kind and equal number first."""
     caption = task.caption
-    nouns = [(i, i + 1) for i in caption.nouns()]
-    spans = [(pair, 0) for pair in combinations(nouns, 2)] + [(pair, 1) for pair in combinations(caption.phrases(), 2)]
-    task.rng.shuffle(spans)
-
-    def clumsiness(item: tuple[tuple[tuple[int, int], tuple[int, int]], int]) -> tuple[bool, bool]:
-        (one, other), _ = item
-        first, second = caption.words[one[1] - 1], caption.words[other[1] - 1]
-        return first.tag != second.tag, not (_is_thing(first) and _is_thing(second))
-
-    for (one, other), _whole in sorted(spans, key=clumsiness):
-        yield caption.exchanged(one, other)
-
-
-def _adjective_swaps(task: _Task) -> Iterator[str]:
-    """Two adjectives of different nouns in each other's place; then all adjectives of two nouns."""
-    caption = task.caption
-    places = caption.adjectives()
-    pairs = [(a, b) for a, b in combinations(places, 2) if caption.head(a) != caption.head(b)]
+    pairs = [(one, other, whole) for one, other in combinations(caption.phrases, 2) for whole in (True, False)]
     task.rng.shuffle(pairs)
+
+    def clumsiness(item: tuple[Phrase, Phrase, bool]) -> tuple[bool, bool]:
+        one, other, _ = item
+        things = [lexicon().is_thing(caption.words[phrase.noun[1] - 1].lemma) for phrase in (one, other)]
+        return one.is_plural != other.is_plural, not all(things)
+
+    for one, other, whole in sorted(pairs, key=clumsiness):
+        if _is_symmetric(caption, one, other) or not _changes_roles(caption, (one, other)):
+            continue
+        if caption.words[one.noun[1] - 1].lemma == caption.words[other.noun[1] - 1].lemma:
+            continue
+        if not whole and not _stand_alike(task, one, other):
+            continue
+        places = (one.place, other.place) if whole else (one.noun, other.noun)
+        if edits := caption.dealt(places, (1, 0)):
+            yield edits
+
+
+def _adjective_swaps(task: Task) -> Proposals:
+    """Two describing words of different things in each other's place, those of one kind first."""
+    caption, known = task.caption, lexicon()
+    found = [(i, phrase) for i, phrase in caption.adjectives() if caption.words[i].lower not in _KEPT]
+
+    def may_swap(a: int, one: Phrase, b: int, other: Phrase) -> bool:
+        """Words of two kinds contradict only with things of two kinds, and are not joined by "and"."""
+        if _of_one_kind(caption.words[a].lower, caption.words[b].lower):
+            return True
+        joined = {caption.letters[i] for place in (a, b) for i in (place - 1, place + 1) if i >= 0}
+        return "&" not in joined and not _alike(*(caption.words[phrase.noun[1] - 1].lemma for phrase in (one, other)))
+
+    pairs = [(a, b) for (a, one), (b, other) in combinations(found, 2) if one != other and may_swap(a, one, b, other)]
+    task.rng.shuffle(pairs)
+    pairs.sort(key=lambda pair: not _of_one_kind(*(caption.words[i].lower for i in pair)))
     for a, b in pairs:
-        yield caption.exchanged((a, a + 1), (b, b + 1))
+        one, other = caption.words[a], caption.words[b]
+        clumsy = _said_twice(caption, a, other.lower) or _said_twice(caption, b, one.lower)
+        if clumsy or known.same_or_wider(one.lemma, other.lemma) or _graded(caption, a) or _graded(caption, b):
+            continue
+        if edits := caption.dealt(((a, a + 1), (b, b + 1)), (1, 0)):
+            yield edits
 
 
-def _reshuffles(task: _Task) -> Iterator[str]:
-    """Noun phrases dealt anew among their places, or the phrases of the sentence in another order."""
-    caption = task.caption
-    phrases = caption.phrases()
-    starts = [i for i, w in enumerate(caption.words) if i and (w.lower in PLACES or w.tag.startswith("VB"))]
-    cuts = [0, *starts, len(caption.words)]
-    segments = [range(a, b) for a, b in pairwise(cuts) if b > a]
-    for _round in range(MOST_PROPOSALS):
-        if len(phrases) > 2:
-            dealt = task.rng.sample(phrases, len(phrases))
-            order: list[int] = []
-            position = 0
-            for (start, stop), (new_start, new_stop) in zip(phrases, dealt, strict=True):
-                order += [*range(position, start), *range(new_start, new_stop)]
-                position = stop
-            yield caption.arranged([*order, *range(position, len(caption.words))])
-        elif len(phrases) == 2:
-            yield caption.exchanged(*phrases)
-        if len(segments) > 2:
-            yield caption.arranged([i for segment in task.rng.sample(segments, len(segments)) for i in segment])
+def _reshuffles(task: Task) -> Proposals:
+    """Noun phrases dealt anew among their places, three of them if there are so many."""
+    caption, phrases = task.caption, task.caption.phrases
+    rounds: list[tuple[tuple[Phrase, ...], tuple[int, ...]]] = [
+        (chosen, order)
+        for chosen in combinations(phrases, 3)
+        if _changes_roles(caption, chosen)
+        for order in ((1, 2, 0), (2, 0, 1))
+    ]
+    task.rng.shuffle(rounds)
+    pairs = [
+        (pair, (1, 0))
+        for pair in combinations(phrases, 2)
+        if _changes_roles(caption, pair) and not _is_symmetric(caption, *pair)
+    ]
+    task.rng.shuffle(pairs)
+    for chosen, order in (*rounds, *pairs):
+        if edits := caption.dealt([phrase.place for phrase in chosen], order):
+            yield edits
 
 
-def _paraphrases(task: _Task) -> Iterator[str]:
+def _paraphrases(task: Task) -> Proposals:
     """Phrases around "and" or "next to" in each other's place, the last place moved to the front, a synonym."""
     caption = task.caption
-    exchanged = [caption.exchanged(one, other) for one, other in pairwise(caption.phrases())]
-    places = [i for i, word in enumerate(caption.words) if i and word.lower in PLACES]
-    end = len(caption.words) - (not caption.words[-1].is_word)
-    moved = [caption.arranged([*range(i, end), *range(i), *range(end, len(caption.words))]) for i in places[-1:]]
-    renamed = [
-        caption.replaced(i, plural(name) if word.tag == "NNS" else name)
-        for i, word in enumerate(caption.words)
-        if word.is_noun
-        for name in sorted(lexicon().synonyms.get(word.lemma, ()))
-    ]
-    proposals = [*exchanged, *moved, *renamed]
+    words = caption.words
+    proposals = [caption.dealt((one.place, other.place), (1, 0)) for one, other in pairwise(caption.phrases)]
+    places = [i for i, word in enumerate(words) if i and word.lower in PLACES]
+    end = len(words) - (not words[-1].is_word) if words else 0
+    for i in places[-1:]:
+        moved = caption.piece((i, end)) if i < end else ""
+        proposals.append(caption.replaced({(0, end): f"{moved} {caption.piece((0, i))}"}))
+    for phrase in caption.phrases:
+        place = phrase.noun[1] - 1
+        for name in sorted(lexicon().synonyms.get(words[place].lemma, ())):
+            new = plural(name) if words[place].tag == "NNS" else name
+            proposals.append(caption.replaced({(place, place + 1): new}))
     task.rng.shuffle(proposals)
-    yield from proposals
+    yield from filter(None, proposals)
 
 
-PROPOSALS: dict[str, Callable[[_Task], Iterator[str]]] = {
+PROPOSALS: dict[str, Callable[[Task], Proposals]] = {
     "reshuffle_order": _reshuffles,
     "swap_nouns": _noun_swaps,
     "swap_adjectives": _adjective_swaps,
@@ -340,5 +335,52 @@ def _words_of(captions: Iterable[str], own: str) -> frozenset[str]:
     return frozenset(w.lemma for caption in captions if caption != own for w in parse(caption) if w.is_content)
 
 
-def _is_thing(word: Word) -> bool:
-    return word.lemma in lexicon().kind_of or word.lemma in lexicon().members
+def _other_sex(one: str, other: str) -> bool:
+    return {_SEX.get(one), _SEX.get(other)} == {"male", "female"}
+
+
+def _changes_roles(caption: Caption, phrases: Sequence[Phrase]) -> bool:
+    """True unless all of them say where or with what: "in the grass near a river" may be by a river in the grass."""
+    return any(not phrase.place[0] or caption.letters[phrase.place[0] - 1] != "i" for phrase in phrases)
+
+
+def _is_symmetric(caption: Caption, one: Phrase, other: Phrase) -> bool:
+    """True when "and", "next to", "of" or the like stands right before the second of two neighbours."""
+    between = [word.lower for word in caption.words[one.place[1] : other.place[0]] if word.lower != "to"]
+    apart = any(one.place[1] <= phrase.place[0] < other.place[0] for phrase in caption.phrases)
+    return not apart and bool(between) and between[-1] in _SYMMETRIC
+
+
+def _stand_alike(task: Task, one: Phrase, other: Phrase) -> bool:
+    """True when each noun can stand where the other does: both plural, or both seen after an article."""
+    if "q" in (one.determiner, other.determiner) or one.is_plural != other.is_plural:
+        return False
+    if one.is_plural or _how(one) == _how(other) == "":
+        return True
+    names = [task.caption.words[phrase.noun[1] - 1].lower for phrase in (one, other)]
+    return "" not in (_how(one), _how(other)) and all(task.vocabulary.nouns["a"][name] for name in names)
+
+
+def _of_one_kind(one: str, other: str) -> bool:
+    known = lexicon()
+    return not (known.qualities & known.kind_of.get(one, frozenset())).isdisjoint(known.kind_of.get(other, ()))
+
+
+def _alike(one: str, other: str) -> bool:
+    """True for two things of one kind: both persons, both animals."""
+    known = lexicon()
+    return one == other or other in known.siblings(one) or known.same_or_wider(one, other)
+
+
+def _said_twice(caption: Caption, place: int, new: str) -> bool:
+    """True when the phrase would say two qualities of one kind, or one twice: "big small", "black and black"."""
+    phrase = next(p for i, p in caption.adjectives(numbers=True) if i == place)
+    old = caption.words[place].lower
+    others = [caption.words[i].lower for i in range(*phrase.place) if i != place]
+    return any(word == new or (_of_one_kind(word, new) and not _of_one_kind(word, old)) for word in others)
+
+
+def _graded(caption: Caption, place: int) -> bool:
+    """True for the "bright" of "bright red"."""
+    following = caption.words[place + 1].lower
+    return caption.words[place].lower in ("bright", "dark", "light", "pale", "deep") and _of_one_kind(following, "red")

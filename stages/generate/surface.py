@@ -55,7 +55,7 @@ def _match_articles(caption: str, text: str) -> str:
 
     def mended(match: re.Match[str]) -> str:
         article, gap, word = match.groups()
-        right = "an" if _sounds_vowel(word) else "a"
+        right = "an" if sounds_vowel(word) else "a"
         if len(word) == 1 or word.isupper():
             return match.group()
         return (right if article.islower() else right.capitalize()) + gap + word
@@ -64,10 +64,11 @@ def _match_articles(caption: str, text: str) -> str:
 
 
 def _article_wrong(one: Word, two: Word) -> bool:
-    return one.lower in ("a", "an") and two.is_word and (one.lower == "an") != _sounds_vowel(two.lower)
+    return one.lower in ("a", "an") and two.is_word and (one.lower == "an") != sounds_vowel(two.lower)
 
 
-def _sounds_vowel(word: str) -> bool:
+def sounds_vowel(word: str) -> bool:
+    """True when the word takes "an"."""
     word = word.lower()
     if word.startswith(_SILENT_H):
         return True

@@ -23,6 +23,9 @@ from pipeline.stage import Inputs
 LINE = r"[^\x00-\x1f\x7f*_#<>{}\[\]|\\~^=`]+"
 """What a response may look like: one line without control characters and markup. Fixed, so it is compiled once."""
 
+FOREIGN = "language"
+"""Finish reason of a response to a caption in a language that the writer does not know; there is no text then."""
+
 Message = dict[str, str]
 """One turn of a chat: {"role": "system" | "user" | "assistant", "content": text}."""
 
@@ -113,10 +116,11 @@ class Response:
 
     Attributes:
         text: as it came; None with an error.
-        finish_reason: stop, length, or error.
+        finish_reason: stop, length, error, or FOREIGN.
         prompt_tokens: tokens of the prompt, None where nobody counts.
         reply_tokens: tokens of the text, likewise.
         error: one line, None when there is a text.
+        others: further responses to the same request, each tried when those before it are rejected.
     """
 
     text: str | None
@@ -124,6 +128,7 @@ class Response:
     prompt_tokens: int | None = None
     reply_tokens: int | None = None
     error: str | None = None
+    others: "tuple[Response, ...]" = ()
 
     @classmethod
     def failed(cls, error: str) -> "Response":

@@ -59,6 +59,25 @@ def plural(noun: str) -> str:
     return _PLURALS.get(noun, noun + "s")
 
 
+def third_person(verb: str) -> str:
+    """Form of a lower-case verb after "he": "watch" -> "watches", "carry" -> "carries", "have" -> "has"."""
+    irregular = {"be": "is", "are": "is", "were": "was", "have": "has", "do": "does", "go": "goes"}
+    if known := irregular.get(verb):
+        return known
+    if verb.endswith(("s", "x", "z", "ch", "sh")):
+        return verb + "es"
+    return verb[:-1] + "ies" if verb.endswith("y") and verb[-2:-1] not in "aeiou" else verb + "s"
+
+
+def without_third_person(verb: str) -> str | None:
+    """Form of a lower-case verb after "they": "watches" -> "watch", "is" -> "are"; None when it is not sure."""
+    irregular = {"is": "are", "was": "were", "has": "have", "does": "do"}
+    if known := irregular.get(verb):
+        return known
+    forms = (verb[:-3] + "y", verb[:-2], verb[:-1])
+    return next((form for form in forms if len(form) > 1 and third_person(form) == verb), None)
+
+
 def verb_stem(word: str) -> str:
     """Base form of a lower-case word without a verb's ending: chases, chased, chasing -> chas; held -> hold."""
     if known := _PARTICIPLES.get(word):

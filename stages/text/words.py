@@ -80,7 +80,7 @@ class Word:
         return (
             self.is_noun
             or self.lemma in known.nouns
-            or (self.lemma in known.kind_of and self.lemma not in known.adjectives)
+            or (known.is_thing(self.lemma) and self.lemma not in known.adjectives)
         )
 
     @property
@@ -109,6 +109,10 @@ class Lexicon:
     kind_of: Mapping[str, frozenset[str]]
     members: Mapping[str, tuple[str, ...]]
     vague: frozenset[str]
+    qualities: frozenset[str]
+    uncounted: frozenset[str]
+    plural_only: frozenset[str]
+    foreign: frozenset[str]
     nouns: frozenset[str]
     adjectives: frozenset[str]
 
@@ -133,10 +137,27 @@ class Lexicon:
             or any(self._kinds(name) & one_all for name in other_all)
         )
 
-    def siblings(self, word: str) -> frozenset[str]:
-        """Words that share a kind with this one (other colours, other animals), itself and its synonyms left out."""
-        near = {member for kind in self.kind_of.get(word, ()) for member in self.members[kind]}
+    def siblings(self, word: str, *, quality: bool = False) -> frozenset[str]:
+        """Words that share a kind with this one, or else with its synonyms; what may mean the same is left out.
+
+        Args:
+            word: base form.
+            quality: of kinds of quality (other colours); else of kinds of thing (other animals).
+        """
+        names = (word,) if word in self.kind_of else self._names(word)
+        kinds = {kind for name in names for kind in self.kind_of.get(name, ())}
+        near = {member for kind in kinds if (kind in self.qualities) == quality for member in self.members[kind]}
         return frozenset(member for member in near if not self.same_or_wider(word, member))
+
+    def is_quality(self, word: str) -> bool:
+        """True for a word of some kind of quality."""
+        return not self.qualities.isdisjoint(self.kind_of.get(word, ()))
+
+    def is_thing(self, word: str) -> bool:
+        """True for a word that is a kind of thing, or of one."""
+        return (
+            bool(self.kind_of.get(word, frozenset()) - self.qualities) or word in self.members.keys() - self.qualities
+        )
 
     def _names(self, word: str) -> frozenset[str]:
         return self.synonyms.get(word, frozenset()) | {word}
@@ -163,6 +184,10 @@ def lexicon() -> Lexicon:
         kind_of={word: frozenset(kinds) for word, kinds in kind_of.items()},
         members={kind: tuple(members) for kind, members in data["kinds"].items()},
         vague=frozenset(data["vague"]),
+        qualities=frozenset(data["qualities"]),
+        uncounted=frozenset(data["uncounted"]),
+        plural_only=frozenset(data["plural_only"]),
+        foreign=frozenset(data["foreign"]),
         nouns=frozenset(data["nouns"]),
         adjectives=frozenset(data["adjectives"]),
     )
@@ -228,3 +253,11 @@ def is_known(word: str) -> bool:
             forms |= {stem, stem + "e", stem[:-1]}
     tagger, mine = _tagger().lexicon, lexicon()
     return any(form in tagger or form in mine.kind_of or form in mine.synonyms for form in forms)
+
+
+@lru_cache(maxsize=4096)
+def is_english(text: str) -> bool:
+    """False when half of a text's words are unknown to the lexicons, or two are grammar words of other languages."""
+    words = [word.lower for word in parse(text) if word.is_word and word.lower[0].isalpha()]
+    foreign = sum(word in lexicon().foreign for word in words)
+    return foreign < 2 and 2 * sum(map(is_known, words)) > len(words)

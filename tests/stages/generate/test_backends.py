@@ -29,7 +29,7 @@ def test_importing_the_table_imports_no_heavy_package() -> None:
 
 
 def test_an_unknown_backend_is_rejected_with_the_names_of_all() -> None:
-    with pytest.raises(ValidationError, match="one of vllm, openai, rules, replay, given"):
+    with pytest.raises(ValidationError, match="one of vllm, openai, rules, ranked, replay, given"):
         Config(backend="telepathy")
 
 
@@ -39,6 +39,7 @@ def test_an_unknown_backend_is_rejected_with_the_names_of_all() -> None:
         ("vllm", "vllm:m", True, True),
         ("openai", "openai:m", True, True),
         ("rules", "rules", False, False),
+        ("ranked", "ranked:m", False, True),
         ("replay", "replay", False, False),
         ("given", "given", False, False),
     ],

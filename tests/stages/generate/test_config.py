@@ -23,5 +23,5 @@ def test_types_are_each_once_in_the_order_used_everywhere() -> None:
 
 def test_likelihood_needs_a_model_that_tells_it() -> None:
     assert Config(likelihood=True).likelihood
-    with pytest.raises(ValidationError, match="likelihood needs backend vllm; got rules"):
+    with pytest.raises(ValidationError, match="likelihood needs backend vllm or ranked; got rules"):
         Config(likelihood=True, backend="rules")

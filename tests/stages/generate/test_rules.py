@@ -23,10 +23,13 @@ def rules() -> Rules:
     return Rules(Vocabulary.of(CAPTIONS))
 
 
-def answer(rules: Rules, kind: str, caption: str, seed: int = 1, avoid: tuple[str, ...] = ()) -> str:
+def answers(rules: Rules, kind: str, caption: str, seed: int = 1, avoid: tuple[str, ...] = ()) -> list[str]:
     response = rules.respond(kind, [], [Request(caption, 0, seed, 99, avoid)], lambda count: None)[0]
-    assert response.text is not None
-    return response.text
+    return [one.text for one in (response, *response.others) if one.text is not None]
+
+
+def answer(rules: Rules, kind: str, caption: str, seed: int = 1, avoid: tuple[str, ...] = ()) -> str:
+    return answers(rules, kind, caption, seed, avoid)[0]
 
 
 @pytest.mark.parametrize("kind", NEGATIVE_TYPES)
@@ -51,6 +54,43 @@ def test_a_replacement_is_never_a_word_of_the_picture_s_other_captions(rules: Ru
         text = answer(rules, "replace_nouns", "A dog sleeps near a man.", seed, avoid)
         new = {word.lemma for word in parse(text)} - {word.lemma for word in parse("A dog sleeps near a man.")}
         assert not new & {"cat", "horse", "girl", "woman", "kid", "child", "boat"}, text
+
+
+@pytest.mark.parametrize(
+    ("kind", "caption"),
+    [
+        ("replace_nouns", "A woman in red stands at the front of the top shelf ."),
+        ("replace_nouns", "A fisherman sits at the bank ."),
+        ("replace_adjectives", "A brown dog runs through the foggy street ."),
+    ],
+)
+def test_colours_sides_and_verbs_are_no_nouns_and_a_quality_is_replaced_by_its_own_kind(
+    rules: Rules, kind: str, caption: str
+) -> None:
+    kept = {"in red stands", "red stands at the front of the top", "sits at the"} if kind == "replace_nouns" else set()
+    made = {text for seed in range(20) for text in answers(rules, kind, caption, seed)} - {"not applicable"}
+    assert len(made) >= 5
+    for text in made:
+        assert all(phrase in text for phrase in kept if phrase in caption)
+        if kind == "replace_adjectives":
+            one, other = (word.lower for word in parse(text) if word.lower in lexicon().adjectives | {"foggy"})
+            assert (other == "foggy") != (one == "brown")
+            assert other in ("foggy", "sunny") and (one == "brown" or "color" in lexicon().kind_of[one])
+
+
+def test_a_reshuffle_keeps_its_full_stop_at_the_end(rules: Rules) -> None:
+    for caption in CAPTIONS:
+        for text in answers(rules, "reshuffle_order", caption):
+            assert text == "not applicable" or (text.count(".") == caption.count(".") and text[-1:] == caption[-1:])
+
+
+@pytest.mark.parametrize(
+    "caption",
+    ["Ein brauner Hund läuft über eine grüne Wiese .", "Deux enfants jouent sur la plage .", "一只棕色的狗在草地上跑"],
+)
+def test_a_caption_in_another_language_is_refused_by_that_name(rules: Rules, caption: str) -> None:
+    response = rules.respond("replace_nouns", [], [Request(caption, 0, 1, 99)], lambda count: None)[0]
+    assert (response.text, response.finish_reason, response.others) == (None, "language", ())
 
 
 def test_a_replacement_never_stays_true(rules: Rules) -> None:
