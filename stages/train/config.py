@@ -126,7 +126,7 @@ class Config(BaseConfig):
     )
     crop: Literal["center", "random"] = Field(
         "center",
-        description="how images are cut: center, as in evaluation, but large JPEGs are decoded at a reduced scale (mean "
+        description="how images are cut: center, as in evaluation, but JPEGs are decoded at a reduced scale (mean "
         "difference 0.8 of 255 in a quarter of photographs); or random, open_clip's crop for training (0.9 to 1.0 of "
         "the area, bicubic), decoded in full and drawn by seed, step and row",
     )
