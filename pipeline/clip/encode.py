@@ -220,7 +220,8 @@ def random_crop(clip: Clip) -> Callable[["Image", int], "Tensor"]:
     def crop(picture: "Image", seed: int) -> "Tensor":
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            return pil_to_tensor(draw(picture))
+            cut: Tensor = pil_to_tensor(draw(picture))
+        return cut
 
     return crop
 
