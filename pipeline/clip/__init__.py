@@ -10,6 +10,7 @@ from pipeline.clip.encode import (
     encode_image,
     encode_text,
     normalise,
+    random_crop,
     read_picture,
     upright,
 )
@@ -46,6 +47,7 @@ __all__ = [
     "model_digest",
     "normalise",
     "pad",
+    "random_crop",
     "read_picture",
     "save",
     "save_weights",

@@ -205,6 +205,27 @@ def crop(clip: Clip) -> Callable[["Image"], "Tensor"]:
     return lambda picture: pil_to_tensor(geometry(picture))
 
 
+def random_crop(clip: Clip) -> Callable[["Image", int], "Tensor"]:
+    """open_clip's own training transform up to the normalisation: image, seed -> uint8 CHW.
+
+    RandomResizedCrop of 0.9 to 1.0 of the area, bicubic; the seed alone decides, and no random state changes.
+    """
+    import torch
+    from open_clip.transform import image_transform
+    from torchvision.transforms.functional import pil_to_tensor
+
+    transforms: Any = image_transform(clip.description["preprocess"]["size"], is_train=True)
+    draw: Any = transforms.transforms[0]
+
+    def crop(picture: "Image", seed: int) -> "Tensor":
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            cut: Tensor = pil_to_tensor(draw(picture))
+        return cut
+
+    return crop
+
+
 def normalise(clip: Clip, image_BCHW: "Tensor") -> "Tensor":
     """uint8 images -> what the model reads, on their device; after `crop`, bit for bit what `preprocess` gives."""
     from torchvision.transforms.functional import normalize

@@ -6,6 +6,7 @@ from typing import Any
 
 from pipeline.assets import DATA
 from stages.benchmarks.loaders import about
+from stages.benchmarks.registry import known
 from stages.verdicts import PAPER_MEANS
 
 PUBLISHED = DATA / "published_scores.json"
@@ -15,7 +16,7 @@ HEADS = {benchmark: name for benchmark, name in PAPER_MEANS.items() if about(nam
 
 
 def published(aggregates: Mapping[str, Any], models: Sequence[str], official: bool) -> dict[str, Any]:
-    """What others printed under the very rule of one of our aggregates, joined only where the files are official.
+    """What others printed under the very rule of one of our aggregates, joined only where the rows are theirs.
 
     Args:
         aggregates: of the scores.
@@ -27,7 +28,7 @@ def published(aggregates: Mapping[str, Any], models: Sequence[str], official: bo
     rows: dict[str, dict[str, Any]] = {}
     for paper in _papers() if official else ():
         ours = aggregates.get(paper["score"])
-        if ours and ours["n"] == ours["of"]:
+        if ours and ours["n"] == ours["of"] and _same_rows(paper["score"]):
             row = rows.setdefault(paper["score"], {"name": paper["score"], "values": {}, "how": {}})
             row["ours"] = {model: ours[model]["value"] for model in models}
             row["values"][paper["model"]] = paper["value"]
@@ -49,7 +50,7 @@ def composition_levels(ours: Mapping[str, Any], scores: Mapping[str, Any]) -> li
     asked = [name for name in HEADS if name in measured]  # in a fixed order, so that equal inputs give equal digits
     if ours["name"] != "composition" or not scores["official"] or ours["n"] < ours["of"]:
         return []
-    if any(HEADS[name] not in scores["aggregates"] for name in asked):
+    if any(HEADS[name] not in scores["aggregates"] or not _same_rows(HEADS[name]) for name in asked):
         return []
     printed: dict[str, dict[str, float]] = {}
     for paper in _papers():
@@ -59,6 +60,15 @@ def composition_levels(ours: Mapping[str, Any], scores: Mapping[str, Any]) -> li
         for model, values in printed.items()
         if all(HEADS[name] in values for name in asked)
     ]
+
+
+def _same_rows(score: str) -> bool:
+    """Whether official files are the rows a score was printed for: not where foils are drawn, unless by digest."""
+    benchmark, _, rest = score.partition(".")
+    subsets = known(benchmark).get("subsets", {})
+    own = [facts for name, facts in subsets.items() if rest == name or rest.startswith(f"{name}.")]
+    concerned = own or subsets.values()  # a mean is over all of them
+    return all("sha256" in one for one in concerned if one.get("drawn"))
 
 
 def _papers() -> list[dict[str, Any]]:

@@ -291,6 +291,7 @@ class Batches(Dataset[Batch]):
         world: processes that share each batch.
         neighbours: [images, k], similar images of each; with them the second half of each batch is drawn from
             those of the first.
+        drawn: where each image is cropped at random, anew in each step, instead of taken from `images`.
 
     Raises:
         UserError: not one batch of different images can be made.
@@ -307,8 +308,9 @@ class Batches(Dataset[Batch]):
         rank: int = 0,
         world: int = 1,
         neighbours: Ints | None = None,
+        drawn: "Images | None" = None,
     ) -> None:
-        self.rows, self.images = rows, images
+        self.rows, self.images, self.drawn, self.seed = rows, images, drawn, seed
         of_order = batch if neighbours is None else batch // 2
         orders = [epoch_order(rows.image_group, of_order, seed, epoch) for epoch in range(epochs)]
         different = int(rows.image_group.max()) + 1
@@ -346,10 +348,19 @@ class Batches(Dataset[Batch]):
         texts += [
             self.rows.text(1 + chosen[place], rows[place[0]]) for place in zip(*np.nonzero(chosen >= 0), strict=True)
         ]
-        image_BCHW = torch.stack([self.images[number] for number in self.rows.image_file[rows]])
-        others = [self.images[number] for number in shown_B[shown_B >= 0]]
+        numbers = self.rows.image_file[rows]
+        image_BCHW = torch.stack([self._image(*each, step, 0) for each in zip(numbers, rows, strict=True)])
+        has_other = shown_B >= 0
+        others = [self._image(*each, step, 1) for each in zip(shown_B[has_other], rows[has_other], strict=True)]
         other_MCHW = torch.stack(others) if others else image_BCHW[:0]
         return Batch(image_BCHW, clip.pad(texts), torch.from_numpy(chosen), other_MCHW, torch.from_numpy(shown_B >= 0))
+
+    def _image(self, number: int, row: int, step: int, part: int) -> Tensor:
+        """An image of a row; a random crop of it depends on seed, step and row alone."""
+        if self.drawn is None:
+            return self.images[number]
+        key = np.random.SeedSequence((self.seed, step, int(row), part))
+        return self.drawn.randomly(number, int(key.generate_state(1, np.uint64)[0] >> np.uint64(1)))
 
     def _first_shown(self, rows: Ints, chosen: Ints) -> Ints:
         """The image of each row's first negative, -1 = none; a negative that has one is moved to the front."""
@@ -367,7 +378,7 @@ class Images:
 
     def __init__(self, rows: Rows, model: Clip) -> None:
         self.root, self.uris = rows.root, rows.uris
-        self.crop = clip.crop(model)
+        self.crop, self.random_crop = clip.crop(model), clip.random_crop(model)
         size: Any = model.description["preprocess"]["size"]
         self.size: int = max(size) if isinstance(size, list) else size
 
@@ -381,6 +392,10 @@ class Images:
     def __getitem__(self, number: int) -> Tensor:
         return self.crop(clip.read_picture(self.root / self.uris[number], self.size))
 
+    def randomly(self, number: int, seed: int) -> Tensor:
+        """A random crop of the image, decoded in full as open_clip's trainer does."""
+        return self.random_crop(clip.read_picture(self.root / self.uris[number]), seed)
+
     def decoded(self, workers: int, progress: Progress) -> Tensor:
         """All images at once, decoded by `workers` threads."""
         found: list[Tensor] = []
@@ -393,7 +408,7 @@ class Images:
 
 def load(batches: Batches, start: int, workers: int) -> Iterator[Batch]:
     """The batches from number `start` on; where images must be read, `workers` processes make them ahead of time."""
-    ahead = 0 if isinstance(batches.images, Tensor) else workers
+    ahead = 0 if isinstance(batches.images, Tensor) and batches.drawn is None else workers
     loader = DataLoader(
         _Carrying(batches), batch_size=None, sampler=range(start, len(batches)), num_workers=ahead,
         worker_init_fn=_leave_at_once,

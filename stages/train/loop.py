@@ -134,7 +134,8 @@ def _data(
     table = config.negative_images if isinstance(config.negative_images, Path) else None
     rows = read_rows(dataset, inputs["pairs"], config.types, shown=table)
     images = Images(rows, student)
-    cached = images.bytes() <= config.cache_mb * 2**20
+    drawn = images if config.crop == "random" else None
+    cached = drawn is None and images.bytes() <= config.cache_mb * 2**20
     source = images.decoded(config.workers, progress) if cached else images
     neighbours = None
     if config.similar_images or config.negative_images == "mined":
@@ -145,7 +146,7 @@ def _data(
             rows.depicting[:] = mining.fitting(image_PD, rows, mining.embed_tokens(student, device))
     batches = Batches(
         rows, source, config.batch, config.negatives_per_caption, config.epochs, config.seed,
-        processes.rank(), processes.world(), neighbours,
+        processes.rank(), processes.world(), neighbours, drawn,
     )  # fmt: skip
     if config.select == "last":
         return batches, None

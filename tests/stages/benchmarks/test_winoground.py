@@ -32,7 +32,7 @@ def test_broken_files_are_one_line_that_says_where(tmp_path: Path, file: str, co
 
 
 def test_scores_by_hand() -> None:
-    """Three squares: all right; only each image finds its caption; only each caption finds its image."""
-    squares = [[0.9, 0.1, 0.2, 0.8], [0.5, 0.4, 0.7, 0.8], [0.5, 0.7, 0.4, 0.8]]
+    """Four squares: all right; twice only each image finds its caption; once only each caption finds its image."""
+    squares = [[0.9, 0.1, 0.2, 0.8], [0.5, 0.4, 0.7, 0.8], [0.6, 0.5, 0.7, 0.8], [0.5, 0.7, 0.4, 0.8]]
     found = scored("winoground", "all", "square", squares)
-    assert found == pytest.approx({"winoground.text": 2 / 3, "winoground.image": 2 / 3, "winoground.group": 1 / 3})
+    assert found == pytest.approx({"winoground.text": 3 / 4, "winoground.image": 2 / 4, "winoground.group": 1 / 4})

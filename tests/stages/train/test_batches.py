@@ -12,6 +12,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from open_clip.transform import image_transform
 from PIL import Image
 
 from pipeline import clip, tables
@@ -226,3 +227,25 @@ def test_half_of_each_batch_is_similar_to_the_other_half(world: dict[str, Any]) 
             similar += rows.image_file[partner] in neighbours[rows.image_file[anchor]]
     assert similar > 0.8 * batches.order.size / 2
     assert sorted(batches.order[: len(batches) // 2, :3].ravel()) == sorted(range(len(rows)))
+
+
+def test_random_crops_are_open_clips_and_depend_on_seed_step_and_row_alone(made: tuple) -> None:
+    model, _, rows = made
+    pictures = Images(rows, model)
+    settings: dict[str, Any] = {"batch": 4, "negatives": 2, "epochs": 2, "drawn": pictures}
+    batches = Batches(rows, pictures, seed=5, **settings)
+    for step, batch in enumerate(load(batches, start=1, workers=1), start=1):  # begun later, by another process
+        assert same(batch, batches[step])
+        halves = [Batches(rows, pictures, seed=5, rank=rank, world=2, **settings)[step] for rank in (0, 1)]
+        assert torch.equal(torch.cat([half.image_BCHW for half in halves]), batch.image_BCHW)
+    assert not torch.equal(Batches(rows, pictures, seed=6, **settings)[0].image_BCHW, batches[0].image_BCHW)
+    before = torch.get_rng_state()
+    seen = {pictures.randomly(0, seed).numpy().tobytes() for seed in range(8)}
+    assert len(seen) > 3 and torch.equal(torch.get_rng_state(), before)
+
+    theirs = image_transform(model.description["preprocess"]["size"], is_train=True)
+    picture = Image.open(rows.root / rows.uris[0])
+    for seed in range(4):
+        torch.manual_seed(seed)
+        mine = clip.normalise(model, pictures.randomly(0, seed)[None])[0]
+        assert torch.equal(mine, theirs(picture))

@@ -103,6 +103,17 @@ def test_lora_learns_beside_frozen_weights_and_is_merged_into_a_plain_model(
     assert made(world, tmp_path / "cut", lora_rank=2, lr=0.02)["student"] == found["student"]
 
 
+def test_random_crops_change_the_training_and_resume_to_the_same_bits(
+    world: dict[str, Any], undisturbed: dict[str, Any], tmp_path: Path
+) -> None:
+    settings = {"crop": "random", "negative_images": "mined"}
+    whole = made(world, tmp_path / "whole", **settings)
+    assert whole["student"] != undisturbed["student"]
+    with pytest.raises(StoppedError):
+        made(world, tmp_path / "cut", stop_at(8), **settings)
+    assert made(world, tmp_path / "cut", **settings)["student"] == whole["student"]
+
+
 def test_gradient_checkpointing_changes_no_bit(world: dict[str, Any], tmp_path: Path) -> None:
     plain, again = made(world, tmp_path / "plain"), made(world, tmp_path / "again", checkpoint_gradients=True)
     assert plain["student"] == again["student"]
