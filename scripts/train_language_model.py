@@ -248,7 +248,7 @@ def accept(model: Path, prompts: dict[str, Prompt], count: int, seed: int) -> di
                 if len(asked) == count:
                     break
             requests = [Request(caption, 0, i, 48) for i, (caption, _) in enumerate(asked)]
-            responses = engine.respond(kind, prompt.prefix, requests, lambda _: None)
+            responses = engine.respond(kind, prompt.prefix, requests)
             texts = [(response.text or "").strip() for response in responses]
             verdicts[kind] = Counter(
                 judge(kind, caption, text, scene) for (caption, scene), text in zip(asked, texts, strict=True)

@@ -3,6 +3,7 @@
 import hashlib
 import platform
 import random
+import shutil
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from functools import partial
@@ -20,6 +21,7 @@ from stages.generate import refine, shards
 from stages.generate.backends import BACKENDS
 from stages.generate.checks import Verdict, likely_types, validate
 from stages.generate.config import Config
+from stages.generate.limits import Watch
 from stages.generate.prompts import prompt_digest, prompts_of
 from stages.generate.responses import Cached, ResponseCache, sources
 from stages.generate.shards import Entry, Pair, Shards
@@ -36,11 +38,13 @@ class Work:
             inputs["pairs"], scratch / "plan.parquet", config.shard_size, given=not self._backend.has_responses
         )
         self._started: LanguageModel | None = None
-        home, faults = out.parents[2] / "replies", out / SCRATCH / "faults"
+        home, self._faults = out.parents[2] / "replies", out / SCRATCH / "faults"
         self._responses = {
-            kind: ResponseCache.of(home, kind, source, faults)
+            kind: ResponseCache.of(home, kind, source, self._faults)
             for kind, source in sources(config, self._prompts, inputs).items()
         }
+        self._attempts = 1 + (config.repair_attempts if self._backend.repairs else 0)
+        self._watches = {kind: Watch(config, kind, self.shards.captions, self._attempts) for kind in self._responses}
 
     def __enter__(self) -> Self:
         return self
@@ -62,11 +66,22 @@ class Work:
         return self._started.facts() if self._started else {}
 
     def fill(self, progress: Progress) -> None:
-        """Request every response that is not there yet."""
-        repairs = self._config.repair_attempts if self._backend.repairs else 0
-        for attempt in range(1 + repairs):
+        """Request every response that is not there yet, every try of one type before the next type.
+
+        Raises UserError when too many requests fail or too many responses are rejected, TransientError when the model
+        is gone; what came in stays cached, and failed requests are forgotten, so that the next start makes them again.
+        """
+        try:
             for kind in self._responses:
-                self._fill_type(kind, attempt, progress)
+                for attempt in range(self._attempts):
+                    self._fill_type(kind, attempt, progress)
+        except Exception:
+            self.forget_faults()
+            raise
+
+    def forget_faults(self) -> None:
+        """Let the next start make the failed requests again."""
+        shutil.rmtree(self._faults, ignore_errors=True)
 
     def _fill_type(self, kind: str, attempt: int, progress: Progress) -> None:
         """One attempt of one type, shard by shard; shards that another process holds are waited for.
@@ -97,26 +112,45 @@ class Work:
         requests = self._missing(kind, attempt, index, entries)
         count = len(entries) - len(requests)
         advance(count)
+        if not requests:
+            return len(entries)
+        prompt, model = self._prompts[kind], self._model
+        by_caption = {entry.caption: entry for entry in entries}
+        unkept: list[Response] = []
+        kept, start = 0, time.monotonic()
 
-        def tick(more: int) -> None:
-            nonlocal count
-            count += more
-            advance(count)
-
-        if requests:
-            start = time.monotonic()
-            prompt = self._prompts[kind]
-            responses = self._model.respond(kind, prompt.prefix if prompt else [], requests, tick)
+        def keep() -> None:
+            nonlocal kept, start
             seconds = time.monotonic() - start if self._backend.is_paid else 0.0
-            self._responses[kind].add(requests, responses, seconds)
+            self._responses[kind].add(requests[kept : kept + len(unkept)], unkept, seconds)
+            kept, start = kept + len(unkept), time.monotonic()
+            unkept.clear()
+
+        try:
+            for response in model.respond(kind, prompt.prefix if prompt else [], requests):
+                request = requests[kept + len(unkept)]
+                unkept.append(response)
+                advance(count + kept + len(unkept))
+                self._see(kind, attempt, by_caption[request.caption], response)
+                if time.monotonic() - start >= self._config.keep_every:
+                    keep()
+        finally:
+            keep()
         return len(entries)
+
+    def _see(self, kind: str, attempt: int, entry: Entry, response: Response) -> None:
+        if self._backend.repairs:  # else a response brings all there is, and costs little
+            verdicts = (_verdict(kind, entry.caption, response, pair) for pair in entry.pairs)
+            self._watches[kind].see(attempt, response, verdicts)
 
     def _missing(self, kind: str, attempt: int, index: int, entries: Sequence[Entry]) -> list[Request]:
         """Requests of this attempt without a response; a repair only where a pair rejected the response before."""
         cached = self._responses[kind].find(*self.shards.bounds(index))
         requests = []
         for entry in entries:
-            if (entry.key, attempt) in cached:
+            if found := cached.get((entry.key, attempt)):
+                if self._watches[kind].wants(attempt):
+                    self._see(kind, attempt, entry, found.response)
                 continue
             if attempt:
                 before = cached.get((entry.key, attempt - 1))

@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from pipeline.config import OneOf
+from pipeline.config import OneOf, placement
 from pipeline.negative_types import NEGATIVE_TYPES, PARAPHRASE
 from stages.generate.backends import BACKENDS
 from stages.language_models.base import Settings
@@ -28,8 +28,9 @@ class Config(Settings):
     examples_per_prompt: int = Field(50, ge=0, description="in-context examples per prompt, the first of the file")
     repair_attempts: int = Field(1, ge=0, le=5, description="further tries, other seed, for a rejected response")
     max_reject_rate: float = Field(
-        0.5, ge=0, le=1, description="share of pair x type left without a negative that fails the stage"
+        0.5, ge=0, le=1, description="share of a type's pairs whose candidates may all be rejected"
     )
+    max_error_rate: float = Field(0.01, ge=0, le=1, description="share of a type's requests that may fail")
     refine: Refine = Field(
         "off",
         description="negatives that text alone tells from their captions: off, drop, reweight or rebalance (refine.py)",
@@ -38,7 +39,10 @@ class Config(Settings):
     likelihood: bool = Field(False, description="vllm: the model's log-probability of both texts as a second scorer")
     blind_sample: int = Field(4000, ge=100, description="accepted negatives per type the blind test looks at")
     price_per_hour: float | None = Field(None, ge=0, description="of the generating machine, for the card's costs")
-    shard_size: int = Field(8192, ge=1, description="captions per shard and part; the most that a kill can cost")
+    shard_size: int = Field(8192, ge=1, description="captions per shard and part")
+    keep_every: float = placement(
+        120.0, ge=0, description="seconds after which the responses that came in are kept; the most that a kill costs"
+    )
 
     @field_validator("types")
     @classmethod

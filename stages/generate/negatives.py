@@ -1,6 +1,5 @@
 """From responses to the negatives table: checked parts, the blind test, refinement, and the card beside them."""
 
-import shutil
 import time
 from collections import Counter
 from pathlib import Path
@@ -15,7 +14,7 @@ from pipeline.errors import UserError
 from pipeline.negative_types import NEGATIVE_TYPES, PARAPHRASE
 from pipeline.schema import NEGATIVES
 from pipeline.stage import Inputs, Progress
-from stages.generate import card, refine
+from stages.generate import card, limits, refine
 from stages.generate.backends import BACKENDS
 from stages.generate.candidates import Work
 from stages.generate.config import Config
@@ -24,7 +23,8 @@ from stages.generate.config import Config
 def make(config: Config, inputs: Inputs, out: Path, progress: Progress) -> dict[str, Any]:
     """Write the table and its card into `out`; the facts for the manifest.
 
-    Raises UserError when the model cannot be had, or when more candidates than `max_reject_rate` were rejected.
+    Raises UserError when the model cannot be had, or more requests failed or candidates were rejected than allowed;
+    TransientError when the model is gone.
     """
     start = time.monotonic()
     with Work(config, inputs, out, out / SCRATCH) as work:
@@ -36,7 +36,13 @@ def make(config: Config, inputs: Inputs, out: Path, progress: Progress) -> dict[
                 tables.write(part, work.rows(index), NEGATIVES)
             progress("shards checked", index + 1, work.shards.count)
         types = counts(checked)
-        _accept(config, out, checked, types)
+        try:
+            limits.hold(config, checked, types)
+        except UserError:
+            work.forget_faults()
+            for part in tables.files(checked):
+                part.unlink()
+            raise
 
         examined = refine.examine(checked, inputs["pairs"].path, config.blind_sample)
         facts = {
@@ -63,7 +69,9 @@ def assist(config: Config, inputs: Inputs, out: Path, progress: Progress) -> dic
 
 
 def counts(negatives: Path) -> dict[str, Any]:
-    """Per type: candidates by status, rejections by reason, pairs by what became of them, and the acceptance rate."""
+    """Per type: candidates by status, rejections by reason, pairs by what became of them ("error" where no request
+    brought a text), and the acceptance rate.
+    """
     candidates: Counter[tuple[str, str, str]] = Counter()
     pairs: Counter[tuple[str, str]] = Counter()
     for part in tables.files(negatives):  # a pair's candidates are in one part, so memory is that of a part
@@ -74,8 +82,11 @@ def counts(negatives: Path) -> dict[str, Any]:
             ).fetchall():
                 candidates[key[0], key[1], key[2]] += rows
             for *key, rows in sql.execute(
-                "select type, outcome, count(*) from (select type, max_by(if(reason = $1, 'dropped', status), attempt) "
-                "as outcome from negatives group by pair_id, type) group by all",
+                "select type, outcome, count(*) from (select type, "
+                "case when bool_or(status = 'accepted') then 'accepted' "
+                "when bool_and(coalesce(reason, '') = 'error') then 'error' "
+                "else max_by(if(reason = $1, 'dropped', status), attempt) end as outcome "
+                "from negatives group by pair_id, type) group by all",
                 [refine.REASON],
             ).fetchall():
                 pairs[key[0], key[1]] += rows
@@ -98,26 +109,3 @@ def counts(negatives: Path) -> dict[str, Any]:
 
 def _blind(examined: dict[str, refine.Examined]) -> dict[str, Any]:
     return {kind: {name: one._asdict() for name, one in test.blind.items()} for kind, test in examined.items()}
-
-
-def _accept(config: Config, out: Path, checked: Path, types: dict[str, Any]) -> None:
-    """Fail when too many pairs got no negative; failed requests are then forgotten, so that the next start retries."""
-    wanted = sum(sum(entry["pairs"].values()) for entry in types.values())
-    failed = sum(entry["pairs"].get("rejected", 0) for entry in types.values())
-    if failed <= config.max_reject_rate * wanted:
-        return
-    with tables.connect({"negatives": checked}) as sql:
-        kind, reason, rows, pair, reply = sql.sql(
-            "select type, reason, count(*), first(pair_id), first(raw_reply) from negatives "
-            "where status = 'rejected' group by type, reason order by 3 desc, 1, 2 limit 1"
-        ).fetchall()[0]
-    shutil.rmtree(out / SCRATCH / "faults", ignore_errors=True)
-    for part in tables.files(checked):
-        part.unlink()
-    raise UserError(
-        "generate",
-        f"{failed} of {wanted} negatives rejected ({failed / wanted:.0%}), most for {reason} "
-        f"({rows} {kind}, e.g. pair {pair}: {reply!r})",
-        f"at most {config.max_reject_rate:.0%}",
-        "try another generate.model or generate.prompts, or raise generate.max_reject_rate; responses are cached",
-    )

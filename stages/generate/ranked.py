@@ -6,7 +6,7 @@ what the checks then reject is in the table with its reason, and the next neares
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,6 @@ from stages.language_models.base import (
     Response,
     Scorer,
     Settings,
-    Ticker,
 )
 
 BATCH = 256
@@ -67,15 +66,12 @@ class Ranked:
         self._proposer, self._scorer = proposer, scorer
         self.likelihood = scorer.likelihood
 
-    def respond(self, kind: str, prefix: list[Message], requests: Sequence[Request], tick: Ticker) -> list[Response]:
+    def respond(self, kind: str, prefix: list[Message], requests: Sequence[Request]) -> Iterator[Response]:
         """Responses in the order of the requests, each followed by its others."""
-        responses: list[Response] = []
         for start in range(0, len(requests), BATCH):
             some = requests[start : start + BATCH]
-            proposed = self._proposer.respond(kind, prefix, some, lambda _: None)
-            responses += nearest_first(self._scorer, [request.caption for request in some], proposed)
-            tick(len(some))
-        return responses
+            proposed = list(self._proposer.respond(kind, prefix, some))
+            yield from nearest_first(self._scorer, [request.caption for request in some], proposed)
 
     def facts(self) -> dict[str, Any]:
         """Those of both."""

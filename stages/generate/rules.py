@@ -22,7 +22,7 @@ from pipeline.negative_types import PARAPHRASE
 from pipeline.stage import Inputs
 from stages.generate.checks import NOT_APPLICABLE
 from stages.generate.phrases import Caption, Edit, Phrase, edited
-from stages.language_models.base import FOREIGN, Backend, Corpus, Message, Request, Response, Settings, Ticker
+from stages.language_models.base import FOREIGN, Backend, Corpus, Message, Request, Response, Settings
 from stages.text.inflection import lemma, plural
 from stages.text.words import LEXICON, PLACES, Word, is_english, lexicon, parse, word_set
 
@@ -134,13 +134,9 @@ class Rules:
     def __init__(self, vocabulary: Vocabulary) -> None:
         self._vocabulary = vocabulary
 
-    def respond(self, kind: str, prefix: list[Message], requests: Sequence[Request], tick: Ticker) -> list[Response]:
+    def respond(self, kind: str, prefix: list[Message], requests: Sequence[Request]) -> Iterator[Response]:
         """Responses in the order of the requests; the prompt is not looked at."""
-        responses = []
-        for request in requests:
-            responses.append(self._respond(kind, request))
-            tick(1)
-        return responses
+        return (self._respond(kind, request) for request in requests)
 
     def facts(self) -> dict[str, Any]:
         """Size of the vocabulary."""

@@ -2,8 +2,8 @@
 
 Two layers. Responses (responses.py) are data: requested once per caption, type and source, kept beside the store, and
 used again by every later artifact. The negatives table is a pure function of pairs, responses and checks, in parts
-fixed by content. So a killed run loses at most the shard in hand, changed checks request nothing, a changed prompt
-requests one type, and several processes can fill the responses of one run together (`assist`).
+fixed by content. So a killed run loses at most the responses of the last `keep_every` seconds, changed checks request
+nothing, a changed prompt requests one type, several processes can fill the responses of one run together (`assist`).
 
 Writes negatives (NEGATIVES), one row per candidate, rejected ones with their reason; card.md and card.html, which say
 how good they are.
@@ -31,8 +31,8 @@ def outside(config: Config) -> dict[str, str]:
 def run(config: Config, inputs: Inputs, out: Path, progress: Progress) -> dict[str, Any]:
     """Make the `negatives` artifact.
 
-    Raises UserError when the model cannot be had, or when more candidates than `max_reject_rate` were rejected;
-    responses that came in until then stay cached.
+    Raises UserError when the model cannot be had, or more requests failed or candidates were rejected than allowed, and
+    TransientError when the model is gone; responses that came in until then stay cached.
     """
     from stages.generate import negatives  # DuckDB, Arrow
 

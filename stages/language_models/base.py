@@ -2,15 +2,15 @@
 
 A `Backend` is one way to reach a model (vllm.py, server.py, replay.py; `rules` and `given` are of the generate stage).
 It has no state: it tells from the settings what makes a response, and opens the model. A `LanguageModel` takes requests
-and gives responses, in order. A fault of one request is an error in its own response; only what makes every request
-fail (no engine, no server) raises.
+and gives responses, in order, as they come in. A fault of one request is an error in its own response; only what makes
+every request fail (no engine, no server) raises.
 
 A backend of one's own is a subclass of `Backend` in a module of its own, and a line in the table of the generate stage.
 """
 
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Protocol, runtime_checkable
@@ -26,11 +26,12 @@ LINE = r"[^\x00-\x1f\x7f*_#<>{}\[\]|\\~^=`]+"
 FOREIGN = "language"
 """Finish reason of a response to a caption in a language that the writer does not know; there is no text then."""
 
+FIXED: Mapping[str, Any] = {"date_string": "26 Jul 2024", "enable_thinking": False, "thinking": False}
+"""Arguments every chat template gets: a response must not depend on the day it was asked for, and a model that can
+think first answers at once. A template that knows none of them ignores them."""
+
 Message = dict[str, str]
 """One turn of a chat: {"role": "system" | "user" | "assistant", "content": text}."""
-
-Ticker = Callable[[int], None]
-"""Called now and then with the number of responses that just came in."""
 
 Corpus = Callable[[int], Iterable[str]]
 """`corpus(limit)`: a random sample of at most `limit` of the distinct captions."""
@@ -48,6 +49,9 @@ class Settings(Config):
     temperature: float = Field(0.7, ge=0, le=2, description="sampling temperature; 0 = greedy")
     top_p: float = Field(0.9, gt=0, le=1, description="nucleus sampling")
     seed: int = Field(42, ge=0, description="seed of all sampling")
+    chat_template: dict[str, Any] = Field(
+        {}, description="vllm, openai: arguments of the model's chat template; else a fixed date, and thinking off"
+    )
     structured: bool = Field(
         True,
         description="let only one plain line be written, by vLLM's structured_outputs; off for servers that reject it, "
@@ -73,15 +77,30 @@ class Settings(Config):
             raise ValueError("an address alone: the key belongs into OPENAI_API_KEY, recipes and manifests are kept")
         return base_url
 
-    @field_validator("engine")
+    @field_validator("chat_template")
     @classmethod
-    def _is_data(cls, engine: dict[str, Any]) -> dict[str, Any]:
-        for name, value in _leaves(engine):
+    def _leaves_the_chat_alone(cls, arguments: dict[str, Any]) -> dict[str, Any]:
+        if taken := _OF_THE_CHAT & arguments.keys():
+            raise ValueError(f"{min(taken)} is no argument of a chat template that can be set")
+        return arguments
+
+    @field_validator("engine", "chat_template")
+    @classmethod
+    def _is_data(cls, arguments: dict[str, Any]) -> dict[str, Any]:
+        for name, value in _leaves(arguments):
             if name in ("trust_remote_code", "hf_token"):
                 raise ValueError(f"{name} is not taken from a recipe: it runs a stranger's code, or is a secret")
             if isinstance(value, str) and re.fullmatch(r"[A-Za-z_]\w*([.:][A-Za-z_]\w*)+|.*\.py", value):
                 raise ValueError(f"{name} = {value} names code; a recipe is data")
-        return engine
+        return arguments
+
+
+_OF_THE_CHAT = frozenset(
+    ("messages", "conversation", "tools", "documents", "chat_template", "add_generation_prompt", "tokenize", "padding",
+     "continue_final_message", "truncation", "max_length", "return_tensors", "return_dict", "strftime_now",
+     "return_assistant_tokens_mask", "tokenizer_kwargs")
+)  # fmt: skip
+"""Arguments of a tokenizer's `apply_chat_template` that say what the chat is, or what becomes of it."""
 
 
 def _leaves(settings: dict[str, Any]) -> Iterator[tuple[str, Any]]:
@@ -139,8 +158,11 @@ class Response:
 class LanguageModel(Protocol):
     """Anything that responds to requests."""
 
-    def respond(self, kind: str, prefix: list[Message], requests: Sequence[Request], tick: Ticker) -> list[Response]:
-        """Responses in the order of the requests, all of one negative type and one prompt prefix."""
+    def respond(self, kind: str, prefix: list[Message], requests: Sequence[Request]) -> Iterable[Response]:
+        """Responses in the order of the requests, all of one negative type and one prompt prefix, as they come in.
+
+        Raises TransientError when the model is gone; what came before can be used.
+        """
 
     def facts(self) -> dict[str, Any]:
         """What ran: version, hardware, figures of the engine."""
@@ -215,6 +237,7 @@ def sampling(settings: Settings, prompt: str, *, is_constrained: bool) -> dict[s
         "name": settings.model,
         "temperature": settings.temperature,
         "top_p": settings.top_p,
+        "chat_template": {**FIXED, **settings.chat_template},
         "reply": LINE if is_constrained else None,
         "prompt": prompt,
     }

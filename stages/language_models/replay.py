@@ -6,7 +6,7 @@ from typing import Any
 
 from pipeline.artifact import path_digest
 from pipeline.errors import UserError
-from stages.language_models.base import Backend, Corpus, Message, Request, Response, Settings, Ticker
+from stages.language_models.base import Backend, Corpus, Message, Request, Response, Settings
 
 _COLUMNS = {
     "type": "VARCHAR",
@@ -64,8 +64,8 @@ class Replay:
         if lacking:
             raise _unusable(f"{path}: a row without type, caption or reply")
 
-    def respond(self, kind: str, prefix: list[Message], requests: Sequence[Request], tick: Ticker) -> list[Response]:
-        """Look each request up; a repair without a line of its own finds nothing."""
+    def respond(self, kind: str, prefix: list[Message], requests: Sequence[Request]) -> list[Response]:
+        """Look each request up; a repair without a line of its own finds the line of the try before."""
         import pyarrow as pa
 
         asked = pa.table(
@@ -75,7 +75,8 @@ class Replay:
         found = self._sql.execute(
             "select asked.caption, asked.attempt, reply, coalesce(finish_reason, 'stop'), prompt_tokens, reply_tokens "
             "from replies join asked on replies.caption = asked.caption "
-            "and coalesce(replies.attempt, 0) = asked.attempt where type = $1",
+            "and coalesce(replies.attempt, 0) <= asked.attempt where type = $1 "
+            "qualify row_number() over (partition by asked.caption, asked.attempt order by replies.attempt desc) = 1",
             [kind],
         ).fetchall()
         responses = {(caption, attempt): Response(*rest) for caption, attempt, *rest in found}

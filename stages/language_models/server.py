@@ -2,15 +2,18 @@
 
 import os
 import random
+import re
+import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from pipeline.errors import UserError
+from pipeline.errors import TransientError, UserError
 from pipeline.stage import Inputs
 from stages.language_models.base import (
+    FIXED,
     LINE,
     Backend,
     Corpus,
@@ -18,11 +21,17 @@ from stages.language_models.base import (
     Request,
     Response,
     Settings,
-    Ticker,
     sampling,
 )
+from stages.language_models.chat import without_system
 
 _RETRIED = frozenset((408, 409, 425, 429, 500, 502, 503, 504))
+
+_NO_SUCH_ROLE = re.compile(r"\broles?\b", re.IGNORECASE)
+"""In the answer of a server whose chat template refuses a system turn, however it puts it."""
+
+_NEUTRAL = {"repetition_penalty": 1.0, "frequency_penalty": 0.0, "presence_penalty": 0.0, "top_k": -1, "min_p": 0.0}
+"""What vLLM's server takes from the model's own settings unless it is told; a negative repeats its caption."""
 
 
 class ServerBackend(Backend):
@@ -47,6 +56,7 @@ class ServerBackend(Backend):
             concurrency=settings.concurrency,
             timeout=settings.timeout,
             structured=settings.structured,
+            chat_template=settings.chat_template,
         )
 
 
@@ -55,7 +65,8 @@ class Server:
 
     Up to `concurrency` requests at once. 408, 409, 425, 429, 5xx, time-outs and broken connections are tried again, up
     to `tries` times with jittered exponential waits (a `Retry-After` is honoured); then, and on anything else that is
-    no response (another status, garbage, half a JSON), the request fails alone. The key is read from `OPENAI_API_KEY`.
+    no response (another status, garbage, half a JSON), the request fails alone. A server that no longer answers
+    at all ends everything. The key is read from `OPENAI_API_KEY`.
     """
 
     def __init__(
@@ -70,6 +81,7 @@ class Server:
         tries: int = 5,
         wait: float = 0.5,
         structured: bool = True,
+        chat_template: dict[str, Any] | None = None,
     ) -> None:
         """Raises UserError when the server cannot be reached, rejects the key, or does not serve the model."""
         import httpx
@@ -82,14 +94,20 @@ class Server:
         self._sampling: dict[str, Any] = {"temperature": temperature, "top_p": top_p, "stop": ["\n"]}
         if structured:
             self._sampling["structured_outputs"] = {"regex": LINE}
+        if chat_template:
+            self._sampling["chat_template_kwargs"] = chat_template
+        self._base_url, self._is_dead = base_url, threading.Event()
+        self._takes_system = True
         self._pool = ThreadPoolExecutor(concurrency, thread_name_prefix="request")
         try:
-            self._check(base_url)
+            if self._check(base_url) or structured:
+                self._sampling |= {**_NEUTRAL, "chat_template_kwargs": {**FIXED, **(chat_template or {})}}
         except BaseException:
             self.close()
             raise
 
-    def _check(self, base_url: str) -> None:
+    def _check(self, base_url: str) -> bool:
+        """Whether the server says that it is vLLM, or of its kind."""
         import httpx
 
         def unusable(what: str, expected: str, fix: str) -> UserError:
@@ -113,52 +131,71 @@ class Server:
         if answer.status_code in (401, 403):
             raise unusable(f"status {answer.status_code}", "a valid key", "set OPENAI_API_KEY in the environment")
         try:
-            served = [str(entry["id"]) for entry in answer.json()["data"]]
-        except (ValueError, KeyError, TypeError, RecursionError):
-            return
+            served = {str(entry["id"]): entry.get("owned_by") for entry in answer.json()["data"]}
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+            return False
         if answer.is_success and self._model not in served:
-            raise unusable(f"does not serve {self._model!r}", f"one of {', '.join(served[:5])}", "generate.model")
+            raise unusable(f"does not serve {self._model!r}", f"one of {', '.join(list(served)[:5])}", "generate.model")
+        return served.get(self._model) in ("vllm", "sglang")
 
-    def respond(self, kind: str, prefix: list[Message], requests: Sequence[Request], tick: Ticker) -> list[Response]:
-        """Ask the server, many at a time; responses in the order of the requests."""
+    def respond(self, kind: str, prefix: list[Message], requests: Sequence[Request]) -> Iterator[Response]:
+        """Ask the server, many at a time; responses in the order of the requests.
 
-        def one(request: Request) -> Response:
-            found = self._request(prefix, request)
-            tick(1)
-            return found
-
-        return list(self._pool.map(one, requests))
+        Raises TransientError when the server is gone; the requests under way then end at once.
+        """
+        return self._pool.map(lambda request: self._request(prefix, request), requests)
 
     def _request(self, prefix: list[Message], request: Request) -> Response:
         import httpx
 
-        body = {
-            "model": self._model,
-            "messages": [*prefix, {"role": "user", "content": request.caption}],
-            "max_tokens": request.max_tokens,
-            "seed": request.seed,
-            **self._sampling,
-        }
-        error = ""
+        chat = [*prefix, {"role": "user", "content": request.caption}]
+        body = {"model": self._model, "max_tokens": request.max_tokens, "seed": request.seed, **self._sampling}
+        error, is_silent = "", False
         for attempt in range(self._tries):
-            after = None
+            after, is_silent = None, False
+            if self._is_dead.is_set():
+                raise self._gone("does not answer")
+            with_system = self._takes_system
             try:
-                answer = self._client.post("/chat/completions", json=body)
+                messages = chat if with_system else without_system(chat)
+                answer = self._client.post("/chat/completions", json={**body, "messages": messages})
                 if answer.is_success:
                     return read_completion(answer.json())
                 error = f"status {answer.status_code}: {answer.text[:200]}"
                 error = error.replace(self._key, "***") if self._key else error
+                if answer.status_code == 400 and with_system and _NO_SUCH_ROLE.search(answer.text):
+                    self._takes_system = False  # from now on, for all
+                    continue
                 if answer.status_code not in _RETRIED:
                     break
                 after = answer.headers.get("retry-after")
             except httpx.RequestError as broken:
-                error = f"{type(broken).__name__}: {broken}"
+                error, is_silent = f"{type(broken).__name__}: {broken}", True
             except (ValueError, RecursionError) as broken:
                 error = f"no valid answer: {broken}"
                 break
             if attempt + 1 < self._tries:
                 self._pause(attempt, after)
+        if is_silent and not self._answers():
+            raise self._gone(error)
         return Response.failed(error)
+
+    def _answers(self) -> bool:
+        """Whether the server says anything at all, be it an error."""
+        import httpx
+
+        try:
+            self._client.get("/models")
+        except httpx.RequestError:
+            self._is_dead.set()
+            return False
+        return True
+
+    def _gone(self, error: str) -> TransientError:
+        return TransientError(
+            f"generate: {self._base_url}: the server is gone ({error}); expected one that stays; fix: start it again; "
+            f"the same command continues from here"
+        )
 
     def _pause(self, attempt: int, after: str | None) -> None:
         wait = min(self._wait * 2**attempt, 30) * random.uniform(0.5, 1.5)

@@ -2,8 +2,8 @@
 
 The parent (`Engine`) never imports vLLM. The child (`serve`) leads its own process group, which also holds the engine
 core that vLLM starts; a watch on a pipe kills the whole group the moment the parent dies, however it dies. Prompts of
-one call share a long prefix: it is rendered and tokenised once, the engine computes it once (prefix caching), and only
-the caption's few tokens differ.
+one call share a long prefix: it is rendered and tokenised once (chat.py), the engine computes it once (prefix caching),
+and only the caption's few tokens differ.
 """
 
 import os
@@ -14,7 +14,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,8 @@ from pipeline.assets import IMPORT_ROOT
 from pipeline.child_log import ChildLog
 from pipeline.errors import TransientError, UserError
 from pipeline.stage import Inputs
-from stages.language_models.base import LINE, Backend, Corpus, Message, Request, Response, Settings, Ticker, sampling
+from stages.language_models.base import LINE, Backend, Corpus, Message, Request, Response, Settings, sampling
+from stages.language_models.chat import encode, special_tokens
 from stages.language_models.folders import folder_digest, local_model
 
 MAX_MODEL_LEN = 8192
@@ -66,6 +67,7 @@ class VllmBackend(Backend):
             seed=settings.seed,
             structured=settings.structured,
             workers=settings.workers,
+            chat_template=settings.chat_template,
             settings=settings.engine,
             log=log,
         )
@@ -86,6 +88,7 @@ class Engine:
         workers: int = 1,
         settings: dict[str, Any],
         log: Path,
+        chat_template: dict[str, Any] | None = None,
     ) -> None:
         """Start the engine and wait until it is ready.
 
@@ -96,12 +99,14 @@ class Engine:
             workers: engines that share this machine's cores.
             settings: further keyword arguments of `vllm.LLM`.
             log: file for what the engine prints (`pipeline.child_log`).
+            chat_template: arguments of the model's chat template.
 
         Raises UserError, with the first useful line of the cause, when vLLM is not installed, the model cannot be
         loaded, or the engine does not start; TransientError when it dies while it starts.
         """
         self._model = model
         self._facts: dict[str, Any] = {}
+        self._is_idle = True
         start = time.monotonic()
         is_local = Path(model).is_dir()
         self._said = ChildLog("engine", log)
@@ -127,21 +132,28 @@ class Engine:
                     "sampling": {"temperature": temperature, "top_p": top_p},
                     "seed": seed,
                     "structured": structured,
+                    "chat_template": chat_template or {},
                     "settings": settings,
                 }
             )
-            self._facts = {**self._receive(lambda _: None), "ready_seconds": round(time.monotonic() - start, 1)}
+            self._facts = {**self._receive(), "ready_seconds": round(time.monotonic() - start, 1)}
         except BaseException:
             self.close()
             raise
 
-    def respond(self, kind: str, prefix: list[Message], requests: Sequence[Request], tick: Ticker) -> list[Response]:
-        """Responses in the order of the requests. Raises TransientError when the engine dies."""
+    def respond(self, kind: str, prefix: list[Message], requests: Sequence[Request]) -> Iterator[Response]:
+        """Responses in the order of the requests, as they come in. Raises TransientError when the engine dies."""
+        came: dict[int, Response] = {}
         self._send(("respond", prefix, list(requests)))
-        responses, facts = self._receive(tick)
+        self._is_idle = False
+        for index in range(len(requests)):
+            while index not in came:
+                came |= self._receive("responses")
+            yield came.pop(index)
+        facts = self._receive()
+        self._is_idle = True
         for name, count in facts.items():
             self._facts[name] = self._facts.get(name, 0) + count
-        return list(responses)
 
     def likelihood(self, texts: Sequence[str]) -> list[float]:
         """Natural log of each text's probability, after the model's first token where it has one.
@@ -149,7 +161,7 @@ class Engine:
         Raises TransientError when the engine dies.
         """
         self._send(("likelihood", list(texts)))
-        return list(self._receive(lambda _: None))
+        return list(self._receive())
 
     def facts(self) -> dict[str, Any]:
         """Version, device, seconds to get ready; prompt tokens, those found in the prefix cache, seconds of work."""
@@ -160,8 +172,9 @@ class Engine:
         if self._lifeline < 0:
             return
         try:
-            self._pipe.send(None)
-            self._process.wait(timeout=20)
+            if self._is_idle:  # else it is in the midst of responses that nobody waits for
+                self._pipe.send(None)
+                self._process.wait(timeout=20)
         except (OSError, ValueError, subprocess.TimeoutExpired):
             pass
         self._pipe.close()
@@ -187,18 +200,15 @@ class Engine:
         except OSError:
             raise self._died() from None
 
-    def _receive(self, tick: Ticker) -> Any:
-        while True:
-            try:
-                what, value = self._pipe.recv()
-            except (EOFError, OSError):
-                raise self._died() from None
-            if what == "tick":
-                tick(value)
-            elif what == "failed":
-                raise self._broken(value)
-            else:
-                return value
+    def _receive(self, expected: str = "done") -> Any:
+        try:
+            what, value = self._pipe.recv()
+        except (EOFError, OSError):
+            raise self._died() from None
+        if what == "failed":
+            raise self._broken(value)
+        assert what == expected
+        return value
 
     def _died(self) -> TransientError:
         """Ended without a word, as by a kill or for want of memory: another one may live."""
@@ -226,6 +236,32 @@ def cause(log: Path) -> str | None:
         if found and not any(dull in line.lower() for dull in _DULL):
             return found.group(1).strip()[:300]
     return None
+
+
+def engine_defaults(*, on_cpu: bool, longest: int, seed: int) -> dict[str, Any]:
+    """Arguments of `vllm.LLM` unless the settings say otherwise.
+
+    Args:
+        on_cpu: the platform is a CPU.
+        longest: tokens the model can read.
+        seed: of the engine; each request brings its own.
+    """
+    defaults: dict[str, Any] = {
+        "dtype": "float32" if on_cpu else "auto",
+        "enforce_eager": on_cpu,
+        "enable_prefix_caching": True,
+        # Computes the prefix that all running requests share in one go, and may take in one that does not share it
+        # (vLLM's PR 55227).
+        "disable_cascade_attn": True,
+        # On the CPU vLLM cannot take back the draw of a seeded request whose prompt was split over two steps.
+        "enable_chunked_prefill": not on_cpu,
+        "max_model_len": min(longest, MAX_MODEL_LEN),
+        "seed": seed % 2**31,
+    }
+    if on_cpu:  # said in bytes, or vLLM refuses to start where less than 92 % of the memory is free
+        defaults["kv_cache_memory_bytes"] = int(os.environ.get("VLLM_CPU_KVCACHE_SPACE", "1")) << 30
+        defaults["block_size"] = 32  # of the CPU's usual 128 more of a prefix is computed anew for each caption
+    return defaults
 
 
 def _environment(workers: int, *, offline: bool) -> dict[str, str]:
@@ -311,6 +347,7 @@ class _Loaded:
         sampling: dict[str, Any],
         seed: int,
         structured: bool,
+        chat_template: dict[str, Any],
         settings: dict[str, Any],
     ) -> None:
         import vllm
@@ -323,25 +360,15 @@ class _Loaded:
         longest = getattr(
             AutoConfig.from_pretrained(model, revision=revision), "max_position_embeddings", MAX_MODEL_LEN
         )
-        defaults = {
-            "dtype": "float32" if on_cpu else "auto",
-            "enforce_eager": on_cpu,
-            "enable_prefix_caching": True,
-            # On the CPU vLLM cannot take back the draw of a seeded request whose prompt was split over two steps.
-            "enable_chunked_prefill": not on_cpu,
-            "max_model_len": min(longest, MAX_MODEL_LEN),
-            "seed": seed % 2**31,
-        }
-        if on_cpu:  # said in bytes, or vLLM refuses to start where less than 92 % of the memory is free
-            defaults["kv_cache_memory_bytes"] = int(os.environ.get("VLLM_CPU_KVCACHE_SPACE", "1")) << 30
-            defaults["block_size"] = 32  # of the CPU's usual 128 more of a prefix is computed anew for each caption
+        defaults = engine_defaults(on_cpu=on_cpu, longest=longest, seed=seed)
         self.llm = vllm.LLM(model=model, revision=revision, **{**defaults, **settings})
-        self._tokenizer = self.llm.get_tokenizer()
-        self._special = [token for token in self._tokenizer.all_special_tokens if token]
+        self._tokenizer, self._chat_template = self.llm.get_tokenizer(), chat_template
+        self._special = special_tokens(self._tokenizer)
         self._longest = int(self.llm.llm_engine.model_config.max_model_len)
         self._sampling = {
             **sampling,
             "skip_special_tokens": True,
+            "output_kind": vllm.sampling_params.RequestOutputKind.FINAL_ONLY,
         }
         if structured:
             self._sampling["structured_outputs"] = vllm.sampling_params.StructuredOutputsParams(regex=LINE)
@@ -352,35 +379,45 @@ class _Loaded:
             "dtype": str(self.llm.llm_engine.model_config.dtype).removeprefix("torch."),
         }
 
-    def respond(self, prefix: list[Message], requests: list[Request]) -> tuple[list[Response], dict[str, float]]:
-        """Responses in order, and what they took."""
+    def respond(self, prefix: list[Message], requests: list[Request]) -> dict[str, float]:
+        """Send every response, by the place of its request, as soon as it is there; what all of them took."""
+        from vllm import SamplingParams, TokensPrompt
+
         start = time.monotonic()
-        prompts = self._prompts(prefix, [request.caption for request in requests])
-        responses: list[Response | None] = [None] * len(requests)
-        sound = []
+        prompts = encode(self._tokenizer, prefix, [request.caption for request in requests], self._chat_template)
+        engine, failed = self.llm.llm_engine, {}
+        places: dict[str, int] = {}
         for index, (request, ids) in enumerate(zip(requests, prompts, strict=True)):
             if any(token in request.caption for token in self._special):
-                responses[index] = Response.failed("the caption holds a special token of the model")
+                failed[index] = Response.failed("the caption holds a special token of the model")
             elif len(ids) + request.max_tokens > self._longest:
-                responses[index] = Response.failed(
+                failed[index] = Response.failed(
                     f"prompt of {len(ids)} tokens and {request.max_tokens} for the reply exceed {self._longest}"
                 )
             else:
-                sound.append(index)
+                params = SamplingParams(max_tokens=request.max_tokens, seed=request.seed, **self._sampling)
+                name = str(next(self.llm.request_counter))
+                (prompt,) = engine.renderer.render_cmpl([TokensPrompt(prompt_token_ids=ids)])
+                engine.add_request(name, prompt, params)
+                places[name] = index
+        self._pipe.send(("responses", failed))
         prompt_tokens = cached_tokens = 0
-        for index, output in zip(sound, self._generate([(prompts[i], requests[i]) for i in sound]), strict=True):
-            done = output.outputs[0]
-            responses[index] = Response(
-                done.text, str(done.finish_reason), len(output.prompt_token_ids), len(done.token_ids)
-            )
-            prompt_tokens += len(output.prompt_token_ids)
-            cached_tokens += output.num_cached_tokens or 0
-        facts = {
+        while engine.has_unfinished_requests():
+            came = {}
+            for output in engine.step():
+                done, asked = output.outputs[0], len(output.prompt_token_ids)
+                came[places[output.request_id]] = Response(
+                    done.text, str(done.finish_reason), asked, len(done.token_ids)
+                )
+                prompt_tokens += asked
+                cached_tokens += output.num_cached_tokens or 0
+            if came:
+                self._pipe.send(("responses", came))
+        return {
             "prompt_tokens": prompt_tokens,
             "cached_tokens": cached_tokens,
             "work_seconds": round(time.monotonic() - start, 3),
         }
-        return [response for response in responses if response is not None], facts
 
     def likelihood(self, texts: list[str]) -> list[float]:
         """Sum of the log-probabilities of a text's tokens; what exceeds the model's length is left out."""
@@ -404,76 +441,3 @@ class _Loaded:
             )
             for output in outputs
         ]
-
-    def _generate(self, work: list[tuple[list[int], Request]]) -> list[Any]:
-        from vllm import SamplingParams, TokensPrompt
-
-        if not work:
-            return []
-        outputs: list[Any] = self.llm.generate(
-            [TokensPrompt(prompt_token_ids=ids) for ids, _ in work],
-            [SamplingParams(max_tokens=request.max_tokens, seed=request.seed, **self._sampling) for _, request in work],
-            use_tqdm=lambda *args, **kwargs: _Ticks(self._pipe, *args, **kwargs),
-        )
-        return outputs
-
-    def _prompts(self, prefix: list[Message], captions: list[str]) -> list[list[int]]:
-        """Token ids of every whole chat.
-
-        The shared prefix is cut off where the last user turn begins, which is a special token in every chat template
-        that has them, so cutting there changes no token; the first caption proves it, else each chat is done whole.
-        """
-
-        def render(caption: str) -> str:
-            chat = [*prefix, {"role": "user", "content": caption}]
-            return str(self._tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True))
-
-        def encode(texts: list[str]) -> list[list[int]]:
-            return list(self._tokenizer(texts, add_special_tokens=False)["input_ids"])
-
-        if not captions:
-            return []
-        try:
-            common = str(self._tokenizer.apply_chat_template(prefix, tokenize=False, add_generation_prompt=False))
-            whole = render(captions[0])
-            if whole.startswith(common) and captions[0].strip() in whole[len(common) :]:
-                head, tail = whole[len(common) :].split(captions[0].strip(), 1)
-                shared = encode([common])[0]
-                cut = [shared + ids for ids in encode([head + caption.strip() + tail for caption in captions])]
-                if cut[0] == encode([whole])[0]:
-                    return cut
-        except Exception as error:  # a template may refuse a chat that ends with the assistant
-            print(f"prefix not cut: {error}")
-        return encode([render(caption) for caption in captions])
-
-
-class _Ticks:
-    """Stands in for tqdm: passes counts on to the parent, at most four times a second."""
-
-    def __init__(self, pipe: Connection, iterable: Any = None, *, total: int = 0, desc: str = "", **_: Any) -> None:
-        self._pipe, self._iterable, self.total, self._counts = pipe, iterable, total, desc == "Processed prompts"
-        self.n, self._sent, self._start, self._last, self.postfix = 0, 0, time.monotonic(), time.monotonic(), ""
-
-    def __iter__(self) -> Any:
-        return iter(self._iterable)
-
-    @property
-    def format_dict(self) -> dict[str, float]:
-        """What vLLM reads to compute its speed."""
-        return {"elapsed": max(time.monotonic() - self._start, 1e-6)}
-
-    def update(self, count: int = 1) -> None:
-        """Count."""
-        self.n += count
-        if self._counts and time.monotonic() - self._last > 0.25:
-            self.refresh()
-
-    def refresh(self) -> None:
-        """Pass on what was counted."""
-        if self._counts and self.n > self._sent:
-            self._pipe.send(("tick", self.n - self._sent))
-            self._sent, self._last = self.n, time.monotonic()
-
-    def close(self) -> None:
-        """Pass on the rest."""
-        self.refresh()

@@ -15,7 +15,7 @@ from stages.generate.backends import BACKENDS, is_paid
 from stages.generate.candidates import Work
 from stages.generate.prompts import prompts_of
 from stages.generate.responses import caption_key
-from stages.language_models.base import Backend, Corpus, Request, Response, Settings, Ticker
+from stages.language_models.base import Backend, Corpus, Request, Response, Settings
 from tests.listening import LOOPBACK, listening
 from tests.paths import ROOT
 from tests.stages.generate.canned import captions, pairs, read, work
@@ -66,7 +66,7 @@ class Shouting(Backend):
     def open(self, settings: Settings, corpus: Corpus, log: Path) -> "Shouting":
         return self
 
-    def respond(self, kind: str, prefix: Any, requests: Sequence[Request], tick: Ticker) -> list[Response]:
+    def respond(self, kind: str, prefix: Any, requests: Sequence[Request]) -> list[Response]:
         return [Response(request.caption.upper(), "stop") for request in requests]
 
     def facts(self) -> dict[str, Any]:
@@ -130,7 +130,7 @@ def test_vllm_answers_in_one_line_is_seeded_and_leaves_nothing_running(tmp_path:
     model = tiny_llama(tmp_path / "model")
     settings: dict[str, Any] = {
         "backend": "vllm", "model": str(model), "types": ["swap_nouns"], "prompts": str(folder),
-        "examples_per_prompt": 40, "max_reject_rate": 1.0, "temperature": 1.5, "top_p": 1.0,
+        "examples_per_prompt": 40, "max_reject_rate": 1.0, "max_error_rate": 1.0, "temperature": 1.5, "top_p": 1.0,
     }  # fmt: skip
     inputs, partial = {"pairs": pairs(tmp_path, rows)}, tmp_path / "store" / "negatives" / "f.partial"
     texts = ["a dog and a cat", "a cat", "dog " * 300]
@@ -151,7 +151,12 @@ def test_vllm_answers_in_one_line_is_seeded_and_leaves_nothing_running(tmp_path:
     assert all(row["reply_tokens"] <= 16 + 30 for row in said)
     assert facts["vllm"] and facts["cached_tokens"] > 0
     assert len({row["raw_reply"] for row in said}) > len(said) // 2
-    replay = {"backend": "replay", "model": str(as_replay(tmp_path, found)), "types": ["swap_nouns"]}
+    replay = {
+        "backend": "replay",
+        "model": str(as_replay(tmp_path, found)),
+        "types": ["swap_nouns"],
+        "max_error_rate": 1.0,
+    }
     out, _ = work(tmp_path, rows, "again", **replay, max_reject_rate=1.0)
     again = [row["raw_reply"] for row in read(out) if row["finish_reason"] != "error"]
     assert again == [row["raw_reply"] for row in said]

@@ -129,10 +129,11 @@ def test_failed_asks_are_rows_and_are_asked_again_after_the_stage_gave_up(tmp_pa
     path = tmp_path / "r.jsonl"
     path.write_text("\n".join(whole[:50]))
     settings: dict[str, Any] = {"backend": "replay", "model": str(path)}
-    out, _ = work(tmp_path, rows, "kept", **settings, max_reject_rate=0.6)
+    out, meta = work(tmp_path, rows, "kept", **settings, max_error_rate=1.0)
     failed = [row for row in read(out) if row["status"] == "rejected"]
+    assert {str(entry["pairs"]) for entry in meta["types"].values()} == {"{'accepted': 10, 'error': 10}"}
     assert len(failed) == 2 * 50 and {(row["reason"], row["finish_reason"]) for row in failed} == {("error", "error")}
     assert all("no reply" in row["raw_reply"] and row["text"] is None for row in failed)
-    with pytest.raises(UserError, match="for error"):
-        work(tmp_path, rows, "refused", **settings, max_reject_rate=0.1)
+    with pytest.raises(UserError, match="requests for reshuffle_order failed.*no reply.*max_error_rate"):
+        work(tmp_path, rows, "refused", **settings)
     assert not list((tmp_path / "store" / "negatives" / "refused.partial").glob("**/faults/**/*.parquet"))

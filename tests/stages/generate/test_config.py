@@ -25,3 +25,11 @@ def test_likelihood_needs_a_model_that_tells_it() -> None:
     assert Config(likelihood=True).likelihood
     with pytest.raises(ValidationError, match="likelihood needs backend vllm or ranked; got rules"):
         Config(likelihood=True, backend="rules")
+
+
+def test_arguments_of_the_chat_template_are_data_and_part_of_the_identity() -> None:
+    assert Config().identity() != Config(chat_template={"enable_thinking": True}).identity()
+    with pytest.raises(ValidationError, match="tokenize is no argument of a chat template"):
+        Config(chat_template={"tokenize": True})
+    with pytest.raises(ValidationError, match="names code"):
+        Config(chat_template={"x": "os.system"})

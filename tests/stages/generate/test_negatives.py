@@ -1,3 +1,4 @@
+import json
 from pathlib import Path
 from typing import Any
 
@@ -36,9 +37,19 @@ def test_too_many_refusals_fail_the_stage_and_keep_the_replies(tmp_path: Path) -
     rows = captions(20)
     path = canned(tmp_path / "r.jsonl", rows, wrong=1.0)
     settings: dict[str, Any] = {"backend": "replay", "model": str(path), "repair_attempts": 0}
-    with pytest.raises(UserError, match=r"generate: \d+ of 100 negatives rejected .*max_reject_rate"):
+    with pytest.raises(UserError, match=r"generate: 1[0-9] of 20 reshuffle_order rejected .*max_reject_rate"):
         work(tmp_path, rows, **settings)
     before = kept(tmp_path)
     assert before
     work(tmp_path, rows, **settings, max_reject_rate=1.0)
     assert kept(tmp_path) == before
+
+
+def test_one_type_that_is_rejected_fails_the_stage_however_good_the_others_are(tmp_path: Path) -> None:
+    rows = captions(20)
+    lines = [json.loads(line) for line in canned(tmp_path / "r.jsonl", rows, wrong=0).read_text().splitlines()]
+    for line in lines:
+        line["reply"] = line["caption"] if line["type"] == "swap_nouns" else line["reply"]
+    (tmp_path / "r.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    with pytest.raises(UserError, match=r"20 of 20 swap_nouns rejected \(100%\), most for identical"):
+        work(tmp_path, rows, backend="replay", model=str(tmp_path / "r.jsonl"))

@@ -56,7 +56,7 @@ CORPUS = [caption for _, caption in captions(30)]
 def test_proposals_come_nearest_first_none_is_lost_and_each_text_is_scored_once(kind: str) -> None:
     rules, scorer = Rules(Vocabulary.of(CORPUS)), Letters(CORPUS)
     requests = [Request(caption, 0, seed, 99) for seed, caption in enumerate(CORPUS)]
-    proposed = rules.respond(kind, [], requests, lambda count: None)
+    proposed = list(rules.respond(kind, [], requests))
     ranked = nearest_first(scorer, CORPUS, proposed)
     assert len(scorer.scored) == len(set(scorer.scored))
     moved = 0

@@ -50,8 +50,11 @@ def test_one_changed_byte_in_a_prompt_is_another_source_for_that_type_alone(tmp_
 @pytest.mark.parametrize(
     ("settings", "facts"),
     [
-        ({"backend": "openai", "model": "m"}, {"name", "temperature", "top_p", "reply", "prompt"}),
-        ({"backend": "vllm", "model": "hub/name"}, {"name", "temperature", "top_p", "reply", "prompt"}),
+        ({"backend": "openai", "model": "m"}, {"name", "temperature", "top_p", "chat_template", "reply", "prompt"}),
+        (
+            {"backend": "vllm", "model": "hub/name"},
+            {"name", "temperature", "top_p", "chat_template", "reply", "prompt"},
+        ),
         ({"backend": "rules"}, {"pairs", "lexicon"}),
         ({"backend": "replay", "model": __file__}, set()),
     ],

@@ -24,7 +24,7 @@ def rules() -> Rules:
 
 
 def answers(rules: Rules, kind: str, caption: str, seed: int = 1, avoid: tuple[str, ...] = ()) -> list[str]:
-    response = rules.respond(kind, [], [Request(caption, 0, seed, 99, avoid)], lambda count: None)[0]
+    response = next(iter(rules.respond(kind, [], [Request(caption, 0, seed, 99, avoid)])))
     return [one.text for one in (response, *response.others) if one.text is not None]
 
 
@@ -89,7 +89,7 @@ def test_a_reshuffle_keeps_its_full_stop_at_the_end(rules: Rules) -> None:
     ["Ein brauner Hund läuft über eine grüne Wiese .", "Deux enfants jouent sur la plage .", "一只棕色的狗在草地上跑"],
 )
 def test_a_caption_in_another_language_is_refused_by_that_name(rules: Rules, caption: str) -> None:
-    response = rules.respond("replace_nouns", [], [Request(caption, 0, 1, 99)], lambda count: None)[0]
+    response = next(iter(rules.respond("replace_nouns", [], [Request(caption, 0, 1, 99)])))
     assert (response.text, response.finish_reason, response.others) == (None, "language", ())
 
 

@@ -16,9 +16,7 @@ def test_replay_answers_what_it_holds(tmp_path: Path) -> None:
     ]
     path.write_text("\n".join(map(json.dumps, rows)))
     replay = Replay(path)
-    found = replay.respond(
-        "swap_nouns", [], [Request("a b", 0, 0, 9), Request("a b", 1, 0, 9), Request("c", 0, 0, 9)], print
-    )
+    found = replay.respond("swap_nouns", [], [Request("a b", 0, 0, 9), Request("a b", 1, 0, 9), Request("c", 0, 0, 9)])
     assert [(reply.text, reply.finish_reason) for reply in found] == [
         ("b a", "stop"),
         ("b  a", "length"),
@@ -33,3 +31,11 @@ def test_a_replay_file_that_is_none_is_rejected(tmp_path: Path, content: str | N
         path.write_text(content)
     with pytest.raises(UserError, match=r"replies\.jsonl"):
         Replay(path)
+
+
+def test_a_repair_without_a_line_of_its_own_finds_the_try_before(tmp_path: Path) -> None:
+    path = tmp_path / "replies.jsonl"
+    rows = [{"type": "swap_nouns", "caption": "a", "reply": str(attempt), "attempt": attempt} for attempt in (0, 2)]
+    path.write_text("\n".join(map(json.dumps, rows)))
+    found = Replay(path).respond("swap_nouns", [], [Request("a", attempt, 0, 9) for attempt in range(4)])
+    assert [response.text for response in found] == ["0", "0", "2", "2"]

@@ -2,68 +2,17 @@ import json
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from pipeline.errors import UserError
-from stages.language_models.base import Request
+from pipeline.errors import TransientError, UserError
+from stages.language_models.base import FIXED, Request
 from stages.language_models.server import Server
+from tests.stages.language_models.serving import Answer, completion, serving
 
 PREFIX = [{"role": "system", "content": "Swap."}]
-
-
-Answer = tuple[int, dict[str, str], bytes]
-
-
-def completion(text: str, reason: str = "stop") -> bytes:
-    choice = {"message": {"role": "assistant", "content": text}, "finish_reason": reason}
-    return json.dumps({"choices": [choice], "usage": {"prompt_tokens": 7, "completion_tokens": 3}}).encode()
-
-
-@contextmanager
-def serving(answer: Callable[[str, int], Answer], models: Answer | None = None) -> Iterator[tuple[str, list[Any]]]:
-    """A real server on the loopback: `answer(caption, how often it was asked before)`."""
-    asked: Counter[str] = Counter()
-    bodies: list[Any] = []
-    lock = threading.Lock()
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            self.send(*(models or (200, {}, json.dumps({"data": [{"id": "m"}]}).encode())))
-
-        def do_POST(self) -> None:
-            body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-            caption = body["messages"][-1]["content"]
-            with lock:
-                before = asked[caption]
-                asked[caption] += 1
-                bodies.append({**body, "key": self.headers.get("Authorization")})
-            self.send(*answer(caption, before))
-
-        def send(self, status: int, headers: dict[str, str], content: bytes) -> None:
-            self.send_response(status)
-            for name, value in {"Content-Length": str(len(content)), **headers}.items():
-                self.send_header(name, value)
-            self.end_headers()
-            self.wfile.write(content)
-
-        def log_message(self, *_: Any) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}/v1", bodies
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
 
 
 def connect(url: str, **settings: Any) -> Server:
@@ -101,8 +50,7 @@ def test_faults_stay_with_their_own_ask() -> None:
     names = ("busy", "broken", "always 503", "refused", "garbage", "truncated", "half", "other shape", "no text", "cut")
     with serving(answer) as (url, bodies):
         server = connect(url, timeout=1.0)
-        ticks: list[int] = []
-        replies = server.respond("swap_nouns", PREFIX, asks("fine", *names), ticks.append)
+        replies = list(server.respond("swap_nouns", PREFIX, asks("fine", *names)))
         server.close()
     found = dict(zip(("fine", *names), replies, strict=True))
     assert [found[name].text for name in ("fine", "busy", "broken")] == ["fine!", "busy!", "broken!"]
@@ -113,19 +61,71 @@ def test_faults_stay_with_their_own_ask() -> None:
     assert "503" in str(found["always 503"].error) and "prompt too long" in str(found["refused"].error)
     counted = Counter(body["messages"][-1]["content"] for body in bodies)
     assert counted["always 503"] == 3 and counted["refused"] == 1 and counted["busy"] == 3
-    assert sum(ticks) == 11
 
 
 def test_the_request_carries_prompt_sampling_seed_cap_and_key(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", "secret")
     with serving(lambda caption, before: (200, {}, completion("x"))) as (url, bodies):
         server = connect(url)
-        server.respond("swap_nouns", PREFIX, asks("a", "b"), lambda count: None)
+        list(server.respond("swap_nouns", PREFIX, asks("a", "b")))
         server.close()
     body = next(body for body in bodies if body["messages"][-1]["content"] == "b")
     assert body["messages"] == [*PREFIX, {"role": "user", "content": "b"}]
     assert (body["model"], body["seed"], body["max_tokens"], body["temperature"]) == ("m", 1, 20, 0.5)
     assert body["key"] == "Bearer secret" and "regex" in body["structured_outputs"]
+
+
+def neutral_of(body: dict[str, Any]) -> list[Any]:
+    names = ("repetition_penalty", "frequency_penalty", "presence_penalty", "top_k", "min_p")
+    return [body[name] for name in names]
+
+
+def test_a_model_s_own_penalties_the_date_and_thinking_are_switched_off_where_the_server_knows_them() -> None:
+    with serving(lambda caption, before: (200, {}, completion("x"))) as (url, bodies):
+        for settings in ({}, {"chat_template": {"enable_thinking": True}}, {"structured": False}):
+            server = connect(url, **settings)
+            list(server.respond("swap_nouns", PREFIX, asks("a")))
+            server.close()
+    own: Answer = (200, {}, json.dumps({"data": [{"id": "m", "owned_by": "vllm"}]}).encode())
+    with serving(lambda caption, before: (200, {}, completion("x")), own) as (url, more):
+        server = connect(url, structured=False)
+        list(server.respond("swap_nouns", PREFIX, asks("a")))
+        server.close()
+    plain, thinking, foreign = bodies
+    assert neutral_of(more[0]) == neutral_of(plain) and "structured_outputs" not in more[0]
+    assert neutral_of(plain) == [1, 0, 0, -1, 0] and plain["chat_template_kwargs"] == FIXED
+    assert thinking["chat_template_kwargs"] == {**FIXED, "enable_thinking": True}
+    assert set(foreign) == {"key", "model", "messages", "max_tokens", "seed", "temperature", "top_p", "stop"}
+
+
+def test_a_server_whose_template_refuses_a_system_turn_gets_the_rule_in_the_first_user_turn() -> None:
+    def answer(caption: str, before: int) -> Answer:
+        if bodies[-1]["messages"][0]["role"] == "system":
+            return 400, {}, b'{"message": "System role not supported"}'
+        return 200, {}, completion("x")
+
+    examples = [{"role": "user", "content": "a b"}, {"role": "assistant", "content": "b a"}]
+    with serving(answer) as (url, bodies):
+        server = connect(url, concurrency=1)
+        found = list(server.respond("swap_nouns", [*PREFIX, *examples], asks("c", "d", "e")))
+        server.close()
+    assert [response.text for response in found] == ["x", "x", "x"] and len(bodies) == 4
+    assert bodies[-1]["messages"] == [
+        {"role": "user", "content": "Swap.\n\na b"}, examples[1], {"role": "user", "content": "e"}
+    ]  # fmt: skip
+
+
+def test_a_server_that_dies_ends_everything_at_once_and_what_it_said_before_is_there() -> None:
+    with serving(lambda caption, before: (200, {}, completion(f"{caption}!")), dies_after=10) as (url, _):
+        server = connect(url, concurrency=2)
+        said = []
+        start = time.monotonic()
+        with pytest.raises(TransientError, match=r"the server is gone \(.*\); expected one that stays"):
+            for response in server.respond("swap_nouns", PREFIX, asks(*map(str, range(5000)))):
+                said.append(response)
+        server.close()
+    assert [response.text for response in said] == [f"{i}!" for i in range(len(said))] and 8 <= len(said) <= 12
+    assert time.monotonic() - start < 30
 
 
 def test_no_more_requests_at_once_than_allowed() -> None:
@@ -143,7 +143,7 @@ def test_no_more_requests_at_once_than_allowed() -> None:
 
     with serving(answer) as (url, _):
         server = connect(url, concurrency=3)
-        server.respond("swap_nouns", PREFIX, asks(*map(str, range(20))), lambda count: None)
+        list(server.respond("swap_nouns", PREFIX, asks(*map(str, range(20)))))
         server.close()
     assert 1 < most <= 3
 
@@ -175,7 +175,7 @@ def test_a_server_that_is_not_there_or_not_ours_is_the_user_s_to_mend() -> None:
 def test_a_hostile_answer_fails_one_ask_alone(content: bytes) -> None:
     with serving(lambda caption, before: (200, {}, content)) as (url, _):
         model = connect(url)
-        (reply,) = model.respond("swap_nouns", PREFIX, [Request("a", 0, 1, 9)], lambda _: None)
+        (reply,) = model.respond("swap_nouns", PREFIX, [Request("a", 0, 1, 9)])
         model.close()
     assert reply.text is None and reply.error
 
@@ -187,7 +187,7 @@ def test_counts_that_are_none_and_broken_packing(tmp_path: Path) -> None:
         _,
     ):
         model = connect(url)
-        one, two = model.respond("swap_nouns", PREFIX, [Request("a", 0, 1, 9), Request("b", 0, 1, 9)], lambda _: None)
+        one, two = model.respond("swap_nouns", PREFIX, [Request("a", 0, 1, 9), Request("b", 0, 1, 9)])
         model.close()
     assert (one.text, one.prompt_tokens, one.reply_tokens) == ("x", None, None) and "DecodingError" in str(two.error)
 
@@ -196,6 +196,6 @@ def test_a_key_that_a_server_says_back_is_not_kept(monkeypatch: pytest.MonkeyPat
     monkeypatch.setenv("OPENAI_API_KEY", "sk-secret")
     with serving(lambda caption, before: (400, {}, b"bad key sk-secret")) as (url, _):
         model = connect(url)
-        (reply,) = model.respond("swap_nouns", PREFIX, [Request("a", 0, 1, 9)], lambda _: None)
+        (reply,) = model.respond("swap_nouns", PREFIX, [Request("a", 0, 1, 9)])
         model.close()
     assert reply.error == "status 400: bad key ***"
