@@ -25,7 +25,7 @@ class Config(Settings):
     )
     paraphrases: bool = Field(False, description="also ask for rewrites that keep the meaning (hard positives)")
     prompts: str = Field("english", description="prompt set below data/prompts, or a folder of your own")
-    examples_per_prompt: int = Field(50, ge=0, description="in-context examples per prompt, the first of the file")
+    examples_per_prompt: int = Field(16, ge=0, description="in-context examples per prompt, the first of the file")
     repair_attempts: int = Field(1, ge=0, le=5, description="further tries, other seed, for a rejected response")
     max_reject_rate: float = Field(
         0.5, ge=0, le=1, description="share of a type's pairs whose candidates may all be rejected"

@@ -79,6 +79,7 @@ def test_english_has_fifty_distinct_examples_that_pass_the_checks(kind: str) -> 
     captions = [example.caption for example in prompt.examples]
     assert len(set(captions)) == len(captions) >= 50
     assert 1 <= sum(example.negative is None for example in shown.examples) <= 10
+    assert any(example.negative is None for example in prompt.examples[:3])
     for example in prompt.examples:
         if example.negative is not None:
             verdict = validate(kind, example.caption, example.negative)
