@@ -32,9 +32,6 @@ MAX_REPLACED = 4
 NEAR = 2
 """Unchanged words between two changed spans that still count as one place."""
 
-LOOSE = 0.25
-"""Share of its content words (one at least) that a reshuffle or swap may drop, and may add, to stay grammatical."""
-
 _CHATTER = re.compile(
     r"^(sure|certainly|of course|okay|ok|here is|here's|here are|note|output|answer|result|negative|caption|assistant|"
     r"user|system|rewritten|original|sorry|i'm sorry|i am sorry|i cannot|i can't|as an ai|unfortunately)"
@@ -270,18 +267,22 @@ def same_meaning(case: Case) -> bool:
 # -- rules for reshuffle and swaps -------------------------------------------------------------------------------------
 
 
+def lost_words(case: Case) -> bool:
+    """A content word of the caption is missing, which no other order of them needs."""
+    return bool(_lost(case))
+
+
 def other_words(case: Case) -> bool:
-    """Not the caption's own words: too many are lost, or a content word came that is no verb in another's place.
+    """Not the caption's own words: more than one is lost, or a content word came that is no verb in another's place.
 
     Grammar words, places and endings may change, words may be said twice for others of their kind, and a verb may
     change where its new subject needs another ("a surfer surfs").
     """
-    loose = max(1, round(LOOSE * sum(word.is_content for word in case.before)))
     own = set(_stems(case.before))
     exchanged = len(case.lost) == len(case.gained)
     new = [word for word in case.gained if word.lower not in _RELATING]
     new = [word for word in new if not (own.issuperset(_stems_of(word)) and (word.is_adjective or exchanged))]
-    return len(case.lost) > loose or len(new) > sum(map(_is_action, case.lost)) or not all(map(_is_action, new))
+    return len(_lost(case)) > 1 or len(new) > sum(map(_is_action, case.lost)) or not all(map(_is_action, new))
 
 
 def nothing_moved(case: Case) -> bool:
@@ -311,7 +312,7 @@ def no_adjective_moved(case: Case) -> bool:
 def nothing_replaced(case: Case) -> bool:
     """No word was put in place of another: an ending, a word that went, a word that came, "a group of" before three."""
     lost, gained = _requantified(case)
-    recounted = gained and (lost or any(word.lower not in _RELATING for word in case.lost))
+    recounted = gained and (lost or _lost(case))
     related = case.rewrite.relations_changed and len(case.after) >= len(case.before)
     put = case.gained and (len(case.gained) == 1 or case.lost or lost)
     return not (put or recounted or related)
@@ -386,7 +387,7 @@ RAW: tuple[Rule, ...] = (multi_line, markup, chatter, script)
 EVERY: tuple[Rule, ...] = (identical, length, punctuation, language, repeated)
 NEGATIVE: tuple[Rule, ...] = (sentences, grammar, same_meaning)
 BY_TYPE: dict[str, tuple[Rule, ...]] = {
-    "reshuffle_order": (*NEGATIVE, other_words, nothing_moved, entailed),
+    "reshuffle_order": (*NEGATIVE, other_words, nothing_moved, lost_words, entailed),
     "swap_nouns": (*NEGATIVE, other_words, nothing_moved, no_noun_moved, entailed),
     "swap_adjectives": (*NEGATIVE, other_words, nothing_moved, no_adjective_moved, entailed),
     "replace_nouns": (*NEGATIVE, nothing_replaced, much_replaced, no_noun_replaced, still_true, entailed),
@@ -458,6 +459,10 @@ def _missing(words: tuple[Word, ...], others: tuple[Word, ...]) -> list[Word]:
         elif word.is_content and word.lower not in _AGREEMENT | QUANTIFIERS:
             missing.append(word)
     return missing
+
+
+def _lost(case: Case) -> list[Word]:
+    return [word for word in case.lost if word.lower not in _RELATING]
 
 
 def _mended(lost: list[Word], gained: list[Word]) -> tuple[list[Word], list[Word]]:

@@ -128,10 +128,15 @@ def test_a_recipe_named_beside_the_run_is_the_one_used(
     opened(home, tiny_recipe, "train.lr=1e-5").make("train")
     other = tiny_recipe.with_name("other.yaml")
     other.write_text(tiny_recipe.read_text())
+    walked: list[float] = []
+
+    def walk(run: Run, stages: list[str], force: bool) -> dict[str, bool]:
+        walked.append(run.config("train").lr)
+        return {}
+
+    monkeypatch.setattr("flows.cli.main._walk", walk)
     status, _, err = degla(home, monkeypatch, capsys, "run", str(other), "--name", "tiny", "--only", "train")
-    assert status == 0, err
-    assert opened(home, other).config("train") == Run.open("tiny", home=home).config("train")
-    assert Run.open("tiny", home=home).config("train").lr != 1e-5
+    assert status == 0 and walked == [1e-6], err
 
 
 def test_ctrl_c_says_that_the_same_command_resumes(
