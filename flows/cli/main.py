@@ -17,6 +17,7 @@ from flows import serve as local
 from flows.cli import check as checking
 from flows.cli import data as data_cli
 from flows.cli import evaluate as evaluation
+from flows.cli import gguf as unpacking
 from flows.cli import inspect as inspection
 from flows.cli import label as labelling
 from flows.cli.doctor import findings
@@ -220,6 +221,7 @@ def export(
 app.command(name="eval")(evaluation.measure)
 app.command()(checking.check)
 app.command()(labelling.label)
+app.command()(unpacking.gguf)
 
 
 @app.command()

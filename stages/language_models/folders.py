@@ -11,6 +11,10 @@ NON_CONTENT_FILES = (".gitattributes", "acceptance.json")
 """Files of a model folder that change nothing it says."""
 
 
+SMOLLM2 = "./models/smollm2"
+"""Where `degla gguf` puts the small language model, and the recipe `english` looks for it."""
+
+
 def local_model(model: str) -> Path | None:
     """The folder a model name means: as given, or below the checkout; None for a name on the hub."""
     return next((path for path in (Path(model).expanduser(), ROOT / model) if path.is_dir()), None)

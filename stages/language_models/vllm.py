@@ -25,7 +25,7 @@ from pipeline.errors import TransientError, UserError
 from pipeline.stage import Inputs
 from stages.language_models.base import LINE, Backend, Corpus, Message, Request, Response, Settings, sampling
 from stages.language_models.chat import encode, special_tokens
-from stages.language_models.folders import folder_digest, local_model
+from stages.language_models.folders import SMOLLM2, folder_digest, local_model
 
 MAX_MODEL_LEN = 8192
 """Tokens; the 50-example prompts take about 2,500."""
@@ -45,9 +45,8 @@ class VllmBackend(Backend):
         if folder is not None:
             return folder_digest(folder)
         if settings.model.startswith((".", "/", "~", "data/")):
-            raise UserError(
-                "generate", f"no model folder {settings.model}", "a folder, or a name on the hub", "generate.model"
-            )
+            fix = "degla gguf" if settings.model == SMOLLM2 else "generate.model"
+            raise UserError("generate", f"no model folder {settings.model}", "a folder, or a name on the hub", fix)
         return f"{settings.model}@{settings.revision or 'main'}"
 
     def source(self, settings: Settings, prompt: str, inputs: Inputs) -> dict[str, Any]:
