@@ -31,10 +31,10 @@ def test_a_reply_without_a_grammar_is_another_reply() -> None:
 
 @pytest.mark.parametrize(
     ("cores", "workers", "said", "threads"),
-    [(8, 2, None, "4"), (2, 3, None, "1"), (8, 1, None, None), (8, 2, "3", "3")],
+    [(8, 2, None, "4"), (2, 3, None, "1"), (8, 1, None, "7"), (1, 1, None, "1"), (8, 2, "3", "3")],
 )
-def test_engines_on_one_machine_share_its_cores(
-    cores: int, workers: int, said: str | None, threads: str | None, monkeypatch: pytest.MonkeyPatch
+def test_engines_on_one_machine_share_its_cores_and_one_alone_leaves_one_free(
+    cores: int, workers: int, said: str | None, threads: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(os, "cpu_count", lambda: cores)
     if said is None:
