@@ -198,8 +198,9 @@ def chatter(case: Case) -> bool:
 
 
 def script(case: Case) -> bool:
-    """Letters outside the Latin script, unless the caption has them."""
-    return any(letter.isalpha() and ord(letter) > 0x24F for letter in set(case.text) - set(case.caption))
+    """Letters outside the Latin script in either case, unless the caption has them."""
+    new = set(case.text) - set(case.caption)
+    return any(letter.isalpha() and ord(letter) > 0x24F for one in new for letter in one + one.lower())
 
 
 # -- rules for every type ----------------------------------------------------------------------------------------------

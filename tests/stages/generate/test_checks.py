@@ -123,6 +123,10 @@ def test_a_caption_inflected_or_cut_short_is_a_negative_of_no_type(kind: str, ca
     assert reason(kind, caption, reply) in ("identical", "nothing_moved", "nothing_replaced")
 
 
+def test_a_letter_whose_other_case_is_outside_the_latin_script_is_refused_at_once() -> None:
+    assert reason("replace_nouns", "0", "\u023e") == "script"
+
+
 def test_a_failed_or_cut_response_is_rejected_whatever_it_says() -> None:
     assert reason("swap_nouns", "A dog chases a cat.", None, finish="error") == "error"
     assert reason("swap_nouns", "A dog chases a cat.", "A cat chases a", finish="length") == "cut"
