@@ -29,7 +29,7 @@ from prefect.task_runners import ThreadPoolTaskRunner
 from prefect.tasks import Task
 
 from flows import progress, score_tables, serve
-from pipeline.errors import TransientError, UserError
+from pipeline.errors import TransientError, UserError, install
 from pipeline.run import Outcome
 from pipeline.stage import Progress
 from stages.road import Run, chosen
@@ -100,12 +100,8 @@ def _task_runner() -> Any:
             # Else its dashboard is for every interface.
             return DaskTaskRunner(cluster_kwargs={"host": "127.0.0.1", "dashboard_address": "127.0.0.1:0"})
     except ModuleNotFoundError as error:
-        raise UserError(
-            "run",
-            f"task runner {name!r} lacks {error.name}",
-            "it installed",
-            f"in the checkout: pip install -c constraints.txt -e '.[{name}]'",
-        ) from None
+        what = f"task runner {name!r} lacks {error.name}"
+        raise UserError("run", what, "it installed", install(name)) from None
     raise UserError("run", f"no task runner {name!r}", "threads, ray or dask", "set DEGLA_TASK_RUNNER")
 
 

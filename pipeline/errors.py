@@ -42,15 +42,15 @@ class BusyError(UserError):
     """Another live process is making the same artifact."""
 
 
+def install(extra: str) -> str:
+    """The command that brings one of degla's extras."""
+    return f"in the checkout: pip install -c constraints.txt -e '.[{extra}]'"
+
+
 def need_package(stage: str, package: str, extra: str) -> None:
     """Raise UserError when an optional package is not installed; `extra` is degla's extra that brings it."""
     if find_spec(package) is None:
-        raise UserError(
-            stage,
-            f"{package} is not installed",
-            "the package",
-            f"in the checkout: pip install -c constraints.txt -e '.[{extra}]'",
-        )
+        raise UserError(stage, f"{package} is not installed", "the package", install(extra))
 
 
 class TransientError(Exception):

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipeline.artifact import path_digest
+from pipeline.artifact import Artifact, path_digest
 from pipeline.errors import UserError
 from pipeline.negative_types import NEGATIVE_TYPES, PARAPHRASE
 
@@ -87,6 +87,13 @@ def digests(negatives: Path) -> dict[str, str]:
     """Digest of an artifact's labels under "labels"; empty without labels."""
     path = file_of(negatives)
     return {"labels": path_digest(path)} if path.exists() else {}
+
+
+def of(negatives: Artifact) -> dict[str, Any]:
+    """What the labels of a finished artifact say, as `measured` does."""
+    meta = negatives.meta
+    price = negatives.manifest.config.get("price_per_hour")
+    return measured(negatives.path, meta.get("types", {}), meta.get("paid", {}), price)
 
 
 def measured(

@@ -53,11 +53,10 @@ def label(
 def _precision(negatives: Artifact) -> Table:
     from stages import labels
 
-    meta, config = negatives.meta, negatives.manifest.config
     table = Table("type")
     for column in ("labelled", "undecided", "precision, %", "usable per 100 captions", "tokens each", "seconds each"):
         table.add_column(column, justify="right")
-    for kind, one in labels.measured(negatives.path, meta["types"], meta["paid"], config.get("price_per_hour")).items():
+    for kind, one in labels.of(negatives).items():
         labelled = one["precision"]["n"] + one["undecided"]
         table.add_row(
             kind, str(labelled), str(one["undecided"]), with_interval(one["precision"]), with_interval(one["yield"]),

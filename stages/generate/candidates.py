@@ -25,7 +25,7 @@ from stages.generate.limits import Watch
 from stages.generate.prompts import prompt_digest, prompts_of
 from stages.generate.responses import Cached, ResponseCache, sources
 from stages.generate.shards import Entry, Pair, Shards
-from stages.language_models.base import FOREIGN, LanguageModel, Request, Response, Scorer
+from stages.language_models.base import LanguageModel, Request, Response, Scorer
 
 
 class Work:
@@ -291,6 +291,4 @@ def _rejected(kind: str, caption: str, cached: Cached, pair: Pair) -> bool:
 
 
 def _verdict(kind: str, caption: str, response: Response, pair: Pair) -> Verdict:
-    if response.finish_reason == FOREIGN:
-        return Verdict("rejected", FOREIGN, None)
     return validate(kind, caption, response.text, pair.siblings, finish_reason=response.finish_reason)

@@ -22,6 +22,7 @@ from pipeline.negative_types import NEGATIVE_TYPES, PARAPHRASE
 from stages.generate.grammar import is_worse, loses_article, stop_inside
 from stages.generate.paraphrase import Rewrite, is_reordering
 from stages.generate.surface import match_surface
+from stages.language_models.base import FOREIGN
 from stages.text.inflection import verb_stem
 from stages.text.words import ARTICLES, PLACES, QUANTIFIERS, Word, is_known, lexicon, parse, word_set
 
@@ -123,8 +124,14 @@ class Case:
         return Rewrite(self.caption, self.text)
 
     @cached_property
+    def stems(self) -> tuple[list[str], list[str]]:
+        """Stems of the caption's words that say something, and of the candidate's."""
+        return _stems(self.before), _stems(self.after)
+
+    @cached_property
     def _exchanged(self) -> tuple[list[Word], list[Word]]:
-        return _mended(_missing(self.before, self.after), _missing(self.after, self.before))
+        before, after = self.stems
+        return _mended(_missing(self.before, after), _missing(self.after, before))
 
     @property
     def lost(self) -> list[Word]:
@@ -150,10 +157,10 @@ def validate(
         caption: the true caption.
         reply: what came back, None when the request failed.
         siblings: all captions of the same image.
-        finish_reason: why the generator stopped; "length" means the text was cut.
+        finish_reason: why the generator stopped: "length" cut the text, "error" and FOREIGN brought none.
     """
-    if finish_reason == "error":
-        return Verdict("rejected", "error", None)
+    if finish_reason in ("error", FOREIGN):
+        return Verdict("rejected", finish_reason, None)
     reply = (reply or "").strip()
     if normal(reply) == NOT_APPLICABLE:
         return Verdict("not_applicable", None, None)
@@ -251,8 +258,8 @@ def grammar(case: Case) -> bool:
 
 def entailed(case: Case) -> bool:
     """It says nothing that the caption does not: no new word, count or relation, and nothing in another role."""
-    rewrite = case.rewrite
-    return Counter(_stems(case.before)) != Counter(_stems(case.after)) and not (
+    rewrite, (before, after) = case.rewrite, case.stems
+    return Counter(before) != Counter(after) and not (
         rewrite.more or rewrite.counts_changed or rewrite.relations_changed or rewrite.roles_changed
     )
 
@@ -279,7 +286,7 @@ def other_words(case: Case) -> bool:
     Grammar words, places and endings may change, words may be said twice for others of their kind, and a verb may
     change where its new subject needs another ("a surfer surfs").
     """
-    own = set(_stems(case.before))
+    own = set(case.stems[0])
     exchanged = len(case.lost) == len(case.gained)
     new = [word for word in case.gained if word.lower not in _RELATING]
     new = [word for word in new if not (own.issuperset(_stems_of(word)) and (word.is_adjective or exchanged))]
@@ -288,7 +295,7 @@ def other_words(case: Case) -> bool:
 
 def nothing_moved(case: Case) -> bool:
     """What both texts share stands in the same order: at most an ending, or some words that came or went."""
-    before, after = _stems(case.before), _stems(case.after)
+    before, after = case.stems
     both = set(before) & set(after)
     kept, came = ([stem for stem in stems if stem in both] for stems in (before, after))
     return (_is_within(kept, came) or _is_within(came, kept)) and not _numbers_exchanged(case)
@@ -313,10 +320,11 @@ def no_adjective_moved(case: Case) -> bool:
 def nothing_replaced(case: Case) -> bool:
     """No word was put in place of another: an ending, a word that went, a word that came, "a group of" before three."""
     lost, gained = _requantified(case)
-    recounted = gained and (lost or _lost(case))
-    related = case.rewrite.relations_changed and len(case.after) >= len(case.before)
     put = case.gained and (len(case.gained) == 1 or case.lost or lost)
-    return not (put or recounted or related)
+    recounted = gained and (lost or _lost(case))
+    if put or recounted or len(case.after) < len(case.before):
+        return not (put or recounted)
+    return not case.rewrite.relations_changed
 
 
 def much_replaced(case: Case) -> bool:
@@ -449,14 +457,14 @@ def _gist(text: str) -> tuple[str, ...]:
     )
 
 
-def _missing(words: tuple[Word, ...], others: tuple[Word, ...]) -> list[Word]:
-    """Content words without a counterpart in the others, counted by stem."""
-    left = Counter(_stems(others))
+def _missing(words: tuple[Word, ...], stems: list[str]) -> list[Word]:
+    """Content words without a counterpart among the stems, each of which counts once."""
+    left = Counter(stems)
     missing = []
     for word in words:
-        stems = _stems_of(word)
-        if all(left[stem] for stem in stems):
-            left.subtract(stems)
+        own = _stems_of(word)
+        if all(left[stem] for stem in own):
+            left.subtract(own)
         elif word.is_content and word.lower not in _AGREEMENT | QUANTIFIERS:
             missing.append(word)
     return missing

@@ -6,6 +6,7 @@ a part to think in. Here the date is fixed, the rule then stands in the first us
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
+from functools import partial
 from typing import Any
 
 from stages.language_models.base import FIXED, Message
@@ -71,17 +72,13 @@ def _renderer(tokenizer: Any, prefix: Sequence[Message], arguments: Mapping[str,
     """caption -> the chat as text; decides once whether the template takes the system turn."""
     from jinja2 import TemplateError
 
-    def with_system(caption: str) -> str:
-        return _render([*prefix, {"role": "user", "content": caption}])
-
-    def folded(caption: str) -> str:
-        return _render(without_system([*prefix, {"role": "user", "content": caption}]))
-
-    def _render(chat: list[Message]) -> str:
+    def render(caption: str, *, folded: bool) -> str:
+        chat = [*prefix, {"role": "user", "content": caption}]
+        chat = without_system(chat) if folded else chat
         return str(tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True, **arguments))
 
     try:
-        is_told = not prefix or prefix[0]["content"] in with_system(_CAPTION)  # some leave it out without a word
+        told = not prefix or prefix[0]["content"] in render(_CAPTION, folded=False)  # some leave it out without a word
     except TemplateError:
-        is_told = False
-    return with_system if is_told else folded
+        told = False
+    return partial(render, folded=not told)

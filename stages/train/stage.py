@@ -29,13 +29,13 @@ def outside(config: Config) -> dict[str, str]:
 
 def check_machine(config: Config) -> None:
     """Raise UserError for a GPU or an optional package that the settings need and this machine lacks."""
-    for package, setting in {
-        "tensorboard": config.tensorboard,
-        "wandb": config.wandb,
-        "peft": config.lora_rank,
-    }.items():
-        if setting:
-            need_package("train", package, "lora" if package == "peft" else package)
+    for package, extra, is_asked in (
+        ("tensorboard", "tensorboard", config.tensorboard),
+        ("wandb", "wandb", config.wandb),
+        ("peft", "lora", config.lora_rank > 0),
+    ):
+        if is_asked:
+            need_package("train", package, extra)
     if config.device.startswith("cuda") and device("auto") != "cuda":
         raise UserError("train", f"device is {config.device}, and there is no GPU", "a GPU", "train.device=auto")
 
