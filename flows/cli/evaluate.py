@@ -44,7 +44,9 @@ class Asked(NamedTuple):
 
 
 def measure(
-    model: Annotated[str, typer.Option(help="open_clip architecture, hf-hub:owner/name, or local folder")],
+    model: Annotated[
+        str, typer.Option(help="open_clip architecture, hf-hub:owner/name, or local folder (open_clip's, CLIPModel)")
+    ],
     pretrained: Annotated[str, typer.Option(help="open_clip tag or weights file; without it random weights")] = "",
     root: Annotated[Path | None, typer.Option(help="folder of benchmarks", envvar=ROOT, show_envvar=True)] = None,
     benchmarks: Annotated[str, typer.Option(help="comma-separated; default: all that root holds")] = "",

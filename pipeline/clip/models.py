@@ -1,7 +1,8 @@
 """Loading and saving CLIP models.
 
 A model is named by an open_clip architecture (with `pretrained` a tag, a weights file, or nothing for random weights),
-by `hf-hub:owner/name`, or by a local folder with `open_clip_config.json`. A folder degla saves holds
+by `hf-hub:owner/name`, or by a local folder with `open_clip_config.json` or of Hugging Face's `CLIPModel`. Weights
+files are taken as others write them (weights.py). A folder degla saves holds
 
     open_clip_config.json          architecture and preprocessing; open_clip alone loads the folder
     open_clip_model.safetensors    weights, fp32
@@ -19,6 +20,7 @@ from pipeline.clip.encode import Clip
 from pipeline.clip.names import (
     CARD,
     CONFIG,
+    HUB,
     WEIGHTS,
     activation_of,
     architecture,
@@ -31,6 +33,7 @@ from pipeline.clip.names import (
     weights_file,
 )
 from pipeline.clip.tokens import tokenizer, tokenizer_digest
+from pipeline.clip.weights import readable
 from pipeline.errors import UserError
 
 if TYPE_CHECKING:
@@ -53,8 +56,8 @@ def load(
     """Build a model and its weights.
 
     Args:
-        model: an open_clip architecture ("ViT-B-32"), "hf-hub:owner/name", or a local folder with
-            `open_clip_config.json`; a relative folder is looked for here, then beside degla's own `data/`.
+        model: an open_clip architecture ("ViT-B-32"), "hf-hub:owner/name", or a local folder, open_clip's or of
+            Hugging Face's `CLIPModel`; a relative one is looked for here, then beside degla's own `data/`.
         pretrained: for an architecture: an open_clip tag ("openai") or a weights file. For a folder: None takes the
             weights it holds, if any; "folder" insists on them; or a weights file. Without weights: random.
         seed: of the random weights.
@@ -62,11 +65,11 @@ def load(
         activation: gelu or quick_gelu; must be said of a weights file that does not say it, under an architecture
             whose weights may have been trained with either. Such a file is OpenAI's CLIP, or NegCLIP's.
 
-    An open_clip tag trained with QuickGELU is given QuickGELU even under an architecture name that lacks it.
+    Weights known to be trained with QuickGELU are given it even under an architecture name that lacks it.
 
     Raises:
-        UserError: unknown model or tag, weights that cannot be had (at once when the machine is offline) or do not
-            fit, an activation other than the one the weights were trained with, or not known.
+        UserError: unknown model or tag, weights that cannot be had (at once when the machine is offline), are no
+            weights or do not fit, an activation other than the one the weights were trained with, or not known.
     """
     import torch
 
@@ -78,7 +81,7 @@ def load(
             "clip",
             f"{weights} does not say whether it was trained with GELU or QuickGELU, and {model} may be either",
             f"{model}-quickgelu for descendants of OpenAI's weights, or weights in a folder with {CONFIG}",
-            f"set model to {model}-quickgelu, or degla eval --activation both",
+            f"set model to {model}-quickgelu; or activation to gelu (degla eval --activation both tries both)",
         )
     if trained and activation not in (None, trained):
         raise UserError(
@@ -87,19 +90,25 @@ def load(
             "the same activation",
             "leave --activation out, or --activation both to see the damage",
         )
-    with import_open_clip() as open_clip, torch.random.fork_rng(devices=[]):
+    computed = activation_of(arch)
+    if trained and trained != computed and (folder or computed == "quick_gelu"):
+        raise _mismatch(weights or Path(model), "activation", trained, computed)
+    with import_open_clip() as open_clip, open_clip_name(model) as name, torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         settings: dict[str, Any] = {"pretrained_text": False, "device": "cpu"}
-        if pretrained and weights is None and not model.startswith("hf-hub:"):
-            settings |= {"pretrained": pretrained, "force_quick_gelu": trained == "quick_gelu"}
-        elif trained is None:
-            settings["force_quick_gelu"] = activation == "quick_gelu"
+        if not folder and not model.startswith(HUB):
+            settings["force_quick_gelu"] = (trained or activation) == "quick_gelu"
+            if pretrained and weights is None:
+                settings["pretrained"] = pretrained
         if folder:
             settings["load_weights"] = False
         try:
-            network = open_clip.create_model(open_clip_name(model), **settings)
+            network = open_clip.create_model(name, **settings)
             if weights:
-                open_clip.load_checkpoint(network, str(weights))
+                with readable(weights) as file:
+                    open_clip.load_checkpoint(network, str(file))
+        except UserError:
+            raise
         except Exception as error:
             raise load_error(model, pretrained, error) from error
         preprocess = open_clip.transform.image_transform_v2(
@@ -173,12 +182,17 @@ def _refuse_mismatch(weights: Path, description: dict[str, Any]) -> None:
     trained = model_card(weights)
     for key in ("activation", "preprocess", "tokenizer"):
         if trained.get(key) != description[key]:
-            raise UserError(
-                "clip",
-                f"{weights} was trained with {key} {trained.get(key)!r} and would be used with {description[key]!r}",
-                f"the same {key}",
-                f"set model to {weights.parent}",
-            )
+            raise _mismatch(weights, key, trained.get(key), description[key])
+
+
+def _mismatch(weights: Path, what: str, trained: Any, used: Any) -> UserError:
+    fix = f"set model to {weights.parent}" if local_folder(str(weights.parent)) else "set model to its architecture"
+    return UserError(
+        "clip",
+        f"{weights} was trained with {what} {trained!r} and would be used with {used!r}",
+        f"the same {what}",
+        fix,
+    )
 
 
 def load_with_open_clip(folder: Path) -> "nn.Module":

@@ -8,22 +8,24 @@ from contextlib import contextmanager
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from tempfile import TemporaryDirectory
+from typing import Any
 from urllib.parse import urlsplit
 from urllib.request import getproxies
 
 from pipeline.assets import ROOT
+from pipeline.clip import hugging_face
+from pipeline.clip import weights as weights_files
 from pipeline.errors import UserError
-
-if TYPE_CHECKING:
-    pass
-
 
 CONFIG = "open_clip_config.json"
 WEIGHTS = "open_clip_model.safetensors"
 CARD = "degla.json"
 FOLDER = "folder"
 """The `pretrained` of a local folder that must bring its own weights."""
+HUB = "hf-hub:"
+_USUAL = (WEIGHTS, "open_clip_pytorch_model.bin", "model.safetensors", "pytorch_model.bin")
+"""What the weights of a folder are called; a trainer's folder holds others beside them."""
 
 
 @cache
@@ -35,9 +37,9 @@ def package_folder() -> Path:
 
 
 def local_folder(model: str) -> Path | None:
-    """The local folder that `model` names, if it names one."""
+    """The local folder that `model` names, if it names one: open_clip's, or one of Hugging Face's `CLIPModel`."""
     for candidate in (Path(model).expanduser(), ROOT / model):
-        if (candidate / CONFIG).is_file():
+        if (candidate / CONFIG).is_file() or hugging_face.is_clip(candidate):
             return candidate
     return None
 
@@ -45,13 +47,15 @@ def local_folder(model: str) -> Path | None:
 def architecture(model: str) -> dict[str, Any]:
     """open_clip's `model_cfg` of a model, a fresh copy; no import of open_clip except for hub names."""
     if folder := local_folder(model):
+        if not (folder / CONFIG).is_file():
+            return dict(hugging_face.open_clip_config(folder)["model_cfg"])
         try:
             return _without_code(model, json.loads((folder / CONFIG).read_text())["model_cfg"])
         except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise UserError(
                 "clip", f"{folder / CONFIG} holds no model: {error!r}", "open_clip's format", "mend it"
             ) from (error)
-    if model.startswith("hf-hub:"):
+    if model.startswith(HUB):
         with import_open_clip() as open_clip:
             try:
                 return _without_code(model, open_clip.get_model_config(model))
@@ -61,13 +65,25 @@ def architecture(model: str) -> dict[str, Any]:
                 raise load_error(model, None, error) from error
     builtin = package_folder() / "model_configs" / f"{model.replace('/', '-')}.json"
     if Path(model).is_absolute() or not builtin.is_file():
-        raise UserError(
-            "clip",
-            f"there is no model {model!r}",
-            f"an open_clip architecture such as ViT-B-32, hf-hub:owner/name, or a folder with {CONFIG}",
-            "set model to one of them",
-        )
+        raise _no_model(model)
     return dict(json.loads(builtin.read_text()))
+
+
+def _no_model(model: str) -> UserError:
+    path = Path(model).expanduser()
+    what, fix = f"there is no model {model!r}", "set model to one of them"
+    if path.is_file():
+        what, fix = f"model is {model!r}, a file", "set model to its architecture and pretrained to the file"
+    elif path.is_dir() and (kind := hugging_face.model_type(path)):
+        what = f"{model} holds a Hugging Face model of type {kind!r}"
+    elif path.is_dir():
+        what = f"{model} holds neither {CONFIG} nor {hugging_face.CONFIG}"
+    return UserError(
+        "clip",
+        what,
+        f"an open_clip architecture such as ViT-B-32, {HUB}owner/name, or a folder with {CONFIG} or a CLIPModel",
+        fix,
+    )
 
 
 def _without_code(model: str, arch: Any) -> dict[str, Any]:
@@ -86,9 +102,7 @@ def weights_file(model: str, pretrained: str | None) -> Path | None:
         return Path(pretrained).expanduser()
     if folder:
         inside = [path for pattern in ("*.safetensors", "*.bin", "*.pt", "*.pth") for path in folder.glob(pattern)]
-        chosen = min(
-            inside, key=lambda path: (path.name != WEIGHTS, path.suffix != ".safetensors", path.name), default=None
-        )
+        chosen = min(inside, key=_preference, default=None)
         if pretrained and (pretrained != FOLDER or not chosen):
             raise UserError(
                 "clip",
@@ -107,15 +121,28 @@ def weights_file(model: str, pretrained: str | None) -> Path | None:
     return None
 
 
+def _preference(path: Path) -> tuple[int, bool, str]:
+    usual = _USUAL.index(path.name) if path.name in _USUAL else len(_USUAL)
+    return usual, path.suffix != ".safetensors", path.name
+
+
 def is_random(model: str, pretrained: str | None) -> bool:
     """Whether `load` gives random weights: neither a tag, nor the hub, nor a file. Raises UserError as `load`."""
-    return not (pretrained or model.startswith("hf-hub:") or weights_file(model, pretrained))
+    return not (pretrained or model.startswith(HUB) or weights_file(model, pretrained))
 
 
-def open_clip_name(model: str) -> str:
-    """The name by which open_clip loads the model."""
+@contextmanager
+def open_clip_name(model: str) -> Iterator[str]:
+    """The name by which open_clip loads the model, as long as the block is open."""
     folder = local_folder(model)
-    return f"local-dir:{folder}" if folder else model
+    if folder is None:
+        yield model
+    elif (folder / CONFIG).is_file():
+        yield f"local-dir:{folder}"
+    else:
+        with TemporaryDirectory(prefix="degla-model-") as translated:
+            (Path(translated) / CONFIG).write_text(json.dumps(hugging_face.open_clip_config(folder)))
+            yield f"local-dir:{translated}"
 
 
 def activation_of(arch: dict[str, Any]) -> str:
@@ -145,18 +172,28 @@ def tag_uses_quick_gelu(model: str, arch: dict[str, Any], tag: str) -> bool:
 def trained_with(model: str, pretrained: str | None = None) -> str | None:
     """The activation a model's weights were trained with, gelu or quick_gelu; None where nothing says it.
 
-    Nothing does for a weights file without `degla.json` under an architecture that open_clip has in both kinds.
+    Nothing does for a weights file that does not say it (`said_by`) under an architecture that open_clip has in both
+    kinds.
     """
     arch, weights = architecture(model), weights_file(model, pretrained)
-    if weights is None and pretrained and not model.startswith("hf-hub:"):
+    if weights is None and pretrained and not model.startswith(HUB):
         with import_open_clip():
             return "quick_gelu" if tag_uses_quick_gelu(model, arch, pretrained) else "gelu"
-    if weights and not local_folder(model):
-        if (weights.parent / CARD).is_file():
-            return model_card(weights).get("activation")
-        if (package_folder() / "model_configs" / f"{model.replace('/', '-')}-quickgelu.json").is_file():
-            return None
-    return activation_of(arch)
+    if weights and (said := said_by(weights)):
+        return said
+    both = package_folder() / "model_configs" / f"{model.replace('/', '-')}-quickgelu.json"
+    return None if weights and not local_folder(model) and both.is_file() else activation_of(arch)
+
+
+def said_by(weights: Path) -> str | None:
+    """The activation that a weights file says it was trained with, itself or by what stands beside it."""
+    if (weights.parent / CARD).is_file():
+        return model_card(weights).get("activation")
+    if weights_files.computes_quick_gelu(weights):
+        return "quick_gelu"
+    if hugging_face.is_clip(weights.parent):
+        return activation_of(hugging_face.open_clip_config(weights.parent)["model_cfg"])
+    return None
 
 
 def model_card(weights: Path) -> dict[str, Any]:
@@ -168,15 +205,23 @@ def model_card(weights: Path) -> dict[str, Any]:
         raise UserError("clip", f"{card} is no JSON: {error}", "the file degla wrote", "restore it") from error
 
 
-def load_error(model: str, pretrained: str | None, error: Exception) -> UserError:
-    """What a user is told when open_clip cannot load a model."""
-    what = f"cannot load {model!r}" + (f" with weights {pretrained!r}" if pretrained else "")
-    reason = f"{type(error).__name__} {error}"[:300] if hub_answers() else "the model hub cannot be reached from here"
+def load_error(model: str, pretrained: str | None, error: Exception, lacks: str = "") -> UserError:
+    """What a user is told when open_clip cannot load a model, or what it `lacks` of one."""
+    what = f"cannot load {lacks or repr(model)}" + (f" with weights {pretrained!r}" if pretrained else "")
+    local = local_folder(model) or weights_file(model, pretrained)
+    if not local and not hub_answers():
+        return UserError(
+            "clip",
+            f"{what}: it is not on this machine, and the model hub cannot be reached from here",
+            "a model this machine has or can download",
+            "set model to a local folder and pretrained to a local weights file, or connect to the hub",
+        )
+    reason = " ".join(str(error).split())
     return UserError(
         "clip",
-        f"{what}: {reason}",
-        "a model this machine has or can download",
-        "set model to a local folder and pretrained to a local weights file, or connect to the hub",
+        f"{what}: {type(error).__name__} {reason}"[:400],
+        "weights of this architecture" if local else "a model this machine has or can download",
+        "set model to the architecture of the weights" if local else "set model or pretrained to another",
     )
 
 

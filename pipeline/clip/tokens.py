@@ -27,11 +27,11 @@ def tokenizer(model: str) -> Tokenize:
     is not causal or not pooled at the end token the padding counts in the embedding, so there it stays.
     """
     text_cfg = architecture(model)["text_cfg"]
-    with import_open_clip() as open_clip:
+    with import_open_clip() as open_clip, open_clip_name(model) as name:
         try:
-            tokenize = open_clip.get_tokenizer(open_clip_name(model))
+            tokenize = open_clip.get_tokenizer(name)
         except Exception as error:
-            raise load_error(model, None, error) from error
+            raise load_error(model, None, error, f"the tokenizer of {model!r}") from error
     context = int(text_cfg.get("context_length", 77))
     if not _cuttable(text_cfg):
         return lambda texts: tokenize(texts).tolist() if texts else []
@@ -82,8 +82,8 @@ def _cuttable(text_cfg: dict[str, Any]) -> bool:
 
 def byte_pairs(model: str) -> tuple[dict[str, int], list[tuple[str, str]]] | None:
     """Vocabulary and merges of the model's byte-pair encoding; None where the tokenizer is of another kind."""
-    with import_open_clip() as open_clip:
-        tokenize: Any = open_clip.get_tokenizer(open_clip_name(model))
+    with import_open_clip() as open_clip, open_clip_name(model) as name:
+        tokenize: Any = open_clip.get_tokenizer(name)
     if not hasattr(tokenize, "bpe_ranks"):
         return None
     return dict(tokenize.encoder), sorted(tokenize.bpe_ranks, key=tokenize.bpe_ranks.get)

@@ -183,7 +183,7 @@ def _models(model: Artifact, curve: Sequence[float]) -> dict[str, Load]:
     """Name -> what loads it: the start, the trained model, and the mixtures between."""
     start = model.meta["start"]
     found: dict[str, Load] = {
-        "before": partial(clip.load, start["model"], start.get("pretrained"), seed=start.get("seed") or 0),
+        "before": partial(clip.load, **start),
         "after": partial(clip.load, str(model.path / "student")),
     }
     return found | {_mixture(alpha): partial(mixture, model, alpha) for alpha in curve}

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from pipeline import clip, tables
 from pipeline.artifact import Artifact
-from pipeline.clip import Clip, tuning
+from pipeline.clip import Clip, hugging_face, tuning
 from pipeline.errors import UserError, need_package
 from stages import verdicts
 from stages.pages import markdown, percent
@@ -101,7 +101,7 @@ def _transformers(model: Clip, target: Path, name: str) -> Embed:
     from transformers import CLIPConfig, CLIPImageProcessorPil, CLIPModel
 
     arch, weights = model.description["arch"], model.model.state_dict()
-    image, text = arch["vision_cfg"], arch["text_cfg"]
+    image = arch["vision_cfg"]
     if (
         "visual.conv1.weight" not in weights
         or not isinstance(image.get("layers"), int)
@@ -113,36 +113,10 @@ def _transformers(model: Clip, target: Path, name: str) -> Embed:
             "ViT and text towers of CLIP's own kind",
             "use onnx",
         )
-    activation = model.description["activation"]
-    ratio = image.get("mlp_ratio", 4.0)
-    config = CLIPConfig(
-        projection_dim=arch["embed_dim"],
-        text_config={
-            "vocab_size": text["vocab_size"],
-            "hidden_size": text["width"],
-            "intermediate_size": int(4 * text["width"]),
-            "num_attention_heads": text["heads"],
-            "num_hidden_layers": text["layers"],
-            "max_position_embeddings": model.description["context_length"],
-            "hidden_act": activation,
-            "bos_token_id": text["vocab_size"] - 2,
-            "eos_token_id": text["vocab_size"] - 1,
-            "pad_token_id": 0,
-            "projection_dim": arch["embed_dim"],
-        },
-        vision_config={
-            "hidden_size": image["width"],
-            "intermediate_size": int(ratio * image["width"]),
-            "num_attention_heads": image["width"] // image.get("head_width", 64),
-            "num_hidden_layers": image["layers"],
-            "image_size": image["image_size"],
-            "patch_size": image["patch_size"],
-            "hidden_act": activation,
-            "projection_dim": arch["embed_dim"],
-        },
-    )
+    activation, context = model.description["activation"], model.description["context_length"]
+    config = CLIPConfig(**hugging_face.to_config(arch, activation, context))
     network = CLIPModel(config).eval()
-    missing, unexpected = network.load_state_dict(_renamed(weights), strict=False)
+    missing, unexpected = network.load_state_dict(hugging_face.to_names(weights), strict=False)
     if unexpected or any(not name.endswith("position_ids") for name in missing):
         raise UserError(
             "export", f"weights without a place: {[*unexpected, *missing][:3]}", "CLIP's own layers", "use onnx"
@@ -162,9 +136,9 @@ def _transformers(model: Clip, target: Path, name: str) -> Embed:
         lines = ["#version: 0.2", *(" ".join(merge) for merge in merges)]
         tables.write_text(target / "merges.txt", "\n".join(lines) + "\n")
         start, end = "<start_of_text>", "<end_of_text>"
-        context = {"tokenizer_class": "CLIPTokenizer", "model_max_length": model.description["context_length"]}
+        reader = {"tokenizer_class": "CLIPTokenizer", "model_max_length": context}
         ends = {"bos_token": start, "eos_token": end, "unk_token": end, "pad_token": end}
-        tables.write_text(target / "tokenizer_config.json", json.dumps(context | ends))
+        tables.write_text(target / "tokenizer_config.json", json.dumps(reader | ends))
     back = CLIPModel.from_pretrained(target).eval()
 
     def embed(images: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor]:
@@ -172,48 +146,6 @@ def _transformers(model: Clip, target: Path, name: str) -> Embed:
         return nn.functional.normalize(found.image_embeds, dim=-1), nn.functional.normalize(found.text_embeds, dim=-1)
 
     return embed
-
-
-def _renamed(weights: dict[str, Tensor]) -> dict[str, Tensor]:
-    """open_clip's weights by the names CLIPModel has for them."""
-    plain = {
-        "logit_scale": "logit_scale",
-        "token_embedding.weight": "text_model.embeddings.token_embedding.weight",
-        "positional_embedding": "text_model.embeddings.position_embedding.weight",
-        "ln_final": "text_model.final_layer_norm",
-        "visual.class_embedding": "vision_model.embeddings.class_embedding",
-        "visual.positional_embedding": "vision_model.embeddings.position_embedding.weight",
-        "visual.conv1.weight": "vision_model.embeddings.patch_embedding.weight",
-        "visual.ln_pre": "vision_model.pre_layrnorm",
-        "visual.ln_post": "vision_model.post_layernorm",
-    }
-    inside = {
-        "ln_1": "layer_norm1", "ln_2": "layer_norm2", "attn.out_proj": "self_attn.out_proj",
-        "mlp.c_fc": "mlp.fc1", "mlp.c_proj": "mlp.fc2",
-    }  # fmt: skip
-    found: dict[str, Tensor] = {}
-    for name, tensor in weights.items():
-        stem, _, kind = name.rpartition(".")
-        if name in plain:
-            found[plain[name]] = tensor
-        elif stem in plain:
-            found[f"{plain[stem]}.{kind}"] = tensor
-        elif name == "visual.proj":
-            found["visual_projection.weight"] = tensor.T
-        elif name == "text_projection":
-            found["text_projection.weight"] = tensor.T
-        elif "resblocks." in name:
-            number, _, part = name.partition("resblocks.")[2].partition(".")
-            layer = f"{'vision' if name.startswith('visual.') else 'text'}_model.encoder.layers.{number}"
-            if part.startswith("attn.in_proj_"):
-                for letter, third in zip("qkv", tensor.chunk(3), strict=True):
-                    found[f"{layer}.self_attn.{letter}_proj.{part.removeprefix('attn.in_proj_')}"] = third
-            else:
-                inner, _, kind = part.rpartition(".")
-                found[f"{layer}.{inside.get(inner, inner)}.{kind}"] = tensor
-        elif name != "attn_mask":
-            found[name] = tensor
-    return {name: tensor.contiguous() for name, tensor in found.items()}
 
 
 def _onnx(model: Clip, target: Path, name: str) -> Embed:

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 from pydantic import ConfigDict, Field, ValidationError, model_validator
 from pydantic_core import InitErrorDetails
 
-from pipeline.clip.names import local_folder
+from pipeline.clip.names import HUB, local_folder
 from pipeline.config import Config as BaseConfig
 from pipeline.config import placement
 from pipeline.negative_types import NEGATIVE_TYPES
@@ -102,9 +102,17 @@ class Loss(BaseConfig):
 class Config(BaseConfig):
     """How the student is trained; the defaults are the paper's."""
 
-    model: str = Field("ViT-B-32", description="open_clip architecture, hf-hub:owner/name, or a local open_clip folder")
+    model: str = Field(
+        "ViT-B-32",
+        description="open_clip architecture, hf-hub:owner/name, or a local folder, open_clip's or of a CLIPModel",
+    )
     pretrained: str | None = Field(
-        "openai", description="open_clip tag or weights file; null: the folder's own weights, else random ones"
+        "openai",
+        description="open_clip tag or weights file; null: the folder's or hub's own weights, else random ones "
+        "(the default where model is a folder or of the hub)",
+    )
+    activation: Literal["gelu", "quick_gelu"] | None = Field(
+        None, description="what a weights file was trained with that does not say it; null: what it, or model, says"
     )
     seed: int = Field(42, ge=0, description="of random weights, order of the rows and draw of the negatives")
     epochs: int = Field(5, ge=1, description="passes over the training split")
@@ -173,9 +181,11 @@ class Config(BaseConfig):
     @model_validator(mode="before")
     @classmethod
     def _folder_brings_its_weights(cls, given: Any) -> Any:
-        """The default tag is of the default model; a folder that is named without one has weights of its own."""
-        if isinstance(given, dict) and "pretrained" not in given and local_folder(str(given.get("model", ""))):
-            return {**given, "pretrained": None}
+        """The default tag is of the default model; folder and hub, named without one, have weights of their own."""
+        if isinstance(given, dict) and "pretrained" not in given:
+            model = str(given.get("model", ""))
+            if model.startswith(HUB) or local_folder(model):
+                return {**given, "pretrained": None}
         return given
 
     @model_validator(mode="after")

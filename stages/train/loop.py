@@ -70,16 +70,16 @@ def _train(config: Config, inputs: Inputs, out: Path, device: str, progress: Pro
     clip.save(student, out / "student")
     clip.save_weights(objective.teacher, out / "teacher.safetensors")
     tables.write(tables.part(out / "steps", 0), training.steps, steps_schema(columns(config.objective.weights())))
-    start = clip.load(config.model, config.pretrained, seed=config.seed)
+    start = _start(config)
     return {
-        "start": {"model": config.model, "pretrained": config.pretrained, "seed": config.seed},
+        "start": start,
         "description": student.description,
         "steps": len(training.steps),
         "reach": sum(step["lr"] for step in training.steps),
         "pairs": len(batches.rows),
         "parameters": sum(parameter.numel() for parameter in student.model.parameters()),
         "trained_parameters": sum(parameter.numel() for parameter in training.parameters),
-        "weight_delta": tuning.weight_delta(start.model, student.model),
+        "weight_delta": tuning.weight_delta(clip.load(**start).model, student.model),
         "validation": training.validation,
         "kept_step": training.best_step if config.select == "best" else len(training.steps),
         "device": device,
@@ -109,8 +109,18 @@ def _is_repeatable(config: Config, device: str) -> bool:
     return device == "cpu" or config.deterministic
 
 
+def _start(config: Config) -> dict[str, Any]:
+    """What `clip.load` is told of the starting model."""
+    return {
+        "model": config.model,
+        "pretrained": config.pretrained,
+        "seed": config.seed,
+        "activation": config.activation,
+    }
+
+
 def _student(config: Config, device: str) -> Clip:
-    student = clip.load(config.model, config.pretrained, seed=config.seed, device=device)
+    student = clip.load(**_start(config), device=device)
     tuning.lock(student.model, image=config.lock_image, text=config.lock_text, unlocked=config.unlocked_groups)
     if config.lora_rank:
         tuning.add_lora(student.model, config.lora_rank, config.lora_alpha, config.seed)

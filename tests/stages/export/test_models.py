@@ -67,6 +67,20 @@ def test_transformers_reads_texts_and_pictures_as_we_do(model: Artifact, tmp_pat
     torch.testing.assert_close(seen, ours.preprocess(picture), atol=0.02, rtol=0)
 
 
+def test_a_transformers_export_comes_back(model: Artifact, tmp_path: Path) -> None:
+    export_model(model, "transformers", tmp_path)
+    ours, back = clip.load(str(model.path / "student")), clip.load(str(tmp_path))
+    weights = back.model.state_dict()
+    assert weights.keys() == ours.model.state_dict().keys()
+    for name, tensor in ours.model.state_dict().items():
+        assert torch.equal(weights[name], tensor), name
+    same = ("activation", "tokenizer", "context_length")
+    assert {key: back.description[key] for key in same} == {key: ours.description[key] for key in same}
+    assert back.description["preprocess"] == ours.description["preprocess"]
+    texts = ["a red cup", "two dogs on a bench"]
+    assert torch.equal(clip.embed_texts(back, texts), clip.embed_texts(ours, texts))
+
+
 def test_a_wrong_embedding_is_refused(model: Artifact, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     original = model_exports._open_clip
 

@@ -84,7 +84,7 @@ def test_the_artifact_loads_and_its_table_tells_the_run(world: dict[str, Any], u
     assert steps["distill_loss"][0] == pytest.approx(0, abs=1e-9) and steps["distill_loss"][-1] > 0
     assert steps["loss"][-1] < steps["loss"][0]
     meta = undisturbed["meta"]
-    assert meta["start"] == {"model": world["model"], "pretrained": None, "seed": 42}
+    assert meta["start"] == {"model": world["model"], "pretrained": None, "seed": 42, "activation": None}
     assert (meta["steps"], meta["pairs"], meta["not_finite"]) == (STEPS, 24, 0)
 
 
