@@ -209,7 +209,7 @@ def prepared(store: Store, base: str, found: Iterable[Made], verbs: Sequence[str
             for name in SHARED:
                 artifact = store.linked(base, STAGES[name].makes)
                 if artifact is not None:
-                    store.link(run.name, artifact)
+                    run.link(artifact)
             stack.enter_context(run.at_work(verbs))
         yield runs
 

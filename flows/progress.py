@@ -6,26 +6,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    ProgressColumn,
-    SpinnerColumn,
-    Task,
-    TextColumn,
-    TimeRemainingColumn,
-)
-from rich.progress import Progress as Bars
-from rich.text import Text
 
 from pipeline.stage import Progress
 
 EVERY_SECONDS = 10.0
-
-
-class _Rate(ProgressColumn):
-    def render(self, task: Task) -> Text:
-        return Text(f"{task.speed:,.1f}/s" if task.speed else "", style="cyan")
 
 
 @contextmanager
@@ -33,15 +17,9 @@ def shown(stage: str) -> Iterator[Progress]:
     """Show one stage's progress on stderr: rate, done of total, and time left."""
     console = Console(stderr=True)
     if console.is_terminal:
-        with Bars(
-            SpinnerColumn(),
-            TextColumn("{task.description}", markup=False),
-            BarColumn(),
-            MofNCompleteColumn(),
-            _Rate(),
-            TimeRemainingColumn(compact=True),
-            console=console,
-        ) as bars:
+        from flows.bars import bars_on
+
+        with bars_on(console) as bars:
             ids: dict[str, int] = {}
 
             def bar(what: str, done: int, total: int) -> None:

@@ -1,9 +1,11 @@
 """What the command line prints on, and how it writes a score."""
 
+import json
 import sys
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Annotated, Any
 
+import typer
 from rich.console import Console
 from rich.text import Text
 
@@ -19,6 +21,15 @@ class _Plain(Console):
 
 
 out = _Plain(soft_wrap=True, highlight=False, width=None if sys.stdout.isatty() else 140)
+
+
+Json = Annotated[bool, typer.Option("--json", help="print JSON")]
+"""The option that every command which prints a result has."""
+
+
+def print_json(value: Any) -> None:
+    """Print plain data as JSON; what is neither text, number, list nor mapping as text."""
+    print(json.dumps(value, indent=1, default=str))
 
 
 def with_interval(estimate: Mapping[str, Any] | None) -> str:

@@ -4,6 +4,7 @@ Work is done in a cache on the local disk ($DEGLA_CACHE, default ~/.cache/degla)
 and comes from there where it is not here:
 
     <run>/recipe.yaml                                   as in a local home
+    <run>/history.jsonl                                 as in a local home
     <run>/<kind>                                        the fingerprint that the run links to, as text
     store/<kind>/<fingerprint>/manifest.json            written last; two writers never mix their files, because
     store/<kind>/<fingerprint>/<digest of manifest>/    these lie in a folder of their own
@@ -16,6 +17,7 @@ to finish is kept. Replies of the others are fetched as often, so machines that 
 """
 
 import hashlib
+import json
 import os
 import shutil
 import threading
@@ -30,9 +32,9 @@ import pyarrow as pa
 from pyarrow.fs import FileSelector, FileSystem, FileType, LocalFileSystem, copy_files
 
 from pipeline import tables
-from pipeline.artifact import MANIFEST, SCRATCH, Artifact, digest, verified
+from pipeline.artifact import MANIFEST, SCRATCH, Artifact, Manifest, digest, verified
 from pipeline.errors import TransientError, UserError
-from pipeline.store import Store
+from pipeline.store import HISTORY, Store, entries
 
 INTERVAL = 30.0
 """Seconds between two looks for what is to be sent."""
@@ -205,6 +207,29 @@ class Bucket(Store):
         if found is not None:
             super().link(run, found)
         return found
+
+    def glance(self, run: str, kind: str) -> Artifact | None:
+        """As `Store.glance`: what the bucket says; of the artifact only its manifest is fetched."""
+        fingerprint = self._read(f"{self._object(self.run(run))}/{kind}")
+        if fingerprint is None:
+            return None
+        manifest = self.manifest(kind, fingerprint.decode())
+        return Artifact(self.folder(kind, manifest.fingerprint), manifest) if manifest else None
+
+    def manifest(self, kind: str, fingerprint: str) -> Manifest | None:
+        """As `Store.manifest`: what the bucket says; nothing else is fetched."""
+        content = self._read(f"{self._object(self.folder(kind, fingerprint))}/{MANIFEST}")
+        return None if content is None else Manifest.model_validate_json(content)
+
+    def log(self, run: str, entry: Mapping[str, Any]) -> None:
+        """As `Store.log`, in the bucket alone. Of two machines that write at the same moment, one line may be lost."""
+        lines = (json.dumps(line) + "\n" for line in (*self.history(run), entry))
+        self._write(f"{self._object(self.run(run))}/{HISTORY}", "".join(lines).encode())
+
+    def history(self, run: str) -> list[dict[str, Any]]:
+        """As `Store.history`: what the bucket says."""
+        content = self._read(f"{self._object(self.run(run))}/{HISTORY}")
+        return entries(content.decode()) if content else []
 
     def link(self, run: str, artifact: Artifact) -> None:
         """As `Store.link`, in both places."""

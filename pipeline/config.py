@@ -1,5 +1,6 @@
 """The base of every configuration, and which of its fields make the identity of a result."""
 
+import re
 from collections.abc import Iterable
 from typing import Any
 
@@ -38,28 +39,44 @@ MOST_VALUES = 100_000
 """Of a YAML file, aliases written out: a few lines of them can stand for gigabytes."""
 
 
-class _Plain(yaml.SafeLoader):
+class _Plain(yaml.constructor.SafeConstructor):
     """Builds numbers, texts, lists and mappings, and no Python object; a key twice is a mistake."""
 
-    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
-        node = super().compose_mapping_node(anchor)
-        seen: set[str] = set()
-        for key, _ in node.value:
-            if isinstance(key, yaml.ScalarNode) and key.value in seen:
-                raise yaml.constructor.ConstructorError(None, None, f"{key.value!r} stands twice", key.start_mark)
-            seen.add(key.value if isinstance(key, yaml.ScalarNode) else "")
-        return node
-
     def flatten_mapping(self, node: yaml.MappingNode) -> None:
+        known = self.__dict__.setdefault("_flat", set())
+        if id(node) not in known:  # a second time it holds what was merged into it
+            known.add(id(node))
+            keys = [key for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+            if twice := [key for place, key in enumerate(keys) if key.value in {one.value for one in keys[:place]}]:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"{twice[0].value!r} stands twice", twice[0].start_mark
+                )
         super().flatten_mapping(node)
         if len(node.value) > MOST_VALUES:
             raise yaml.constructor.ConstructorError(None, None, "merges (<<) give too many values", node.start_mark)
 
 
+class _Deep(_Plain, yaml.SafeLoader):
+    """Any text: it minds the interpreter's stack."""
+
+
+class _Shallow(_Plain, getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
+    """Six times as fast, by libyaml, which overruns its stack on what is nested very deeply."""
+
+
+MOST_NESTED = 200
+
+
+def _is_shallow(text: str) -> bool:
+    """Whether nothing can be nested deeper than `MOST_NESTED`: indentation or brackets."""
+    indented = max(len(found) for found in re.findall(r"^[ ?:-]*", text, re.MULTILINE))
+    return indented + text.count("[") + text.count("{") <= MOST_NESTED
+
+
 def from_yaml(text: str) -> Any:
     """Plain data from YAML text. Raises ValueError, with one line, for text that is none."""
     try:
-        found = yaml.load(text, _Plain)
+        found = yaml.load(text, _Shallow if _is_shallow(text) else _Deep)
         if _values(found, {}) > MOST_VALUES:
             raise ValueError(f"its aliases stand for more than {MOST_VALUES:,} values")
     except RecursionError:

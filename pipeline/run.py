@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from pydantic import ValidationError
 
 from pipeline import tables
-from pipeline.artifact import Artifact, digest, now, read_manifest
+from pipeline.artifact import Artifact, Manifest, digest, now, read_manifest
 from pipeline.config import Config, from_yaml, to_yaml
 from pipeline.errors import TRANSIENT_ERRNOS, BusyError, TransientError, UserError
 from pipeline.stage import Inputs, Progress, Stage, silent
@@ -39,11 +39,12 @@ class Outcome(NamedTuple):
 
 
 class Status(NamedTuple):
-    """One stage of a run: current, stale (its settings or inputs changed since), or missing."""
+    """One stage of a run: current, stale (its settings or inputs changed since), or missing; and why it would run."""
 
     stage: str
     state: str
     artifact: Artifact | None
+    reasons: tuple[str, ...] = ()
 
 
 @contextmanager
@@ -132,14 +133,18 @@ class Run:
             stage: name of the stage.
             inputs: what it reads, verified; default: what the run links to now.
         """
-        one, config = self.stages[stage], self.config(stage)
         inputs = self.inputs(stage) if inputs is None else inputs
+        outside = {**self._read_outside(stage), **self.stages[stage].beside(inputs)}
+        return {**self._inner_identity(stage, inputs), "outside": outside}
+
+    def _inner_identity(self, stage: str, inputs: Inputs) -> dict[str, Any]:
+        """The identity without what is outside the store."""
+        one, config = self.stages[stage], self.config(stage)
         return {
             "stage": one.name,
             "stage_version": one.version,
             "config": config.identity(),
             "inputs": {kind: artifact.digest for kind, artifact in sorted(inputs.items())},
-            "outside": {**self._read_outside(stage), **one.beside(inputs)},
         }
 
     def fingerprint(self, stage: str) -> str:
@@ -159,48 +164,46 @@ class Run:
             self.inputs(name, [kind for kind in stage.needs if kind not in made])
             made.add(stage.makes)
 
-    def status(self) -> list[Status]:
-        """How every stage stands against the recipe and what is on disk; changes nothing."""
-        held, current = self._held(), set[str]()
+    def status(self, *, manifests: bool = False) -> list[Status]:
+        """How every stage stands against the recipe and what is on disk, and why it would run; changes nothing.
+
+        Args:
+            manifests: look at these alone: no file is hashed, and nothing outside the store counts.
+        """
+        held, again = self._held(manifests), set[str]()
         states: list[Status] = []
         for name, stage in self.stages.items():
             artifact = held.get(stage.makes)
-            state = "missing" if artifact is None else "stale"
-            if artifact is not None and current >= set(stage.needs):
-                with suppress(UserError):
-                    inputs = {kind: held[kind] for kind in stage.needs}
-                    if digest(self.identity(name, inputs)) == artifact.manifest.fingerprint:
-                        state = "current"
-                        current.add(stage.makes)
-            states.append(Status(name, state, artifact))
+            if artifact is None:
+                state, reasons = "missing", [f"no intact {stage.makes} on disk"]
+            elif remade := sorted(again & set(stage.needs)):
+                state, reasons = "stale", [f"{kind} will be made again" for kind in remade]
+            else:
+                reasons = self._changed(name, artifact, {kind: held[kind] for kind in stage.needs}, manifests)
+                state = "stale" if reasons else "current"
+            if reasons:
+                again.add(stage.makes)
+            states.append(Status(name, state, artifact, tuple(reasons)))
         return states
 
-    def why(self) -> Iterator[tuple[str, str]]:
-        """For every stage: reused, or what makes it run again: a setting, an input, a file, the code's version."""
-        held, upstream_changed = self._held(), set[str]()
-        for name, stage in self.stages.items():
-            artifact = held.get(stage.makes)
-            stale_inputs = upstream_changed & set(stage.needs)
-            if artifact is None:
-                reasons = [f"no intact {stage.makes} on disk"]
-            elif stale_inputs:
-                reasons = [f"{kind} will be made again" for kind in sorted(stale_inputs)]
-            else:
-                wanted, manifest = self.identity(name, {kind: held[kind] for kind in stage.needs}), artifact.manifest
-                made = {
-                    "stage_version": manifest.stage_version,
-                    "config": _deciding(stage.config, manifest.config),
-                    "inputs": manifest.inputs,
-                    "outside": manifest.outside,
-                }
-                reasons = [] if digest(wanted) == manifest.fingerprint else list(differences(made, wanted))
-            if reasons:
-                upstream_changed.add(stage.makes)
-            yield name, "; ".join(reasons) or "reused"
+    def _changed(self, name: str, artifact: Artifact, inputs: Inputs, manifests: bool) -> list[str]:
+        """What decides a stage's result and is not as it was when the artifact was made."""
+        made = decided(artifact.manifest, self.stages[name])
+        if manifests:
+            del made["outside"]
+            return list(differences(made, self._inner_identity(name, inputs)))
+        try:
+            wanted = self.identity(name, inputs)
+        except UserError as error:
+            return [str(error)]
+        if digest(wanted) == artifact.manifest.fingerprint:
+            return []
+        return list(differences(made, wanted)) or ["made by another version of degla"]
 
-    def _held(self) -> dict[str, Artifact]:
-        """Every artifact the run holds, verified."""
-        found = {stage.makes: self.get(stage.makes) for stage in self.stages.values()}
+    def _held(self, manifests: bool = False) -> dict[str, Artifact]:
+        """Every artifact the run holds, verified, or as its manifest says."""
+        look = self.store.glance if manifests else self.store.linked
+        found = {stage.makes: look(self.name, stage.makes) for stage in self.stages.values()}
         return {kind: artifact for kind, artifact in found.items() if artifact is not None}
 
     # -- making it -----------------------------------------------------------------------------------------------------
@@ -292,8 +295,25 @@ class Run:
         with self.store.lock():
             found = self.store.find(kind, fingerprint)
             if found is not None:
-                self.store.link(self.name, found)
+                self.link(found)
         return found
+
+    def link(self, artifact: Artifact, *, made: bool = False) -> None:
+        """Make the run hold an artifact, and write down that it does, what that replaced, and what differs.
+
+        Args:
+            artifact: of the run's store.
+            made: whether it was made just now, for this run.
+        """
+        new = artifact.manifest
+        old = self.store.glance(self.name, new.kind)
+        self.store.link(self.name, artifact)
+        if old and old.manifest.fingerprint == new.fingerprint and not made:
+            return
+        stage = self.stages[new.stage]
+        changed = list(differences(decided(old.manifest, stage), decided(new, stage))) if old else []
+        entry = {"at": now(), "stage": new.stage, "kind": new.kind, "fingerprint": new.fingerprint, "made": made}
+        self.store.log(self.name, entry | {"changed": changed})
 
     def _make(
         self, stage: Stage[Any], inputs: Inputs, decided: dict[str, Any], partial: Path, progress: Progress
@@ -321,7 +341,7 @@ class Run:
             }
             with self.store.lock():
                 made = self.store.publish(partial, manifest=manifest)
-                self.store.link(self.name, made)
+                self.link(made, made=True)
             return made
 
     def _read_outside(self, stage: str) -> dict[str, str]:
@@ -349,6 +369,16 @@ class Run:
             return ""
         changed = list(differences(kept, self.recipe.identity()))
         return f" ({'; '.join(changed[:3])}{'; ...' if len(changed) > 3 else ''})" if changed else ""
+
+
+def decided(manifest: Manifest, stage: Stage[Any]) -> dict[str, Any]:
+    """What decided an artifact's result, as `Run.identity` names it; `stage` made it."""
+    return {
+        "stage_version": manifest.stage_version,
+        "config": _deciding(stage.config, manifest.config),
+        "inputs": manifest.inputs,
+        "outside": manifest.outside,
+    }
 
 
 def _deciding(config: type[Config], kept: dict[str, Any]) -> dict[str, Any]:

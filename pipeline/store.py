@@ -2,13 +2,14 @@
 
     $DEGLA_HOME/                     default: runs/
       store/<kind>/<fingerprint>/    manifest.json, Parquet parts, other files; only cards change once published
-      <run>/                         recipe.yaml, logs/, and one link per artifact into the store
+      <run>/                         recipe.yaml, history.jsonl, and one link per artifact into the store
 
 The manifest is written last, so a killed writer leaves a `.partial` folder that the same work picks up again, and
 nothing else.
 """
 
 import fcntl
+import json
 import os
 import platform
 import shutil
@@ -32,6 +33,7 @@ from pipeline.artifact import (
     content_files,
     file_sha256,
     now,
+    read_manifest,
     verified,
 )
 from pipeline.assets import ROOT
@@ -39,6 +41,8 @@ from pipeline.errors import BusyError, UserError
 
 RESERVED_NAMES = ("store", "replies", "labels", "prefect")
 """Folders of a home that are no run's."""
+HISTORY = "history.jsonl"
+"""In a run's folder, a line for whatever happened to it."""
 LONGEST_NAME = 100
 """Of a run, letters: file systems take 255 bytes."""
 RECORDED_PACKAGES = (
@@ -61,6 +65,7 @@ class Store:
 
     home: Path
     hashes: FileHashes = field(default_factory=FileHashes, kw_only=True, compare=False, repr=False)
+    _glanced: dict[tuple[Path, int], Artifact] = field(default_factory=dict, init=False, compare=False, repr=False)
 
     def folder(self, kind: str, fingerprint: str) -> Path:
         """Where that artifact is, or would be. Raises UserError for a fingerprint that leads elsewhere."""
@@ -192,6 +197,33 @@ class Store:
         """The verified artifact a run holds, or None."""
         return verified(self.run(run) / kind, self.hashes.sha256)
 
+    def glance(self, run: str, kind: str) -> Artifact | None:
+        """The artifact a run holds as its manifest says, no file hashed; or None."""
+        folder = (self.run(run) / kind).resolve()
+        try:
+            key = folder, (folder / MANIFEST).stat().st_mtime_ns
+        except OSError:
+            return None
+        if key not in self._glanced and (manifest := read_manifest(folder)):
+            self._glanced[key] = Artifact(folder, manifest)
+        return self._glanced.get(key)
+
+    def manifest(self, kind: str, fingerprint: str) -> Manifest | None:
+        """The manifest of an artifact of the store, no file hashed; or None."""
+        return read_manifest(self.folder(kind, fingerprint))
+
+    def log(self, run: str, entry: Mapping[str, Any]) -> None:
+        """Add a line to what happened to a run, plain JSON data with the time as `at`."""
+        with (self.run(run) / HISTORY).open("a", encoding="utf-8") as file:
+            file.write(json.dumps(entry) + "\n")
+
+    def history(self, run: str) -> list[dict[str, Any]]:
+        """What happened to a run, in order."""
+        try:
+            return entries((self.run(run) / HISTORY).read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return []
+
     def link(self, run: str, artifact: Artifact) -> None:
         """Make a run hold an artifact; the link is relative, so the home may be moved."""
         link = self.run(run) / artifact.manifest.kind
@@ -238,6 +270,15 @@ class Store:
                     "wait for it, or name yours: --name NAME",
                 )
             yield
+
+
+def entries(history: str) -> list[dict[str, Any]]:
+    """The lines of a history; one that a kill cut short is left out."""
+    found = []
+    for line in history.splitlines():
+        with suppress(ValueError):
+            found.append(json.loads(line))
+    return found
 
 
 def _lock_of(folder: Path) -> Path:

@@ -14,10 +14,13 @@ for, so a doubtful case is never called up.
 """
 
 from collections.abc import Container, Mapping
-from typing import Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-from stages.benchmarks.loaders import Question, about
+from stages.benchmarks.means import Question
 from stages.pages import percent, signed
+
+if TYPE_CHECKING:
+    from stages.benchmarks.loaders import About
 
 Word = Literal["up", "down", "blind", "unjudged", "new", "unclear", "unknown"]
 
@@ -66,7 +69,7 @@ def side_by_side(aggregates: Mapping[str, Facts]) -> dict[str, str]:
     """
     found: dict[str, str] = {}
     for benchmark, whole in PAPER_MEANS.items():
-        names = [name for name, one in aggregates.items() if about(name).benchmark == benchmark and one["n"]]
+        names = [name for name, one in aggregates.items() if name.partition(".")[0] == benchmark and one["n"]]
         if names:
             found[benchmark] = whole if whole in names else names[0]
     return found
@@ -108,7 +111,7 @@ def verdict(name: str, one: Facts, *, random_start: bool = False, than: str = ""
         than: what the model before is called when the one after was not trained from it; empty = it was.
     """
     word = _word(name, one, random_start)
-    return Verdict(word, _sentence(word, about(name).question or "composition", one, than))
+    return Verdict(word, _sentence(word, _about(name).question or "composition", one, than))
 
 
 def p_value(change: Facts) -> float | None:
@@ -130,11 +133,17 @@ def best_blind(one: Facts) -> Facts | None:
     return max(one.get("blind", {}).values(), key=lambda judge: float(judge["value"]), default=None)
 
 
+def _about(name: str) -> "About":
+    from stages.benchmarks.loaders import about  # the readers of all benchmarks, which a name alone does not need
+
+    return about(name)
+
+
 def _word(name: str, one: Facts, random_start: bool) -> Word:
     change = one["difference"]
     if change["value"] is None:
         return "unknown"
-    if random_start and about(name).question == "retention":
+    if random_start and _about(name).question == "retention":
         return "new"
     if not changed(change):
         return "unclear"
@@ -143,7 +152,7 @@ def _word(name: str, one: Facts, random_start: bool) -> Word:
         return "down"
     if not lower_is_better and any(one["after"]["low"] <= found["high"] for found in _without_pictures(one).values()):
         return "blind"
-    subject = about(name)
+    subject = _about(name)
     is_open = subject.question == "composition" and subject.text_may_decide
     return "unjudged" if is_open and not one.get("blind") else "up"
 

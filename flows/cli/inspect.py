@@ -5,7 +5,20 @@ from typing import Any
 
 from pipeline import tables
 from pipeline.errors import UserError
-from pipeline.run import Run
+from pipeline.run import Run, Status
+
+
+def standing(status: Status) -> dict[str, Any]:
+    """One stage of a run as plain data."""
+    manifest = status.artifact.manifest if status.artifact else None
+    return {
+        "stage": status.stage,
+        "state": status.state,
+        "reasons": status.reasons,
+        "made": manifest.finished if manifest else None,
+        "rows": manifest.rows if manifest else {},
+        "fingerprint": manifest.fingerprint if manifest else None,
+    }
 
 
 def show(run: Run, table: str, where: str, limit: int) -> Iterator[dict[str, Any]]:

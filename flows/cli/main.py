@@ -12,16 +12,15 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from flows import plan, progress, search
-from flows import serve as local
+from flows import progress
 from flows.cli import check as checking
 from flows.cli import data as data_cli
 from flows.cli import evaluate as evaluation
 from flows.cli import gguf as unpacking
 from flows.cli import inspect as inspection
 from flows.cli import label as labelling
-from flows.cli.doctor import findings
-from flows.terminal import out
+from flows.cli import runs as experiments
+from flows.terminal import Json, out, print_json
 from pipeline import run as pipeline_run
 from pipeline.config import Config, to_yaml
 from pipeline.errors import TransientError, UserError, printable
@@ -80,6 +79,8 @@ def run(
     jobs: Annotated[int, typer.Option(help="of an ablation: rows trained at once, sharing the cores", min=1)] = 2,
 ) -> None:
     """Run the pipeline, or some stages of it, or a whole ablation; what is on disk and unchanged is reused."""
+    from flows import plan  # processes and settings that only ablations need
+
     store = open_store()
     if plan.is_plan(recipe):
         _compare(store, recipe, rows, jobs, overrides)
@@ -102,28 +103,38 @@ def run(
 
 
 @app.command()
-def status(name: Annotated[str, typer.Argument(help="run; empty = all")] = "") -> None:
-    """What each run has on disk: current, stale (a setting or input changed since), or missing."""
+def status(
+    name: Annotated[str, typer.Argument(help="run; empty = all, by their manifests alone")] = "", as_json: Json = False
+) -> None:
+    """What a run has on disk: current, stale (and since which setting, input or file), or missing.
+
+    Of one run every file is looked at, within and outside the store; of all of them only the manifests.
+    """
     store = open_store()
     names = [name] if name else store.runs()
+    if name and not store.run(name).exists():
+        raise UserError("status", f"no run {name!r}", f"one of {', '.join(store.runs()) or 'none'}", "degla run")
+    found = {one: Run.open(one, store=store).status(manifests=not name) for one in names}
+    if as_json:
+        print_json({run: [inspection.standing(one) for one in states] for run, states in found.items()})
+        return
     if not names:
         out.print(f"no run yet in {store.home}; start one with: degla run demo")
-    for run_name in names:
-        if not store.run(run_name).exists():
-            raise UserError(
-                "status", f"no run {run_name!r}", f"one of {', '.join(store.runs()) or 'none'}", "degla run"
-            )
+    for run_name, states in found.items():
         table = Table("stage", "state", "made", "rows", "artifact", title=run_name, title_justify="left")
-        for state in Run.open(run_name, store=store).status():
-            manifest = state.artifact.manifest if state.artifact else None
+        for state in states:
+            one = inspection.standing(state)
             table.add_row(
                 state.stage,
                 Text(state.state, {"current": "green", "stale": "yellow"}.get(state.state, "red")),
-                manifest.finished if manifest else "",
-                ", ".join(f"{kind} {count:,}" for kind, count in manifest.rows.items()) if manifest else "",
-                manifest.fingerprint if manifest else "",
+                one["made"] or "",
+                ", ".join(f"{kind} {count:,}" for kind, count in one["rows"].items()),
+                one["fingerprint"] or "",
             )
         out.print(table)
+        for state in states:
+            if state.state == "stale":
+                out.print(f"{state.stage} is stale: {'; '.join(state.reasons)}")
 
 
 @app.command()
@@ -159,8 +170,8 @@ def diff(one: Name, two: Name) -> None:
 def why(name: Name, recipe: Annotated[str, typer.Option(help="against this recipe; default: the run's own")] = "",
         overrides: Set = []) -> None:  # noqa: B006  # fmt: skip
     """Why each stage of a run would be reused or run again: which setting, input or file changed."""
-    for stage, reason in Run.open(name, overrides, recipe=recipe).why():
-        out.print(f"{stage:9} {reason}")
+    for one in Run.open(name, overrides, recipe=recipe).status():
+        out.print(f"{one.stage:9} {'; '.join(one.reasons) or 'reused'}")
 
 
 @app.command()
@@ -218,6 +229,9 @@ def export(
     out.print(f"{rows:,} rows of {split} in {target}")
 
 
+app.command()(experiments.runs)
+app.command()(experiments.log)
+app.command()(experiments.promote)
 app.command(name="eval")(evaluation.measure)
 app.command()(checking.check)
 app.command()(labelling.label)
@@ -227,6 +241,8 @@ app.command()(unpacking.gguf)
 @app.command()
 def doctor() -> None:
     """What this machine can run: cores, memory, GPU, vLLM, disk, model access."""
+    from flows.cli.doctor import findings
+
     worst = 0
     for finding in findings(open_store()):
         colour = {"ok": "green", "note": "yellow", "missing": "red"}[finding.verdict]
@@ -258,6 +274,8 @@ def recipe(
 @app.command()
 def serve(port: Annotated[int, typer.Option(help="port of the server")] = 4200) -> None:
     """Start a local Prefect server, a process work pool, a worker and the deployments; Ctrl-C stops them all."""
+    from flows import serve as local
+
     local.serve(open_store(), port)
 
 
@@ -272,6 +290,8 @@ def _walk(run: Run, stages: list[str], force: bool) -> dict[str, bool]:
     Gives stage -> whether its artifact was reused.
     """
     import httpx
+
+    from flows import serve as local
 
     try:
         local.find_server(run.store)
@@ -289,10 +309,14 @@ def _walk(run: Run, stages: list[str], force: bool) -> dict[str, bool]:
 
 def _compare(store: Store, name: str, rows: list[str], jobs: int, overrides: list[str]) -> None:
     """Run a plan's rows with its seeds and print the comparison."""
+    from flows import plan, search
+
     chosen = plan.load(name, rows)
     plan.cells(chosen, Path(name).stem, overrides)
     search.trials(chosen, Path(name).stem, overrides)
     import httpx
+
+    from flows import serve as local
 
     local.find_server(store)
     from prefect import tags

@@ -11,7 +11,6 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 from urllib.parse import urlsplit
-from urllib.request import getproxies
 
 from pipeline.assets import ROOT
 from pipeline.clip import hugging_face
@@ -228,6 +227,8 @@ def load_error(model: str, pretrained: str | None, error: Exception, lacks: str 
 @cache
 def hub_answers() -> bool:
     """Whether the model hub answers: one short connection, because its client retries for most of a minute."""
+    from urllib.request import getproxies  # a whole HTTP client
+
     from huggingface_hub import constants
 
     if constants.HF_HUB_OFFLINE:

@@ -6,10 +6,6 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.parquet as pq
-
 from pipeline.clip import PICTURES
 from pipeline.errors import UserError
 from stages.benchmarks import fields
@@ -57,6 +53,10 @@ def _rows(folder: Path, path: Path) -> Iterator[tuple[str, Row]]:
 
 def _packed_rows(path: Path) -> list[dict[str, Any]]:
     """The words of a shard; `key` is the image's file name where the shard keeps it."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+    import pyarrow.parquet as pq
+
     try:
         shard = pq.ParquetFile(path)
         kept = shard.read([*WORDS, "image.path"])
@@ -73,11 +73,15 @@ def _packed_rows(path: Path) -> list[dict[str, Any]]:
 
 @lru_cache(maxsize=4)
 def _row_group(path: Path, group: int, column: str) -> list[dict[str, Any]]:
+    import pyarrow.parquet as pq
+
     return list(pq.ParquetFile(path).read_row_group(group, columns=[column])[column].to_pylist())
 
 
 def read_parquet(path: Path, column: str, row: int) -> "Image":
     """The image in one cell of a Parquet file, as RGB; the cell is Hugging Face's {bytes, path}."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
     from PIL import Image
 
     try:

@@ -28,14 +28,12 @@ from stages.benchmarks import (
     winoground,
     zeroshot,
 )
-from stages.benchmarks.means import Means
+from stages.benchmarks.means import Means, Question
 from stages.benchmarks.registry import known
 from stages.benchmarks.rows import Subset
 
 Family = Literal["composition", "heldout", "retention", "robust"]
 """What is shown together: benchmarks of composition, a dataset's own negatives, what was known before, attacks."""
-
-Question = Literal["composition", "retention"]
 
 FromFolder = Callable[[Path], Iterator[Subset]]
 FromDataset = Callable[[Artifact, Path, int], list[Subset]]

@@ -11,6 +11,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
+Question = Literal["composition", "retention"]
+"""What a mean over the whole of it answers: what was learned, and what was kept."""
+
 Selector = tuple[str, str, str | None]
 """benchmark, subset, group; group None = all rows of the subset."""
 

@@ -81,6 +81,12 @@ def test_what_one_machine_makes_another_finds(machine: Machine) -> None:
     assert (other.run("demo") / "pairs_rejected" / "note.txt").exists(), "as in a local home"
     assert other.find("pairs_rejected", "f" * 16) == linked
     assert other.find("pairs_rejected", "0" * 16) is None
+    one.log("demo", {"at": "now"})
+    other.log("demo", {"at": "later"})
+    third = machine("third")
+    assert third.history("demo") == [{"at": "now"}, {"at": "later"}]
+    assert third.glance("demo", "pairs_rejected").manifest == made.manifest
+    assert not third.run("demo").exists(), "only the manifest was fetched"
 
 
 def test_an_artifact_whose_sending_was_cut_off_is_none_and_is_sent_again(machine: Machine) -> None:

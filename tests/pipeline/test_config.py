@@ -1,7 +1,7 @@
 import pytest
 from pydantic import Field, ValidationError
 
-from pipeline.config import Config, placement
+from pipeline.config import Config, from_yaml, placement
 
 
 class Inner(Config):
@@ -32,3 +32,12 @@ def test_unknown_keys_and_changes_are_refused() -> None:
         Outer(rtae=0.2)  # type: ignore[call-arg]
     with pytest.raises(ValidationError):
         Outer().rate = 0.5  # type: ignore[misc]
+
+
+@pytest.mark.parametrize("nested", [0, 300], ids=["libyaml", "plain"])
+def test_both_readers_of_yaml_say_the_same(nested: int) -> None:
+    rest = f"\nrest: {'[' * nested}{']' * nested}" if nested else ""
+    found = from_yaml("base: &base {a: 1, b: 2}\none: &one {<<: *base, b: 3}\ntwo: {<<: *one, a: 4}" + rest)
+    assert (found["one"], found["two"]) == ({"a": 1, "b": 3}, {"a": 4, "b": 3})
+    with pytest.raises(ValueError, match="'a' stands twice"):
+        from_yaml("one: {a: 1, b: 2, a: 3}" + rest)

@@ -52,6 +52,10 @@ def states(home: Path, source: Path, *overrides: str) -> dict[str, str]:
     return {one.stage: one.state for one in opened(home, source, *overrides).status()}
 
 
+def reasons(run: Run) -> dict[str, str]:
+    return {one.stage: "; ".join(one.reasons) for one in run.status()}
+
+
 def test_a_second_walk_runs_nothing_even_after_a_move(home: Path, tiny_recipe: Path) -> None:
     assert walk(home, tiny_recipe) == []
     assert set(states(home, tiny_recipe).values()) == {"current"}
@@ -133,27 +137,51 @@ def test_a_stage_without_its_inputs_says_how_to_make_them(tiny_recipe: Path, tmp
         walk(tmp_path, tiny_recipe, stages=["train"])
 
 
-def test_why_names_the_setting_that_changed(home: Path, tiny_recipe: Path) -> None:
-    reasons = dict(opened(home, tiny_recipe, "train.lr=0.5").why())
-    assert reasons["assemble"] == "reused"
-    assert reasons["train"] == "config.lr: 1e-06 -> 0.5"
-    assert reasons["report"].startswith("model will be made again") or "model" in reasons["report"]
+def test_status_names_the_setting_that_changed(home: Path, tiny_recipe: Path) -> None:
+    told = reasons(opened(home, tiny_recipe, "train.lr=0.5"))
+    assert told["assemble"] == ""
+    assert told["train"] == "config.lr: 1e-06 -> 0.5"
+    assert told["report"].startswith("model will be made again")
 
 
-def test_why_names_changed_files_harmed_outputs_and_changed_code(
+def test_status_names_changed_files_harmed_outputs_and_changed_code(
     home: Path, tiny_recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert set(dict(opened(home, tiny_recipe).why()).values()) == {"reused"}
+    assert set(reasons(opened(home, tiny_recipe)).values()) == {""}
     shutil.copytree(tiny_recipe.parent, tmp_path / "data")
     (tmp_path / "data" / "captions.csv").write_text("image,caption\nred-circle.png,A red circle.\n")
-    reasons = dict(opened(home, tiny_recipe, f"ingest.root={tmp_path / 'data'}").why())
-    assert "config.root: " in reasons["ingest"] and "outside." in reasons["ingest"]
-    assert reasons["generate"] == "pairs will be made again"
+    told = reasons(opened(home, tiny_recipe, f"ingest.root={tmp_path / 'data'}"))
+    assert "config.root: " in told["ingest"] and "outside." in told["ingest"]
+    assert told["generate"] == "pairs will be made again"
     (home / "tiny" / "dataset" / "part-00000.parquet").unlink()
-    reasons = dict(opened(home, tiny_recipe).why())
-    assert (reasons["assemble"], reasons["train"]) == ("no intact dataset on disk", "dataset will be made again")
+    told = reasons(opened(home, tiny_recipe))
+    assert (told["assemble"], told["train"]) == ("no intact dataset on disk", "dataset will be made again")
     monkeypatch.setitem(road.STAGES, "generate", replace(road.STAGES["generate"], version=99))
-    assert re.fullmatch(r"stage_version: \d+ -> 99", dict(opened(home, tiny_recipe).why())["generate"])
+    assert re.fullmatch(r"stage_version: \d+ -> 99", reasons(opened(home, tiny_recipe))["generate"])
+    told = reasons(opened(home, tiny_recipe, "ingest.root=/nowhere"))
+    assert told["ingest"].startswith("ingest: ") and "/nowhere" in told["ingest"]
+
+
+def test_manifests_alone_tell_changed_settings_and_inputs_but_no_harmed_file(home: Path, tiny_recipe: Path) -> None:
+    (home / "tiny" / "dataset" / "part-00000.parquet").unlink()
+    assert {one.state for one in opened(home, tiny_recipe).status(manifests=True)} == {"current"}
+    changed = opened(home, tiny_recipe, "train.lr=0.5").status(manifests=True)
+    assert [one.stage for one in changed if one.state == "stale"] == ["train", "evaluate", "report"]
+    assert changed[3].reasons == ("config.lr: 1e-06 -> 0.5",)
+
+
+def test_a_run_keeps_a_history_of_what_it_held_and_why_it_changed(home: Path, tiny_recipe: Path) -> None:
+    run = opened(home, tiny_recipe)
+    first = run.store.history("tiny")
+    assert [(one["stage"], one["made"], one["changed"]) for one in first] == [(name, True, []) for name in ALL]
+    walk(home, tiny_recipe)
+    assert run.store.history("tiny") == first, "nothing new is held"
+    walk(home, tiny_recipe, "train.lr=1e-5", stages=["train"])
+    walk(home, tiny_recipe, stages=["train"])
+    made, back = run.store.history("tiny")[len(first) :]
+    assert made["made"] and made["changed"] == ["config.lr: 1e-06 -> 1e-05"]
+    assert not back["made"] and back["changed"] == ["config.lr: 1e-05 -> 1e-06"]
+    assert back["fingerprint"] == first[3]["fingerprint"] != made["fingerprint"]
 
 
 def test_show_diff_and_sql(home: Path, tiny_recipe: Path) -> None:
