@@ -2,13 +2,18 @@
 
 import re
 from collections.abc import Iterable
-from typing import Any
+from pathlib import Path
+from typing import Any, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler, GetJsonSchemaHandler, ValidationError
 from pydantic_core import CoreSchema, core_schema
 
+from pipeline.assets import DATA, ROOT
 from pipeline.errors import UserError
+
+LOCAL = "may name a local file or folder"
+"""Annotation of a text that is a name of something, or else a path: `Annotated[str, LOCAL]`."""
 
 
 class Config(BaseModel):
@@ -28,6 +33,34 @@ class Config(BaseModel):
             elif isinstance(value, tuple | list) and any(isinstance(item, Config) for item in value):
                 dumped[name] = [item.identity() if isinstance(item, Config) else item for item in value]
         return dumped
+
+    @classmethod
+    def located(cls, given: dict[str, Any], folder: Path) -> dict[str, Any]:
+        """Settings that were given, their relative paths made absolute from `folder`.
+
+        A text that is a name or a path is a path where there is such a file; what degla brings keeps its name.
+        """
+        found = dict(given)
+        for name in given.keys() & cls.model_fields.keys():
+            value, field = given[name], cls.model_fields[name]
+            if isinstance(value, dict) and isinstance(field.annotation, type) and issubclass(field.annotation, Config):
+                found[name] = field.annotation.located(value, folder)
+            elif isinstance(value, str) and value and value not in _literals(field.annotation):
+                path = folder / Path(value).expanduser()
+                is_there = LOCAL in field.metadata and path.exists() and not _is_ours(name, value)
+                if is_there or Path in (field.annotation, *get_args(field.annotation)):
+                    found[name] = str(path)
+        return found
+
+
+def _is_ours(field: str, value: str) -> bool:
+    """Whether a path is below degla's own data: from its root, or from a folder called as the field is."""
+    return ((ROOT / value).is_relative_to(DATA) and (ROOT / value).exists()) or (DATA / field / value).exists()
+
+
+def _literals(annotation: Any) -> list[Any]:
+    """Values that an annotation names, at any depth: Path | Literal["mined"] names "mined"."""
+    return [value for part in get_args(annotation) for value in (get_args(part) or [part]) if isinstance(value, str)]
 
 
 def to_yaml(config: Config) -> str:

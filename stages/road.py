@@ -137,13 +137,16 @@ def chosen(stages: Iterable[str]) -> list[str]:
 def load(name: str, overrides: Sequence[str] = ()) -> Recipe:
     """The recipe of that name in data/recipes, or of that YAML file, with `section.field=value` overrides.
 
-    Values are read as YAML. Raises UserError for an unknown recipe, an unknown key or a value out of range, naming
-    the field.
+    Values are read as YAML; relative paths are taken from the YAML file's folder, those of overrides from the current
+    one, and made absolute. Raises UserError for an unknown recipe, an unknown key or a value out of range, naming the
+    field.
     """
     settings = read(RECIPES, name, "recipe")
+    if _is_file(name):
+        settings = Recipe.located(settings, Path(name).absolute().parent)
     for override in overrides:
         _set(settings, override)
-    return validated(settings)
+    return validated(Recipe.located(settings, Path.cwd()))
 
 
 def read(folder: Path, name: str, what: str) -> dict[str, Any]:
@@ -156,7 +159,7 @@ def read(folder: Path, name: str, what: str) -> dict[str, Any]:
 
     Raises UserError when the file is missing, no YAML, or no mapping.
     """
-    path = Path(name) if name.endswith((".yaml", ".yml")) else folder / f"{name}.yaml"
+    path = Path(name) if _is_file(name) else folder / f"{name}.yaml"
     try:
         content = from_yaml(path.read_text(encoding="utf-8")) or {}
     except OSError as error:
@@ -169,6 +172,11 @@ def read(folder: Path, name: str, what: str) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise UserError(what, f"{path.name} holds a {type(content).__name__}", "sections", f"mend {path.name}")
     return content
+
+
+def _is_file(name: str) -> bool:
+    """Whether a recipe's name is that of a YAML file of one's own."""
+    return name.endswith((".yaml", ".yml"))
 
 
 def validated(settings: dict[str, Any]) -> Recipe:

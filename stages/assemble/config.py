@@ -1,19 +1,21 @@
 """Settings of assemble."""
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
+from pipeline.config import LOCAL, placement
 from pipeline.config import Config as BaseConfig
-from pipeline.config import placement
 from pipeline.negative_types import NEGATIVE_TYPES
 
 
 class Config(BaseConfig):
     """What enters the training set."""
 
-    tokenizer: str = Field("ViT-B-32", description="open_clip model, or local folder, whose tokenizer is used")
+    tokenizer: Annotated[str, LOCAL] = Field(
+        "ViT-B-32", description="open_clip model, or local folder, whose tokenizer is used"
+    )
     min_negatives: int = Field(
         0, ge=0, le=len(NEGATIVE_TYPES), description="pairs with fewer accepted negatives are left out"
     )

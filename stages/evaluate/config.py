@@ -5,8 +5,8 @@ from typing import Annotated
 
 from pydantic import Field
 
+from pipeline.config import LOCAL, placement
 from pipeline.config import Config as BaseConfig
-from pipeline.config import placement
 
 Alpha = Annotated[float, Field(gt=0, lt=1)]
 """Weight of the trained model in a mixture with the one it started from."""
@@ -33,7 +33,7 @@ class Config(BaseConfig):
     )
     pictures: int = Field(5000, ge=1, description="most held-out images used for retrieval and heldout")
     blind: bool = Field(True, description="also score text-only baselines (no image), see stages/evaluate/blind.py")
-    likelihood: str | None = Field(
+    likelihood: Annotated[str | None, LOCAL] = Field(
         None, description="language model (folder or hub name, by vLLM) whose log-probability is a third such baseline"
     )
     curve: tuple[Alpha, ...] = Field(

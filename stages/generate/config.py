@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from pipeline.config import OneOf, placement
+from pipeline.config import LOCAL, OneOf, placement
 from pipeline.negative_types import NEGATIVE_TYPES, PARAPHRASE
 from stages.generate.backends import BACKENDS
 from stages.language_models.base import Settings
@@ -24,7 +24,9 @@ class Config(Settings):
         NEGATIVE_TYPES, description="negative types to make; [] makes none"
     )
     paraphrases: bool = Field(False, description="also ask for rewrites that keep the meaning (hard positives)")
-    prompts: str = Field("english", description="prompt set below data/prompts, or a folder of your own")
+    prompts: Annotated[str, LOCAL] = Field(
+        "english", description="prompt set below data/prompts, or a folder of your own"
+    )
     examples_per_prompt: int = Field(16, ge=0, description="in-context examples per prompt, the first of the file")
     repair_attempts: int = Field(1, ge=0, le=5, description="further tries, other seed, for a rejected response")
     max_reject_rate: float = Field(

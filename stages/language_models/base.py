@@ -13,11 +13,11 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Protocol, runtime_checkable
+from typing import Annotated, Any, ClassVar, Protocol, runtime_checkable
 
 from pydantic import Field, field_validator
 
-from pipeline.config import Config, placement
+from pipeline.config import LOCAL, Config, placement
 from pipeline.stage import Inputs
 
 LINE = r"[^\x00-\x1f\x7f*_#<>{}\[\]|\\~^=`]+"
@@ -41,7 +41,7 @@ class Settings(Config):
     """Which language model writes, how it samples, and where it runs; a stage's settings extend them."""
 
     backend: str = Field("vllm", description="who writes: a name of the table of backends")
-    model: str = Field(
+    model: Annotated[str, LOCAL] = Field(
         "data/language_model",
         description="vllm: model folder or hub name; openai: the server's name of it; replay: the file; rules: unused",
     )
@@ -69,6 +69,12 @@ class Settings(Config):
     engine: dict[str, Any] = placement(
         {}, description="vllm: further arguments of vllm.LLM (tensor_parallel_size, ...)"
     )
+
+    @classmethod
+    def located(cls, given: dict[str, Any], folder: Path) -> dict[str, Any]:
+        """As every config; a server's name of its model is no path."""
+        found = super().located(given, folder)
+        return found | {"model": given["model"]} if given.get("backend") == "openai" and "model" in given else found
 
     @field_validator("base_url")
     @classmethod

@@ -7,8 +7,8 @@ from pydantic import ConfigDict, Field, ValidationError, model_validator
 from pydantic_core import InitErrorDetails
 
 from pipeline.clip.names import HUB, local_folder
+from pipeline.config import LOCAL, placement
 from pipeline.config import Config as BaseConfig
-from pipeline.config import placement
 from pipeline.negative_types import NEGATIVE_TYPES
 from stages.train.terms import TERMS, Term
 
@@ -102,11 +102,11 @@ class Loss(BaseConfig):
 class Config(BaseConfig):
     """How the student is trained; the defaults are the paper's."""
 
-    model: str = Field(
+    model: Annotated[str, LOCAL] = Field(
         "ViT-B-32",
         description="open_clip architecture, hf-hub:owner/name, or a local folder, open_clip's or of a CLIPModel",
     )
-    pretrained: str | None = Field(
+    pretrained: Annotated[str | None, LOCAL] = Field(
         "openai",
         description="open_clip tag or weights file; null: the folder's or hub's own weights, else random ones "
         "(the default where model is a folder or of the hub)",

@@ -6,6 +6,7 @@ import pytest
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 
 from pipeline.assets import DATA
 from pipeline.config import to_yaml
@@ -48,6 +49,60 @@ def test_overrides_reach_any_depth_and_are_typed() -> None:
 def test_a_wrong_override_names_the_field(override: str, says: str) -> None:
     with pytest.raises(UserError, match=says):
         road.load("demo", [override])
+
+
+def test_paths_are_made_absolute_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those of a recipe from its own folder, those of overrides from the current one; names stay names."""
+    for folder in ("recipes/clip", "here/gpt", "here/english", "here/benchmarks"):
+        (tmp_path / folder).mkdir(parents=True)
+    (tmp_path / "recipes" / "w.pt").write_bytes(b"")
+    (tmp_path / "recipes" / "mine.yaml").write_text(
+        "ingest: {root: photos}\n"
+        "train: {model: clip, pretrained: ./w.pt, negative_images: mined}\n"
+        "assemble: {tokenizer: data/starting_clip}\n"
+        "generate: {prompts: english}\n"
+    )
+    monkeypatch.chdir(tmp_path / "here")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    overrides = ["evaluate.root=benchmarks", "generate.model=gpt", "report.comparison=~/c.json"]
+    loaded = road.load("../recipes/mine.yaml", overrides)
+    found = {
+        "ingest.root": loaded.ingest.root,
+        "train.model": loaded.train.model,
+        "train.pretrained": loaded.train.pretrained,
+        "evaluate.root": loaded.evaluate.root,
+        "generate.model": loaded.generate.model,
+        "report.comparison": loaded.report.comparison,
+    }
+    assert {name: Path(str(value)).resolve() for name, value in found.items()} == {
+        "ingest.root": tmp_path / "recipes" / "photos",
+        "train.model": tmp_path / "recipes" / "clip",
+        "train.pretrained": tmp_path / "recipes" / "w.pt",
+        "evaluate.root": tmp_path / "here" / "benchmarks",
+        "generate.model": tmp_path / "here" / "gpt",
+        "report.comparison": tmp_path / "c.json",
+    }
+    assert all(Path(str(value)).is_absolute() for value in found.values())
+    names = (loaded.assemble.tokenizer, loaded.generate.prompts, loaded.train.negative_images)
+    assert names == ("data/starting_clip", "english", "mined")
+    served = road.load("../recipes/mine.yaml", ["generate.backend=openai", "generate.model=gpt"])
+    assert served.generate.model == "gpt", "the server's name"
+    assert road.load("demo", ["train.pretrained=openai"]).train.pretrained == "openai"
+
+
+def test_a_run_is_current_from_any_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "here" / "photos" / "images").mkdir(parents=True)
+    rows = ["image,caption"]
+    for index in range(12):
+        Image.new("RGB", (20, 20), (index * 20, 0, 0)).save(tmp_path / f"here/photos/images/{index}.png")
+        rows.append(f"{index}.png,a red square number {index}")
+    (tmp_path / "here" / "photos" / "captions.csv").write_text("\n".join(rows))
+    monkeypatch.chdir(tmp_path / "here")
+    settings = ["ingest.root=photos", "ingest.format.captions=captions.csv"]
+    road.Run.open("mine", settings, recipe="photos", home=tmp_path / "home").make("ingest")
+    monkeypatch.chdir(tmp_path)
+    again = road.Run.open("mine", home=tmp_path / "home")
+    assert again.status()[0].state == "current" and again.make("ingest").reused
 
 
 def test_a_recipe_that_is_not_there_names_those_that_are(tmp_path: Path) -> None:
