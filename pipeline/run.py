@@ -62,13 +62,14 @@ class Run:
         recipe: its settings, a section per stage; the file in the run's folder is for people and for reruns.
         stages: stage name -> stage, in order.
         outcomes: stage name -> outcome, of the stages that `make` was called for.
+        planned: stages that the command at work is to make; empty when none is.
     """
 
     def __init__(self, store: Store, name: str, recipe: Config, stages: Mapping[str, Stage[Any]]) -> None:
         self.store, self.name, self.recipe, self.stages = store, name, recipe, stages
         self.outcomes: dict[str, Outcome] = {}
         self._outside: dict[str, dict[str, str]] = {}
-        self._is_at_work = False
+        self.planned: tuple[str, ...] = ()
 
     # -- what it has -------------------------------------------------------------------------------------------------
 
@@ -218,7 +219,7 @@ class Run:
             UserError: as `check` does.
             BusyError: another command works on this run with other settings; names them.
         """
-        if self._is_at_work:
+        if self.planned:
             yield
             return
         self._outside.clear()
@@ -231,7 +232,7 @@ class Run:
             path = self.store.recipe(self.name)
             kept = path.read_text(encoding="utf-8") if path else None
             self.store.keep_recipe(self.name, to_yaml(self.recipe))
-            self._is_at_work = True
+            self.planned = tuple(stages)
             try:
                 yield
             except UserError:
@@ -240,7 +241,7 @@ class Run:
                     self.store.keep_recipe(self.name, kept)
                 raise
             finally:
-                self._is_at_work = False
+                self.planned = ()
 
     def make(self, stage: str, working: Working = quiet, *, force: bool = False) -> Outcome:
         """Reuse or run one stage, and link what it made into the run.

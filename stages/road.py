@@ -19,6 +19,7 @@ from pipeline.assets import DATA
 from pipeline.config import Config, from_yaml
 from pipeline.errors import UserError
 from pipeline.home import open_store
+from pipeline.run import Outcome, Working, quiet
 from pipeline.stage import Stage
 from pipeline.store import Store
 from stages import assemble, evaluate, generate, ingest, report, train
@@ -114,6 +115,18 @@ class Run(pipeline_run.Run):
                 "a type that is asked for and drawn",
                 "set generate.types, or train.negatives_per_caption=0 for plain CLIP",
             )
+
+    def make(self, stage: str, working: Working = quiet, *, force: bool = False) -> Outcome:
+        """As every run; before negatives are paid for, what is to be trained and scored must be among the images.
+
+        Raises UserError when it is not.
+        """
+        if stage in ("generate", "assemble"):
+            if "train" in self.planned:
+                train.check_pairs(self.recipe.train, self["pairs"])
+            if "evaluate" in self.planned:
+                evaluate.check_pairs(self.recipe.evaluate, self["pairs"])
+        return super().make(stage, working, force=force)
 
     @property
     def report(self) -> Path:

@@ -8,7 +8,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from pipeline.artifact import digest, listing_digest, path_digest
+from pipeline import tables
+from pipeline.artifact import Artifact, digest, listing_digest, path_digest
 from pipeline.errors import UserError
 from pipeline.stage import Inputs, Progress, Stage
 from stages.benchmarks.registry import REGISTRY
@@ -36,6 +37,24 @@ def outside(config: Config) -> dict[str, str]:
         folder = local_model(config.likelihood)
         digests["likelihood"] = folder_digest(folder) if folder else config.likelihood
     return digests
+
+
+def check_pairs(config: Config, pairs: Artifact) -> None:
+    """Raise UserError when a run is to be scored on its own held-out images alone, and there are none."""
+    from stages.benchmarks.loaders import available, dataset_readers
+
+    chosen = available(config.root or pairs.path / "benchmarks") if config.benchmarks is None else config.benchmarks
+    if set(chosen) <= dataset_readers().keys() and "test" not in _splits(pairs):
+        raise UserError(
+            "evaluate",
+            "there is nothing to measure: no benchmark, and no image in split test",
+            "a benchmark or a test split",
+            "raise ingest.test_share, or set evaluate.root to a folder of benchmarks",
+        )
+
+
+def _splits(pairs: Artifact) -> set[str]:
+    return set(tables.read(pairs.table_folder("pairs"), ["split"])["split"].unique().to_pylist())
 
 
 def run(config: Config, inputs: Inputs, out: Path, progress: Progress) -> dict[str, Any]:

@@ -7,7 +7,8 @@ Killed at any moment, the same call resumes from its last checkpoint and ends, o
 from pathlib import Path
 from typing import Any
 
-from pipeline.artifact import path_digest
+from pipeline import tables
+from pipeline.artifact import Artifact, path_digest
 from pipeline.clip import device, model_digest
 from pipeline.errors import UserError, need_package
 from pipeline.stage import Inputs, Progress, Stage
@@ -38,6 +39,28 @@ def check_machine(config: Config) -> None:
             need_package("train", package, extra)
     if config.device.startswith("cuda") and device("auto") != "cuda":
         raise UserError("train", f"device is {config.device}, and there is no GPU", "a GPU", "train.device=auto")
+
+
+def check_pairs(config: Config, pairs: Artifact) -> None:
+    """Raise UserError when the images of `pairs` fill no batch, or leave none to choose the best epoch by."""
+    with tables.connect({"pairs": pairs.table_folder("pairs")}) as sql:
+        counted = sql.execute("select split::varchar, count(distinct image_sha256) from pairs group by 1").fetchall()
+    images = {"train": 0, "val": 0} | dict(counted)
+    largest = images["train"] // config.processes * config.processes
+    if images["train"] < config.batch:
+        raise UserError(
+            "train",
+            f"a batch of {config.batch} needs as many different images, and {images['train']} are to train on",
+            "a batch no larger than the training split's images",
+            f"--set train.batch={largest}" if largest > 1 else "give ingest more images",
+        )
+    if config.select == "best" and not images["val"]:
+        raise UserError(
+            "train",
+            "select is best, and no image is in split val",
+            "held-out images to choose the epoch by",
+            "raise ingest.val_share, or --set train.select=last",
+        )
 
 
 def run(config: Config, inputs: Inputs, out: Path, progress: Progress) -> dict[str, Any]:

@@ -105,6 +105,29 @@ def test_a_run_is_current_from_any_folder(tmp_path: Path, monkeypatch: pytest.Mo
     assert again.status()[0].state == "current" and again.make("ingest").reused
 
 
+@pytest.mark.parametrize(
+    ("override", "says"),
+    [
+        (
+            "train.batch=64",
+            r"train: a batch of 64 needs as many .* and (\d+) are to train on; .* fix: --set train.batch=\1",
+        ),
+        ("train.select=best", "train: select is best, and no image is in split val"),
+        ("ingest.test_share=0", "evaluate: there is nothing to measure: no benchmark, and no image in split test"),
+    ],
+)
+def test_too_few_images_are_said_before_negatives_are_paid_for(
+    tmp_path: Path, tiny_recipe: Path, override: str, says: str
+) -> None:
+    run = road.Run.open("tiny", [override], recipe=str(tiny_recipe), home=tmp_path)
+    with run.at_work(list(run.stages)):
+        run.make("ingest")
+        with pytest.raises(UserError, match=says):
+            run.make("generate")
+    assert not (tmp_path / "store" / "negatives").exists()
+    assert run.make("generate").artifact, "negatives alone need none of it"
+
+
 def test_a_recipe_that_is_not_there_names_those_that_are(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"cannot read 'dmeo' .*; expected one of .*demo"):
         road.load("dmeo")
