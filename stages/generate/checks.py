@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from difflib import SequenceMatcher
-from functools import cached_property
+from functools import cached_property, lru_cache
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -24,7 +24,7 @@ from stages.generate.paraphrase import Rewrite, is_reordering
 from stages.generate.surface import match_surface
 from stages.language_models.base import FOREIGN
 from stages.text.inflection import verb_stem
-from stages.text.words import ARTICLES, PLACES, QUANTIFIERS, Word, is_known, lexicon, parse, word_set
+from stages.text.words import ARTICLES, PLACES, QUANTIFIERS, Word, is_known, lexicon, word_set, words_of
 
 NOT_APPLICABLE = "not applicable"
 MAX_REPLACED = 4
@@ -42,11 +42,14 @@ _CHATTER = re.compile(
     re.IGNORECASE,
 )
 _MARKUP = frozenset("*_#<>[]{}|\\~^=`•→\u2028\u2029")
+_SIGNS = frozenset('"“”()!?;:…')
 _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
 _AGREEMENT = word_set(
     """a an the some this that these those his her hers its it's their theirs him them he she it they himself herself
     itself themselves is are was were be been being has have do does and with of to there who which"""
 )
+_NO_LOSS = _AGREEMENT | QUANTIFIERS
+_QUANTITIES = QUANTIFIERS - ARTICLES
 _SAME_QUANTITY = {"bunch": "group", "lots": "many", "several": "many", "numerous": "many", "pair": "couple"}
 _RELATING = PLACES | word_set("next front top alongside off up down as while when")
 
@@ -93,12 +96,17 @@ class Case:
     @cached_property
     def before(self) -> tuple[Word, ...]:
         """Words of the caption, punctuation left out."""
-        return tuple(word for word in parse(self.caption) if word.is_word)
+        return words_of(self.caption)
 
     @cached_property
     def after(self) -> tuple[Word, ...]:
         """Words of the candidate, punctuation left out."""
-        return tuple(word for word in parse(self.text) if word.is_word)
+        return words_of(self.text)
+
+    @cached_property
+    def new_signs(self) -> frozenset[str]:
+        """Characters of the candidate that the caption does not have."""
+        return frozenset(self.text).difference(self.caption)
 
     @cached_property
     def edits(self) -> list[Edit]:
@@ -124,9 +132,9 @@ class Case:
         return Rewrite(self.caption, self.text)
 
     @cached_property
-    def stems(self) -> tuple[list[str], list[str]]:
+    def stems(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
         """Stems of the caption's words that say something, and of the candidate's."""
-        return _stems(self.before), _stems(self.after)
+        return _stems(self.caption), _stems(self.text)
 
     @cached_property
     def _exchanged(self) -> tuple[list[Word], list[Word]]:
@@ -162,28 +170,31 @@ def validate(
     if finish_reason in ("error", FOREIGN):
         return Verdict("rejected", finish_reason, None)
     reply = (reply or "").strip()
-    if normal(reply) == NOT_APPLICABLE:
+    said = words_of(reply)
+    if len(said) == 2 and normal(reply) == NOT_APPLICABLE:
         return Verdict("not_applicable", None, None)
     if finish_reason == "length":
         return Verdict("rejected", "cut", reply or None)
-    if not normal(reply):
+    if not said:
         return Verdict("rejected", "empty", reply or None)
+    case = Case(caption, reply)
     for rule in RAW:
-        if rule(Case(caption, reply)):
+        if rule(case):
             return Verdict("rejected", rule.__name__, reply)
     text = match_surface(caption, reply)
-    case = Case(caption, text)
+    if text != reply:
+        case = Case(caption, text)
     for rule in (*EVERY, *BY_TYPE.get(kind, (*NEGATIVE, entailed))):
         if rule(case):
             return Verdict("rejected", rule.__name__, text)
-    if _gist(text) in {_gist(sibling) for sibling in siblings}:
+    if _gist(text) in map(_gist, siblings):
         return Verdict("rejected", "other_caption", text)
     return Verdict("accepted", None, text)
 
 
 def normal(text: str) -> str:
     """Lower case, words only, single spaces: equal texts differ in nothing a reader would notice."""
-    return " ".join(word.lower for word in parse(text) if word.is_word)
+    return " ".join(word.lower for word in words_of(text))
 
 
 # -- rules on the response as it came ----------------------------------------------------------------------------------
@@ -196,7 +207,7 @@ def multi_line(case: Case) -> bool:
 
 def markup(case: Case) -> bool:
     """Control characters, or markup signs the caption does not have."""
-    return bool(_CONTROL.search(case.text)) or bool(_MARKUP & (set(case.text) - set(case.caption)))
+    return bool(_CONTROL.search(case.text)) or not _MARKUP.isdisjoint(case.new_signs)
 
 
 def chatter(case: Case) -> bool:
@@ -206,8 +217,7 @@ def chatter(case: Case) -> bool:
 
 def script(case: Case) -> bool:
     """Letters outside the Latin script in either case, unless the caption has them."""
-    new = set(case.text) - set(case.caption)
-    return any(letter.isalpha() and ord(letter) > 0x24F for one in new for letter in one + one.lower())
+    return any(letter.isalpha() and ord(letter) > 0x24F for one in case.new_signs for letter in one + one.lower())
 
 
 # -- rules for every type ----------------------------------------------------------------------------------------------
@@ -226,7 +236,7 @@ def length(case: Case) -> bool:
 
 def punctuation(case: Case) -> bool:
     """Quotes, brackets, exclamation or question marks, colons that the caption does not have."""
-    return bool(set('"“”()!?;:…') & (set(case.text) - set(case.caption)))
+    return not _SIGNS.isdisjoint(case.new_signs)
 
 
 def language(case: Case) -> bool:
@@ -243,7 +253,8 @@ def repeated(case: Case) -> bool:
     def doubles(words: tuple[Word, ...]) -> int:
         return sum(one.lower == two.lower for one, two in pairwise(words))
 
-    return doubles(case.after) > doubles(case.before)
+    count = doubles(case.after)
+    return count > 0 and count > doubles(case.before)
 
 
 def sentences(case: Case) -> bool:
@@ -253,13 +264,13 @@ def sentences(case: Case) -> bool:
 
 def grammar(case: Case) -> bool:
     """Two determiners, no agreement in number, an article before a verb, a noun that lost its article."""
-    return is_worse(case.before, case.after) or loses_article(case.before, case.after)
+    return is_worse(case.caption, case.text) or loses_article(case.caption, case.text)
 
 
 def entailed(case: Case) -> bool:
     """It says nothing that the caption does not: no new word, count or relation, and nothing in another role."""
     rewrite, (before, after) = case.rewrite, case.stems
-    return Counter(before) != Counter(after) and not (
+    return sorted(before) != sorted(after) and not (
         rewrite.more or rewrite.counts_changed or rewrite.relations_changed or rewrite.roles_changed
     )
 
@@ -289,7 +300,7 @@ def other_words(case: Case) -> bool:
     own = set(case.stems[0])
     exchanged = len(case.lost) == len(case.gained)
     new = [word for word in case.gained if word.lower not in _RELATING]
-    new = [word for word in new if not (own.issuperset(_stems_of(word)) and (word.is_adjective or exchanged))]
+    new = [word for word in new if not (own.issuperset(word.stems) and (word.is_adjective or exchanged))]
     return len(_lost(case)) > 1 or len(new) > sum(map(_is_action, case.lost)) or not all(map(_is_action, new))
 
 
@@ -451,21 +462,22 @@ def likely_types(caption: str, text: str) -> list[str]:
 # -- helpers -----------------------------------------------------------------------------------------------------------
 
 
+@lru_cache(maxsize=4096)
 def _gist(text: str) -> tuple[str, ...]:
-    return tuple(
-        word.lemma for word in parse(text) if word.is_word and word.lower not in ARTICLES and word.lemma != "be"
-    )
+    return tuple(word.lemma for word in words_of(text) if word.lower not in ARTICLES and word.lemma != "be")
 
 
-def _missing(words: tuple[Word, ...], stems: list[str]) -> list[Word]:
+def _missing(words: tuple[Word, ...], stems: tuple[str, ...]) -> list[Word]:
     """Content words without a counterpart among the stems, each of which counts once."""
-    left = Counter(stems)
+    left: dict[str, int] = {}
+    for stem in stems:
+        left[stem] = left.get(stem, 0) + 1
     missing = []
     for word in words:
-        own = _stems_of(word)
-        if all(left[stem] for stem in own):
-            left.subtract(own)
-        elif word.is_content and word.lower not in _AGREEMENT | QUANTIFIERS:
+        if all(map(left.get, word.stems)):
+            for stem in word.stems:
+                left[stem] -= 1
+        elif word.is_content and word.lower not in _NO_LOSS:
             missing.append(word)
     return missing
 
@@ -493,32 +505,22 @@ def _mended(lost: list[Word], gained: list[Word]) -> tuple[list[Word], list[Word
     return lost, gained
 
 
-def _stems(words: tuple[Word, ...]) -> list[str]:
+@lru_cache(maxsize=4096)
+def _stems(text: str) -> tuple[str, ...]:
     """Stems of the content words and of those of relation and number."""
-    return [stem for word in words if word.lower not in _AGREEMENT for stem in _stems_of(word)]
-
-
-def _stems_of(word: Word) -> list[str]:
-    """One stem, or that of each part of "t-shirt"; "larger" has that of "large", "people" that of "person"."""
-    if word.lower == "people":
-        return ["person"]
-    if word.tag in ("JJR", "JJS"):
-        positive = re.sub(r"(?:(.)(?=\1))?(?:er|est)$", "", word.lower)
-        return [verb_stem(positive)]
-    return [verb_stem(part) for part in word.lower.split("-") if part]
+    return tuple(stem for word in words_of(text) if word.lower not in _AGREEMENT for stem in word.stems)
 
 
 def _requantified(case: Case) -> tuple[Counter[str], Counter[str]]:
     """Words of number and quantity that the candidate lacks, and those that it brings."""
-    before, after = (
-        Counter(_SAME_QUANTITY.get(word.lower, word.lower) for word in words if _is_quantity(word))
-        for words in (case.before, case.after)
-    )
-    return before - after, after - before
+    before, after = _quantities(case.caption), _quantities(case.text)
+    return (before - after, after - before) if before or after else (before, after)
 
 
-def _is_quantity(word: Word) -> bool:
-    return word.tag == "CD" or word.lower in QUANTIFIERS - ARTICLES
+@lru_cache(maxsize=4096)
+def _quantities(text: str) -> Counter[str]:
+    said = (word.lower for word in words_of(text) if word.tag == "CD" or word.lower in _QUANTITIES)
+    return Counter(_SAME_QUANTITY.get(word, word) for word in said)
 
 
 def _numbers_exchanged(case: Case) -> bool:

@@ -6,9 +6,11 @@ has too is of the class that it has there, as an edit takes words from where the
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from functools import lru_cache
+from operator import gt
 
-from stages.text.words import PLACES, Word, word_set
+from stages.text.words import PLACES, word_set, words_of
 
 _POSSESSIVES = word_set("his her its their my your our")
 _DEFINITE = word_set("the this that another each every some any no")
@@ -34,48 +36,54 @@ _FAULTS = (
     re.compile(r"^[athjcnm]*nv"),  # "a pile are"
     re.compile(r"^[athjcnm]*mz"),  # "the flowers walks"
 )
+_INSIDE = re.compile(r"(?<!\d)\.(?=\s*[^\W\d])")
+_VERB = re.compile(r"a[jn]*n(m)(?![nm])")
+_PHRASE = re.compile(r"([athc]?)(?:[jn]+&)?[jrn]*n(?![nm])")
 
 
-def is_worse(before: Sequence[Word], after: Sequence[Word]) -> bool:
-    """True when some pattern of bad grammar is in the candidate's words more often than in its caption's.
-
-    Args:
-        before: the caption's words, punctuation left out.
-        after: the candidate's.
-    """
-    tags = _tags(before)
-    one, other = _classes(before, tags), _classes(after, tags)
-    return any(len(fault.findall(other)) > len(fault.findall(one)) for fault in _FAULTS)
+def is_worse(caption: str, text: str) -> bool:
+    """True when some pattern of bad grammar is in the candidate more often than in its caption."""
+    classes = _classes(caption, text)
+    return any(map(gt, _faults(classes), _faults(_classes(caption, caption))))
 
 
-def loses_article(before: Sequence[Word], after: Sequence[Word]) -> bool:
+def loses_article(caption: str, text: str) -> bool:
     """True when a singular noun that always has a determiner in the caption stands without one: "towed on hummer"."""
-    tags = _tags(before)
-    one, other = _bare(before, tags), _bare(after, tags)
-    return any(one.get(noun) is False and bare for noun, bare in other.items())
+    before = _bare(caption, caption)
+    return any(bare and before.get(noun) is False for noun, bare in _bare(caption, text).items())
 
 
 def stop_inside(caption: str, text: str) -> bool:
     """True when a sentence ends inside the text more often than in the caption: "is sitting down . the snowboarder"."""
-    inside = re.compile(r"(?<!\d)\.(?=\s*[^\W\d])")
-    return len(inside.findall(text)) > len(inside.findall(caption))
+    return len(_INSIDE.findall(text)) > len(_INSIDE.findall(caption))
 
 
-def _tags(words: Sequence[Word]) -> dict[str, str]:
+@lru_cache(maxsize=4096)
+def _tags(caption: str) -> Mapping[str, str]:
     """Tags of the caption's words; one in -s after "a dog" is a verb, which the tagger takes for a plural."""
+    words = words_of(caption)
     tags = {word.lower: word.tag for word in reversed(words)}
-    for match in re.finditer(r"a[jn]*n(m)(?![nm])", _classes(words, tags)):
+    for match in _VERB.finditer("".join([_class(word.lower, word.lemma, tags[word.lower]) for word in words])):
         tags[words[match.start(1)].lower] = "VBZ"
     return tags
 
 
-def _classes(words: Sequence[Word], tags: Mapping[str, str]) -> str:
-    return "".join(_class(word, tags.get(word.lower, word.tag)) for word in words)
+@lru_cache(maxsize=4096)
+def _classes(caption: str, text: str) -> str:
+    """A letter for each of a text's words, those of the caption as they are there."""
+    tags = _tags(caption)
+    return "".join([_class(word.lower, word.lemma, tags.get(word.lower, word.tag)) for word in words_of(text)])
 
 
-def _class(word: Word, tag: str) -> str:
+@lru_cache(maxsize=4096)
+def _faults(classes: str) -> list[int]:
+    """How often each of `_FAULTS` is there."""
+    return [len(fault.findall(classes)) for fault in _FAULTS]
+
+
+@lru_cache(maxsize=65536)
+def _class(lower: str, lemma: str, tag: str) -> str:
     """One letter: a, t "the", h possessive, c count, n and m noun, j adjective, z and v verb, o for the rest."""
-    lower = word.lower
     if lower in ("a", "an"):
         return "a"
     if lower in _DEFINITE:
@@ -88,12 +96,12 @@ def _class(word: Word, tag: str) -> str:
         return "y"
     if lower in _COUNTS or (tag == "CD" and lower not in ("one", "1")):
         return "c"
-    if lower in _SINGULAR_VERBS or (tag == "VBZ" and lower != word.lemma):
+    if lower in _SINGULAR_VERBS or (tag == "VBZ" and lower != lemma):
         return "z"
     if lower in _PLURAL_VERBS or tag == "VBP":
         return "v"
     if tag.startswith("NN"):
-        return "o" if {lower, word.lemma} & _COLLECTIVE else "m" if tag.endswith("S") else "n"
+        return "o" if {lower, lemma} & _COLLECTIVE else "m" if tag.endswith("S") else "n"
     if tag.startswith("JJ") or tag == "VBN":
         return "j"
     if lower in _PARTICLES:
@@ -101,11 +109,12 @@ def _class(word: Word, tag: str) -> str:
     return "r" if tag == "RB" else "o"
 
 
-def _bare(words: Sequence[Word], tags: Mapping[str, str]) -> dict[str, bool]:
-    """Each singular noun at the end of its phrase -> whether it stands somewhere without determiner."""
-    classes = _classes(words, tags)
+@lru_cache(maxsize=4096)
+def _bare(caption: str, text: str) -> Mapping[str, bool]:
+    """Each singular noun at the end of its phrase in a text -> whether it stands somewhere without determiner."""
+    words = words_of(text)
     bare: dict[str, bool] = {}
-    for match in re.finditer(r"([athc]?)(?:[jn]+&)?[jrn]*n(?![nm])", classes):
+    for match in _PHRASE.finditer(_classes(caption, text)):
         head = words[match.end() - 1].lemma
         opens = match.start() == 0 or words[match.start() - 1].lower in _BEFORE_PHRASES
         if match[1] or opens:

@@ -6,16 +6,19 @@ words in lower case without articles; what an article would have told (where a p
 """
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import NamedTuple
 
 from stages.text.inflection import verb_stem
-from stages.text.words import ARTICLES, FUNCTION, PLACES, QUANTIFIERS, Word, lexicon, parse, word_set
+from stages.text.words import ARTICLES, FUNCTION, PLACES, QUANTIFIERS, Word, lexicon, parse, word_set, words_of
 
 _JOINING = word_set("and or , &")
 _BESIDE = word_set("beside near alongside")
 _BESIDE_PHRASES = (("next", "to"), ("close", "to"), ("together", "with"), ("along", "with"))
+_TOLD_OTHERWISE = ARTICLES | word_set(", & beside next close together along to with")
+"""What a reordering may have that its caption lacks: "beside" and "next to" are one."""
 _CLINGING = word_set("of with that who which wearing holding")
 
 
@@ -29,12 +32,37 @@ class Piece(NamedTuple):
 
 def is_reordering(caption: str, text: str) -> bool:
     """True when the text says what the caption says, in another order of its parts."""
-    one, other = _pieces(caption), _pieces(text)
-    before, after = [piece.lower for piece in one], [piece.lower for piece in other]
-    if before == after or Counter(before) - Counter(",") != Counter(after) - Counter(","):
+    if not _lowers(text) <= _lowers(caption) | _TOLD_OTHERWISE:
         return False
-    together = Counter(before) == Counter(after) and _parts_reordered(one, before, after)
+    one, other = _pieced(caption), _pieced(text)
+    before, after = one.words, other.words
+    if one.bag != other.bag or before == after:
+        return False
+    together = len(before) == len(after) and _parts_reordered(one.pieces, before, after)
     return together or _place_moved(before, after)
+
+
+@lru_cache(maxsize=4096)
+def _lowers(text: str) -> frozenset[str]:
+    return frozenset(word.lower for word in parse(text) if word.is_word or word.text in ",&")
+
+
+class _Pieced(NamedTuple):
+    """A text in pieces: they, their words, and the words in order of the alphabet, one comma left out."""
+
+    pieces: list[Piece]
+    words: list[str]
+    bag: list[str]
+
+
+@lru_cache(maxsize=4096)
+def _pieced(text: str) -> _Pieced:
+    pieces = _pieces(text)
+    words = [piece.lower for piece in pieces]
+    bag = sorted(words)
+    if "," in bag:
+        bag.remove(",")
+    return _Pieced(pieces, words, bag)
 
 
 def _pieces(text: str) -> list[Piece]:
@@ -117,6 +145,11 @@ _RELATIONS = {
 }  # fmt: skip
 
 
+_COUNTING = QUANTIFIERS | _NEGATIONS
+_SINGLE = ("one", "some")
+_NO_CONTENT = _LIGHT | _COUNTING | PLACES | _RELATIONS.keys()
+
+
 @dataclass(frozen=True)
 class Rewrite:
     """A caption and a text that may say the same in other words."""
@@ -125,17 +158,17 @@ class Rewrite:
     text: str
 
     @cached_property
-    def _before(self) -> list[Word]:
-        return [word for word in parse(self.caption) if word.is_word]
+    def _before(self) -> tuple[Word, ...]:
+        return words_of(self.caption)
 
     @cached_property
-    def _after(self) -> list[Word]:
-        return [word for word in parse(self.text) if word.is_word]
+    def _after(self) -> tuple[Word, ...]:
+        return words_of(self.text)
 
     @cached_property
     def _renamed(self) -> dict[str, str]:
         """Stem of a word the text brought -> stem of the caption's word it stands for: a synonym or a wider word."""
-        lost, gained = _content(self._before), _content(self._after)
+        lost, gained = _content(self.caption), _content(self.text)
         left = {stem: word for stem, word in lost.items() if stem not in gained}
         renamed = {}
         for stem, word in gained.items():
@@ -150,21 +183,20 @@ class Rewrite:
     @property
     def less(self) -> bool:
         """A content word of the caption has no counterpart in the text."""
-        kept = set(_content(self._after)) | set(self._renamed.values())
-        return bool(set(_content(self._before)) - kept)
+        kept = _content(self.text).keys() | self._renamed.values()
+        return not kept >= _content(self.caption).keys()
 
     @property
     def more(self) -> bool:
         """The text names something that stands for nothing in the caption."""
-        return bool(set(_content(self._after)) - set(_content(self._before)) - set(self._renamed))
+        return not _content(self.caption).keys() | self._renamed.keys() >= _content(self.text).keys()
 
     @property
     def counts_changed(self) -> bool:
         """Numbers, quantifiers or negations differ."""
 
-        def told(words: list[Word]) -> Counter[str]:
-            counted = (w.lower for w in words if w.tag == "CD" or w.lower in QUANTIFIERS | _NEGATIONS)
-            return Counter(word for word in counted if word not in ("one", "some"))
+        def told(words: tuple[Word, ...]) -> list[str]:
+            return sorted(w.lower for w in words if (w.tag == "CD" or w.lower in _COUNTING) and w.lower not in _SINGLE)
 
         return told(self._before) != told(self._after)
 
@@ -172,13 +204,13 @@ class Rewrite:
     def relations_changed(self) -> bool:
         """Another relation in space: "on" for "under"."""
 
-        def told(words: list[Word]) -> Counter[str]:
+        def told(words: tuple[Word, ...]) -> Counter[str]:
             named = Counter(_RELATIONS[word.lower] for word in words if word.lower in _RELATIONS)
             return named + Counter(
                 **{"in": sum(word.lemma == "wear" or word.lower in ("wearing", "worn") for word in words)}
             )
 
-        def by(words: list[Word]) -> int:
+        def by(words: tuple[Word, ...]) -> int:
             return sum(word.lower == "by" for word in words)
 
         before, after = told(self._before), told(self._after)
@@ -195,7 +227,7 @@ class Rewrite:
         ordered = self._order(self._before) == self._order(self._after) or self._is_turned
         return not ordered or self._bound(self._before) != self._bound(self._after)
 
-    def _order(self, words: list[Word]) -> list[str]:
+    def _order(self, words: tuple[Word, ...]) -> list[str]:
         return [
             self._renamed.get(_stem(word), _stem(word)) for word in words if _is_content(word) and not word.is_adjective
         ]
@@ -215,7 +247,7 @@ class Rewrite:
             passive(before, after) if added == 1 else added == -1 and passive(after, before)
         )
 
-    def _bound(self, words: list[Word]) -> Counter[tuple[str, str]]:
+    def _bound(self, words: tuple[Word, ...]) -> Counter[tuple[str, str]]:
         """(adjective, its noun): the next noun, or with "is" before it the last one."""
         found = []
         for i, word in enumerate(words):
@@ -231,16 +263,12 @@ class Rewrite:
 
 
 def _is_content(word: Word) -> bool:
-    return word.lower in _GENDER or (
-        word.is_content
-        and word.lower not in _LIGHT | QUANTIFIERS | _NEGATIONS | PLACES
-        and word.lower not in _RELATIONS
-        and word.tag != "CD"
-    )
+    return word.lower in _GENDER or (word.is_content and word.lower not in _NO_CONTENT and word.tag != "CD")
 
 
-def _content(words: list[Word]) -> dict[str, Word]:
-    return {_stem(word): word for word in words if _is_content(word)}
+@lru_cache(maxsize=4096)
+def _content(text: str) -> Mapping[str, Word]:
+    return {_stem(word): word for word in words_of(text) if _is_content(word)}
 
 
 def _stem(word: Word) -> str:

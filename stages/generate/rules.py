@@ -13,9 +13,10 @@ import random
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import combinations, islice, pairwise
+from functools import cached_property, lru_cache
+from itertools import accumulate, combinations, islice, pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from pipeline.artifact import path_digest
 from pipeline.negative_types import PARAPHRASE
@@ -41,6 +42,23 @@ _SEX = {"man": "male", "boy": "male", "woman": "female", "girl": "female"}
 """Of these only the other sex, as a man may be a rider too, and where a boy ends is anybody's guess."""
 
 
+class Urn(NamedTuple):
+    """Words to draw from, with the running total of their weights."""
+
+    words: list[str]
+    totals: list[float]
+
+    @classmethod
+    def of(cls, weighted: Iterable[tuple[str, float]]) -> "Urn":
+        """Words with their weights."""
+        pairs = list(weighted)
+        return cls([word for word, _ in pairs], list(accumulate(weight for _, weight in pairs)))
+
+    def drawn(self, rng: random.Random, count: int) -> list[str]:
+        """Some of the words, each as often as its weight says; the same may come twice."""
+        return rng.choices(self.words, cum_weights=self.totals, k=count)
+
+
 @dataclass
 class Vocabulary:
     """Words of the corpus with their frequency.
@@ -53,6 +71,7 @@ class Vocabulary:
 
     counts: Counter[str] = field(default_factory=Counter)
     nouns: dict[str, Counter[str]] = field(default_factory=lambda: {how: Counter() for how in ("a", "t", "", "m")})
+    _urns: dict[tuple[str, str | None], "Urn"] = field(default_factory=dict, init=False, repr=False)
 
     @classmethod
     def of(cls, captions: Iterable[str]) -> "Vocabulary":
@@ -74,21 +93,34 @@ class Vocabulary:
 
     def things(self, word: str, how: str, rng: random.Random) -> Iterator[str]:
         """Nouns to put in place of one with this base form: first of its own kind, then any, without end."""
-        known = lexicon()
-        near = [self._as(name, how) for name in sorted(known.siblings(word)) if self._may_stand(name, how)]
-        if near:
-            yield from rng.choices(near, [self._weight(name) for name in near], k=12)
-        common = [(name, count) for name, count in self.nouns[how].most_common(400) if known.is_thing(lemma(name))]
-        if common:
-            names, weights = zip(*common, strict=True)
-            while True:
-                yield from rng.choices(names, weights, k=12)
+        near = self._near(word, how)
+        if near.words:
+            yield from near.drawn(rng, 12)
+        common = self._common[how]
+        while common.words:
+            yield from common.drawn(rng, 12)
 
     def qualities(self, word: str, rng: random.Random) -> Iterator[str]:
         """Describing words of the same kind as this one."""
-        near = sorted(lexicon().siblings(word, quality=True))
-        if near:
-            yield from rng.choices(near, [self._weight(name) for name in near], k=24)
+        near = self._near(word, None)
+        if near.words:
+            yield from near.drawn(rng, 24)
+
+    @cached_property
+    def _common(self) -> dict[str, "Urn"]:
+        """The things most often named, by how they stand."""
+        known = lexicon()
+        most = {how: counted.most_common(400) for how, counted in self.nouns.items()}
+        return {how: Urn.of((w, n) for w, n in found if known.is_thing(lemma(w))) for how, found in most.items()}
+
+    def _near(self, word: str, how: str | None) -> "Urn":
+        """Words of the same kind: of thing, as they stand, or of quality, where `how` is None."""
+        if (word, how) not in self._urns:
+            names = sorted(lexicon().siblings(word, quality=how is None))
+            if how is not None:
+                names = [self._as(name, how) for name in names if self._may_stand(name, how)]
+            self._urns[word, how] = Urn.of((name, self._weight(name)) for name in names)
+        return self._urns[word, how]
 
     def _weight(self, name: str) -> float:
         return 0.1 + self.counts[name]
@@ -149,7 +181,7 @@ class Rules:
         if not is_english(request.caption):
             return Response(None, FOREIGN)
         task = Task(
-            Caption(request.caption),
+            _caption(request.caption),
             random.Random(request.seed),
             _words_of(request.avoid, request.caption),
             self._vocabulary,
@@ -213,6 +245,7 @@ def _adjective_replacements(task: Task) -> Proposals:
 def _contradicting(task: Task, old: Word, draws: Iterator[str]) -> Iterator[str]:
     """The words drawn, each once, without those that could be true as well; at most a third of all proposals."""
     known, tried = lexicon(), {old.lower}
+    taken = task.avoid | {old.lemma}
     found = 0
     for new in islice(draws, 48):
         base = lemma(new)
@@ -221,7 +254,7 @@ def _contradicting(task: Task, old: Word, draws: Iterator[str]) -> Iterator[str]
         ):
             continue
         tried.add(new)
-        if not any(known.same_or_wider(base, other) for other in task.avoid | {old.lemma}):
+        if taken.isdisjoint(known.related(base)):
             yield new
             found += 1
             if found == MOST_PROPOSALS // 3:
@@ -326,9 +359,20 @@ PROPOSALS: dict[str, Callable[[Task], Proposals]] = {
 """How the rules write each type they can write."""
 
 
+@lru_cache(maxsize=8192)
+def _caption(text: str) -> Caption:
+    """A caption, whose phrases are found once for all types."""
+    return Caption(text)
+
+
 def _words_of(captions: Iterable[str], own: str) -> frozenset[str]:
     """Base forms of what the other captions of the image name; the caption's own words may stay."""
-    return frozenset(w.lemma for caption in captions if caption != own for w in parse(caption) if w.is_content)
+    return frozenset[str]().union(*(_named(caption) for caption in captions if caption != own))
+
+
+@lru_cache(maxsize=8192)
+def _named(caption: str) -> frozenset[str]:
+    return frozenset(word.lemma for word in parse(caption) if word.is_content)
 
 
 def _other_sex(one: str, other: str) -> bool:

@@ -1,12 +1,21 @@
 """The surface of a negative made equal to its caption's, so that a full stop or a capital never gives it away."""
 
 import re
+from collections.abc import Mapping
+from functools import lru_cache
 from itertools import pairwise
+from typing import NamedTuple
 
 from stages.text.words import Word, is_known, parse
 
 _CONSONANT_VOWEL = ("uni", "use", "usu", "euro", "one", "once", "ufo", "utensil", "unicorn")
 _SILENT_H = ("hour", "honest", "honor", "honour", "heir")
+_FINAL = re.compile(r"\s*[.!?…]*$")
+_CLOSING = " .!?,;:…"
+_BEFORE_SIGN = re.compile(r"\s+([.,;:!?])")
+_SIGN = re.compile(r"(?<=\w)([.,;:!?])(?=\s|$)")
+_APART = re.compile(r"\w [.,;:!?](\s|$)")
+_ARTICLE = re.compile(r"\b([Aa]n?)(\s+)([^\W\d_][\w'’-]*)")
 
 
 def match_surface(caption: str, text: str) -> str:
@@ -15,58 +24,95 @@ def match_surface(caption: str, text: str) -> str:
     A classifier that sees text alone must not tell a negative by a full stop. Meaning and words stay as they are.
     """
     text = " ".join(text.split())
-    caption = " ".join(caption.split())
-    if len(text) > 2 and text[0] in "\"'“‘" and text[-1] in "\"'”’" and caption[:1] not in "\"'“‘":
+    form = _form(" ".join(caption.split()))
+    if len(text) > 2 and text[0] in "\"'“‘" and text[-1] in "\"'”’" and not form.is_quoted:
         text = text[1:-1].strip()
-    end = re.search(r"\s*[.!?…]*$", caption)
-    text = re.sub(r"[\s.!?,;:…]+$", "", text) + (end.group() if end else "")
-    text = re.sub(r"\s+([.,;:!?])", r"\1", text)
-    if re.search(r"\w [.,;:!?](\s|$)", caption):
-        text = re.sub(r"(?<=\w)([.,;:!?])(?=\s|$)", r" \1", text)
-    return _match_articles(caption, _match_case(caption, text))
+    text = _BEFORE_SIGN.sub(r"\1", text.rstrip(_CLOSING) + form.end)
+    if form.is_spaced:
+        text = _SIGN.sub(r" \1", text)
+    text = text.upper() if form.is_upper else _match_case(form, text)
+    return text if form.errs else _ARTICLE.sub(_mended, text)
 
 
-def _match_case(caption: str, text: str) -> str:
-    if caption.isupper() and sum(letter.isalpha() for letter in caption) > 3:
-        return text.upper()
-    as_written = {word.lower: word.text for word in parse(caption)[1:]}
-    first = parse(caption)[0].text if caption else ""
-    pieces, position = [], 0
+class _Form(NamedTuple):
+    """A caption's surface.
+
+    Attributes:
+        end: its final punctuation, with the blank before it.
+        is_quoted: it begins with a quote.
+        is_spaced: signs stand apart from words.
+        is_upper: it is in capitals.
+        errs: an article is not that of its word.
+        first: its first word, as written.
+        written: word in lower case -> as written, the first left out.
+    """
+
+    end: str
+    is_quoted: bool
+    is_spaced: bool
+    is_upper: bool
+    errs: bool
+    first: str
+    written: Mapping[str, str]
+
+
+@lru_cache(maxsize=4096)
+def _form(caption: str) -> _Form:
+    words = parse(caption)
+    return _Form(
+        end="".join(_FINAL.findall(caption)),
+        is_quoted=caption[:1] in "\"'“‘",
+        is_spaced=bool(_APART.search(caption)),
+        is_upper=caption.isupper() and sum(letter.isalpha() for letter in caption) > 3,
+        errs=any(_article_wrong(one, two) for one, two in pairwise(words)),
+        first=words[0].text if words else "",
+        written={word.lower: word.text for word in words[1:]},
+    )
+
+
+def _match_case(form: _Form, text: str) -> str:
+    pieces: list[str] = []
+    position = kept = 0
     for index, word in enumerate(parse(text)):
         start = text.index(word.text, position)
-        pieces.append(text[position:start])
-        shown = word.text
-        if word.is_word and shown != "I":
-            shown = as_written.get(word.lower, shown.lower() if word.lower == first.lower() else shown)
-            if index and shown[:1].isupper() and word.lower not in as_written and shown[1:].islower():
-                shown = shown if not is_known(shown.lower()) else shown.lower()
-            if index == 0 and first[:1].isupper():
-                shown = shown[:1].upper() + shown[1:]
-            elif index == 0 and word.lower not in as_written:
-                shown = shown[:1].lower() + shown[1:] if shown[1:].islower() or len(shown) == 1 else shown
-        pieces.append(shown)
         position = start + len(word.text)
-    return "".join(pieces) + text[position:]
+        shown = _cased(form, word, is_first=not index)
+        if shown != word.text:
+            pieces += (text[kept:start], shown)
+            kept = position
+    return "".join(pieces) + text[kept:]
 
 
-def _match_articles(caption: str, text: str) -> str:
-    if any(_article_wrong(one, two) for one, two in pairwise(parse(caption))):
-        return text
+def _cased(form: _Form, word: Word, *, is_first: bool) -> str:
+    shown, written = word.text, form.written.get(word.lower)
+    if not word.is_word or shown == "I":
+        return shown
+    if written:
+        shown = written
+    elif word.lower == form.first.lower():
+        shown = word.lower
+    if is_first and form.first[:1].isupper():
+        return shown[:1].upper() + shown[1:]
+    if written or not (shown[1:].islower() or (is_first and len(shown) == 1)):
+        return shown
+    if is_first:
+        return shown[:1].lower() + shown[1:]
+    return word.lower if shown[:1].isupper() and is_known(word.lower) else shown
 
-    def mended(match: re.Match[str]) -> str:
-        article, gap, word = match.groups()
-        right = "an" if sounds_vowel(word) else "a"
-        if len(word) == 1 or word.isupper():
-            return match.group()
-        return (right if article.islower() else right.capitalize()) + gap + word
 
-    return re.sub(r"\b([Aa]n?)(\s+)([^\W\d_][\w'’-]*)", mended, text)
+def _mended(match: re.Match[str]) -> str:
+    article, gap, word = match.groups()
+    right = "an" if sounds_vowel(word) else "a"
+    if len(word) == 1 or word.isupper():
+        return match.group()
+    return (right if article.islower() else right.capitalize()) + gap + word
 
 
 def _article_wrong(one: Word, two: Word) -> bool:
     return one.lower in ("a", "an") and two.is_word and (one.lower == "an") != sounds_vowel(two.lower)
 
 
+@lru_cache(maxsize=65536)
 def sounds_vowel(word: str) -> bool:
     """True when the word takes "an"."""
     word = word.lower()

@@ -7,14 +7,14 @@ package and works offline; `data/lexicon/english.yaml` adds the words captions a
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cache, lru_cache
+from functools import cache, cached_property, lru_cache
 from typing import Any
 
 import yaml
 
 from pipeline.artifact import digest, file_sha256
 from pipeline.assets import DATA
-from stages.text.inflection import lemma
+from stages.text.inflection import lemma, verb_stem
 
 TAGGER_VERSION = 1
 """Raised whenever `parse` would give another text other words, tags or base forms."""
@@ -44,10 +44,14 @@ QUANTIFIERS = word_set(
     dozen some"""
 )
 
+_NOMINAL = ARTICLES | PLACES | word_set("his her their its of")
+_COMPARED = re.compile(r"(?:(.)(?=\1))?(?:er|est)$")
+_NOTHING: frozenset[str] = frozenset()
 
-@dataclass(frozen=True, slots=True)
+
+@dataclass(frozen=True)
 class Word:
-    """One token of a caption.
+    """One token of a caption. `parse` gives equal words as one object, so what is asked of a word is found once.
 
     Attributes:
         text: as written.
@@ -63,17 +67,17 @@ class Word:
     tag: str
     is_word: bool
 
-    @property
+    @cached_property
     def is_noun(self) -> bool:
         """Tagged a noun, or a noun of the lexicon not used as an adjective here."""
         return self.tag.startswith("NN")
 
-    @property
+    @cached_property
     def is_adjective(self) -> bool:
         """Tagged an adjective."""
         return self.tag.startswith("JJ")
 
-    @property
+    @cached_property
     def may_be_noun(self) -> bool:
         """Some reading of the word is a noun."""
         known = lexicon()
@@ -83,7 +87,7 @@ class Word:
             or (known.is_thing(self.lemma) and self.lemma not in known.adjectives)
         )
 
-    @property
+    @cached_property
     def may_modify(self) -> bool:
         """Some reading of the word says which or what kind of thing: adjective, number, participle, quantifier."""
         return (
@@ -95,13 +99,22 @@ class Word:
             or "-" in self.lower
         )
 
-    @property
+    @cached_property
     def is_content(self) -> bool:
         """Neither punctuation nor a grammatical word."""
         return self.is_word and self.lower not in FUNCTION
 
+    @cached_property
+    def stems(self) -> tuple[str, ...]:
+        """One stem, or that of each part of "t-shirt"; "larger" has that of "large", "people" that of "person"."""
+        if self.lower == "people":
+            return ("person",)
+        if self.tag in ("JJR", "JJS"):
+            return (verb_stem(_COMPARED.sub("", self.lower)),)
+        return tuple(verb_stem(part) for part in self.lower.split("-") if part)
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, eq=False)
 class Lexicon:
     """The data file, indexed. All words are base forms."""
 
@@ -118,25 +131,25 @@ class Lexicon:
 
     def stays_true(self, old: str, new: str) -> bool:
         """True when `new` in place of `old` leaves a caption true: a synonym, a wider word, a member of a vague one."""
-        old_all, new_all = self._names(old), self._names(new)
-        wider = any(self._kinds(name) & new_all for name in old_all)
-        narrower = any(self._kinds(name) & old_all & self.vague for name in new_all)
-        return bool(old_all & new_all) or wider or narrower
+        return self.says_no_more(old, new) or not (self._wider(new) & self.vague).isdisjoint(self._names(old))
 
     def says_no_more(self, old: str, new: str) -> bool:
         """True when `new` is a synonym of `old` or a wider word."""
-        new_all = self._names(new)
-        return any(name in new_all or self._kinds(name) & new_all for name in self._names(old))
+        names = self._names(new)
+        return not (names.isdisjoint(self._names(old)) and names.isdisjoint(self._wider(old)))
 
     def same_or_wider(self, one: str, other: str) -> bool:
         """True when one word is a synonym, a kind or a member of a kind of the other, as far as the lexicon knows."""
-        one_all, other_all = self._names(one), self._names(other)
-        return bool(
-            one_all & other_all
-            or any(self._kinds(name) & other_all for name in one_all)
-            or any(self._kinds(name) & one_all for name in other_all)
-        )
+        return other in self.related(one)
 
+    @lru_cache(maxsize=65536)  # noqa: B019 - there is one lexicon
+    def related(self, word: str) -> frozenset[str]:
+        """The word, and all of which `same_or_wider` holds: of one meaning with it, a kind of it, or of its kind."""
+        names = self._names(word)
+        narrower = (self._members.get(name, _NOTHING) for name in names)
+        return names.union(*map(self._names, names | self._wider(word)), *narrower)
+
+    @lru_cache(maxsize=8192)  # noqa: B019 - there is one lexicon
     def siblings(self, word: str, *, quality: bool = False) -> frozenset[str]:
         """Words that share a kind with this one, or else with its synonyms; what may mean the same is left out.
 
@@ -147,7 +160,7 @@ class Lexicon:
         names = (word,) if word in self.kind_of else self._names(word)
         kinds = {kind for name in names for kind in self.kind_of.get(name, ())}
         near = {member for kind in kinds if (kind in self.qualities) == quality for member in self.members[kind]}
-        return frozenset(member for member in near if not self.same_or_wider(word, member))
+        return frozenset(near - self.related(word))
 
     def is_quality(self, word: str) -> bool:
         """True for a word of some kind of quality."""
@@ -155,16 +168,39 @@ class Lexicon:
 
     def is_thing(self, word: str) -> bool:
         """True for a word that is a kind of thing, or of one."""
-        return (
-            bool(self.kind_of.get(word, frozenset()) - self.qualities) or word in self.members.keys() - self.qualities
-        )
+        return word in self._things
+
+    @cached_property
+    def _things(self) -> frozenset[str]:
+        kinds = self.members.keys() - self.qualities
+        return frozenset(kinds).union(*(self.members[kind] for kind in kinds))
 
     def _names(self, word: str) -> frozenset[str]:
-        return self.synonyms.get(word, frozenset()) | {word}
+        return self.synonyms.get(word) or frozenset((word,))
 
-    def _kinds(self, word: str) -> frozenset[str]:
-        direct = self.kind_of.get(word, frozenset())
-        return direct.union(*(self._kinds(kind) for kind in direct)) if direct else direct
+    def _wider(self, word: str) -> frozenset[str]:
+        return self._kinds.get(word, _NOTHING)
+
+    @cached_property
+    def _kinds(self) -> Mapping[str, frozenset[str]]:
+        """Word -> every kind of it and of its synonyms, the kinds of a kind among them."""
+
+        @cache
+        def above(word: str) -> frozenset[str]:
+            direct = self.kind_of.get(word, _NOTHING)
+            return direct.union(*map(above, direct))
+
+        known = self.synonyms.keys() | self.kind_of.keys()
+        return {word: _NOTHING.union(*map(above, self._names(word))) for word in known}
+
+    @cached_property
+    def _members(self) -> Mapping[str, set[str]]:
+        """Kind -> every word that `_kinds` says is of it."""
+        members: dict[str, set[str]] = {}
+        for word, kinds in self._kinds.items():
+            for kind in kinds:
+                members.setdefault(kind, set()).add(word)
+        return members
 
 
 @cache
@@ -193,37 +229,56 @@ def lexicon() -> Lexicon:
     )
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=16384)
 def parse(text: str) -> tuple[Word, ...]:
     """Tokens of a text with their part of speech and base form."""
     tokens = TOKEN.findall(text)
-    lowered = [token.lower() for token in tokens]
-    tags = _tags(lowered)
-    words = []
-    for index, (token, lower, tag) in enumerate(zip(tokens, lowered, tags, strict=True)):
-        base = lemma(lower)
-        following = tags[index + 1] if index + 1 < len(tags) else ""
-        previous = lowered[index - 1] if index else ""
-        words.append(_word(token, lower, base, _settle(base, lower, tag, following, previous)))
-    return tuple(words)
+    leads = [*map(_leads, tokens[1:]), False]
+    opens = [True, *map(_opens, tokens)]
+    return tuple(map(_word, tokens, leads, opens))
 
 
 @lru_cache(maxsize=65536)
-def _word(text: str, lower: str, base: str, tag: str) -> Word:
-    return Word(text, lower, base, tag, text[0].isalnum())
+def _leads(token: str) -> bool:
+    """What stands before it leads to a noun or adjective."""
+    return _tag(token.lower()).startswith(("NN", "JJ"))
 
 
-def _settle(base: str, lower: str, tag: str, following: str, previous: str) -> str:
+@lru_cache(maxsize=65536)
+def _opens(token: str) -> bool:
+    """What stands after it opens a noun phrase."""
+    return token.lower() in _NOMINAL
+
+
+@lru_cache(maxsize=16384)
+def words_of(text: str) -> tuple[Word, ...]:
+    """The words of a text, punctuation left out."""
+    return tuple(word for word in parse(text) if word.is_word)
+
+
+@lru_cache(maxsize=65536)
+def _word(text: str, leads: bool, opens: bool) -> Word:
+    """A token as one object, whether it leads to a noun or adjective, and whether it opens a noun phrase."""
+    lower = text.lower()
+    base = lemma(lower)
+    return _same(Word(text, lower, base, _settle(base, lower, _tag(lower), leads, opens), text[0].isalnum()))
+
+
+@lru_cache(maxsize=65536)
+def _same(word: Word) -> Word:
+    return word
+
+
+def _settle(base: str, lower: str, tag: str, leads: bool, opens: bool) -> str:
     """Correct the tagger with the lexicon: a word that is both is an adjective before a noun or adjective."""
     known = lexicon()
     if not lower[0].isalnum() or lower in FUNCTION:
         return tag
     both = base in known.nouns
     if lower in known.adjectives and not tag.startswith(("JJ", "CD")):
-        return "JJ" if not both or following[:2] in ("NN", "JJ") else "NN"
+        return "JJ" if not both or leads else "NN"
     if both and tag.startswith(("VB", "JJ", "RB", "MD")):
-        nominal = previous in ARTICLES or previous in ("his", "her", "their", "its", "of", "") or previous in PLACES
-        return "NN" if nominal and following[:2] not in ("NN", "JJ") else tag
+        return "NN" if opens and not leads else tag
     return tag
 
 
@@ -232,8 +287,10 @@ def tagger_digest() -> str:
     return digest([TAGGER_VERSION, file_sha256(LEXICON)])
 
 
-def _tags(lowered: list[str]) -> list[str]:
-    return [tag for _, tag in _tagger().find_tags(lowered)]
+@lru_cache(maxsize=65536)
+def _tag(lower: str) -> str:
+    """The tagger's tag of a lower-case word; it looks at no other words, so a word is tagged once."""
+    return str(_tagger().find_tags([lower])[0][1])
 
 
 @cache
