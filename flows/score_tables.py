@@ -28,7 +28,7 @@ def of_run(meta: Meta) -> Table:
     table = Table("score", "blind", "before", "after", "change", "n", title=title, title_justify="left")
     for column in table.columns:
         column.no_wrap = True
-    for name, one in _told(meta):
+    for name, one in told(meta["aggregates"]):
         table.add_row(
             Text(printable(name), "" if one["subset"] else "bold"),
             _blind(one),
@@ -52,7 +52,7 @@ def rows(meta: Meta) -> list[dict[str, Any]]:
             "n": one["n"],
             "of": one["of"],
         }
-        for name, one in _told(meta)
+        for name, one in told(meta["aggregates"])
     ]
 
 
@@ -81,9 +81,8 @@ def of_models(aggregates: Mapping[str, Facts], labels: Mapping[str, str], *, ran
     return table
 
 
-def _told(meta: Meta) -> Iterator[tuple[str, Facts]]:
+def told(every: Mapping[str, Facts]) -> Iterator[tuple[str, Facts]]:
     """The paper's benchmarks, the other means that answer a question, then each subset's own score."""
-    every: Mapping[str, Facts] = meta["aggregates"]
     first = [*side_by_side(every).values(), *(name for name, one in every.items() if one["headline"])]
     rest = (name for name, one in every.items() if one["subset"])
     yield from ((name, every[name]) for name in dict.fromkeys((*first, *rest)))

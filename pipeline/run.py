@@ -22,6 +22,9 @@ from pipeline.store import Store
 if TYPE_CHECKING:
     import duckdb
 
+OTHER_VERSION = "made by another version of degla"
+"""What differs where nothing that has a name does: settings came or went."""
+
 Working = Callable[[], AbstractContextManager[Progress]]
 """Entered only while a stage really runs; gives its progress callback."""
 
@@ -199,7 +202,7 @@ class Run:
             return [str(error)]
         if digest(wanted) == artifact.manifest.fingerprint:
             return []
-        return list(differences(made, wanted)) or ["made by another version of degla"]
+        return list(differences(made, wanted)) or [OTHER_VERSION]
 
     def _held(self, manifests: bool = False) -> dict[str, Artifact]:
         """Every artifact the run holds, verified, or as its manifest says."""
@@ -313,6 +316,8 @@ class Run:
             return
         stage = self.stages[new.stage]
         changed = list(differences(decided(old.manifest, stage), decided(new, stage))) if old else []
+        if old and not changed and old.manifest.fingerprint != new.fingerprint:
+            changed = [OTHER_VERSION]
         entry = {"at": now(), "stage": new.stage, "kind": new.kind, "fingerprint": new.fingerprint, "made": made}
         self.store.log(self.name, entry | {"changed": changed})
 

@@ -69,6 +69,11 @@ NEGATIVES = _schema(
     ("weight", pa.float32(), "chance that training takes it when its turn comes; below 1 where text gives it away"),
 )
 
+PROMPTS = _schema(
+    ("digest", pa.string(), "as negatives.prompt_digest names it"),
+    ("text", pa.string(), "the rule and the in-context examples, all that a generator is given before the caption"),
+)
+
 LABELS = _schema(
     ("pair_id", pa.string(), "the pair it is a negative of"),
     ("type", pa.string(), "one of the five negative types, or paraphrase"),
@@ -145,14 +150,26 @@ SCORES = _schema(
     ("protocol", _ENUM, "protocol id: rule, precision, digest of the benchmark file"),
 )
 
+OPTIONS = _schema(
+    ("benchmark", _ENUM, "as in scores, as are the next two"),
+    ("subset", _ENUM, "subset of the benchmark"),
+    ("row_id", pa.string(), "row of the subset"),
+    ("rule", _ENUM, "what they are to the row (stages/benchmarks/rows.py): choice: the first is right; ..."),
+    ("texts", _TEXTS, "the options, as scores.similarities has them; of rows with many options the right ones, of "
+     "classify its first prompt; of text_to_image the query"),
+    ("image", pa.string(), "the image's file, below evaluate.root or the pairs' images; null = there is none", NULL),
+)  # fmt: skip
+
 TABLES: dict[str, pa.Schema] = {
     "pairs": PAIRS,
     "pairs_rejected": PAIRS_REJECTED,
     "pairs_negatives": PAIRS_NEGATIVES,
     "negatives": NEGATIVES,
+    "prompts": PROMPTS,
     "dataset": DATASET,
     "leaks": LEAKS,
     "steps": steps_schema({}),
     "scores": SCORES,
+    "options": OPTIONS,
 }
 """Table name -> schema; `steps` has a column more for each term of the loss."""

@@ -1,11 +1,73 @@
 """Questions one asks of runs: rows of a table, what differs between two datasets."""
 
+import csv
+import json
+import sys
 from collections.abc import Iterator
-from typing import Any
+from contextlib import redirect_stdout
+from enum import StrEnum
+from io import StringIO
+from math import isfinite
+from typing import TYPE_CHECKING, Any
 
-from pipeline import tables
-from pipeline.errors import UserError
+from flows.terminal import out, print_json
+from pipeline.errors import UserError, printable
 from pipeline.run import Run, Status
+
+if TYPE_CHECKING:
+    import duckdb
+
+MOST = 1000
+"""Rows of an answer that a terminal shows."""
+
+
+class Format(StrEnum):
+    """What `degla sql --format` takes."""
+
+    box = "box"
+    csv = "csv"
+    json = "json"
+    md = "md"
+
+
+def write(answer: "duckdb.DuckDBPyRelation", written: Format) -> None:
+    """Write an answer on stdout: all of it, but in a box on a terminal, which is as wide as that and MOST rows long."""
+    if written == Format.json:
+        print_json([_plain(dict(zip(answer.columns, row, strict=True))) for row in answer.fetchall()])
+        return
+    text = StringIO(newline="")
+    if written == Format.box:
+        limits = (
+            {"max_width": out.width, "max_rows": MOST} if out.is_terminal else {"max_width": 10**6, "max_rows": 10**9}
+        )
+        with redirect_stdout(text):
+            answer.show(**limits)
+    else:
+        rows = [answer.columns, *([_cell(value) for value in row] for row in answer.fetchall())]
+        if written == Format.csv:
+            csv.writer(text, lineterminator="\n").writerows(rows)
+        else:
+            rows.insert(1, ["---"] * len(answer.columns))
+            cells = ([str(cell).replace("|", "\\|").replace("\n", " ") for cell in row] for row in rows)
+            text.writelines(f"| {' | '.join(row)} |\n" for row in cells)
+    found = text.getvalue()
+    sys.stdout.write(printable(found) if written == Format.box or sys.stdout.isatty() else found)
+
+
+def _plain(value: Any) -> Any:
+    """A value as JSON has it: what is no finite number is null."""
+    if isinstance(value, dict):
+        return {str(key): _plain(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(one) for one in value]
+    return None if isinstance(value, float) and not isfinite(value) else value
+
+
+def _cell(value: Any) -> Any:
+    """A value in one cell of text: lists and structs as JSON, null as nothing."""
+    if isinstance(value, dict | list | tuple):
+        return json.dumps(_plain(value), ensure_ascii=False, default=str)
+    return "" if value is None else value
 
 
 def standing(status: Status) -> dict[str, Any]:
@@ -31,41 +93,3 @@ def show(run: Run, table: str, where: str, limit: int) -> Iterator[dict[str, Any
     assert answer is not None
     for row in answer.to_arrow_table().to_pylist():
         yield {name: value for name, value in row.items() if value is not None}
-
-
-def diff(one: Run, two: Run) -> dict[str, int]:
-    """Rows that differ between the datasets of two runs: only in one, only in two, and per column the changed ones.
-
-    What differs is said with one row as an example, that of the smallest pair_id.
-    """
-    from pipeline.schema import DATASET
-
-    folders = {"one": one.tables(), "two": two.tables()}
-    for run, found in zip((one, two), folders.values(), strict=True):
-        if "dataset" not in found:
-            fix = f"degla run {run.name} --until assemble"
-            raise UserError("diff", f"run {run.name!r} has no dataset", "two datasets", fix)
-    told: dict[str, int] = {}
-    with tables.connect({name: found["dataset"] for name, found in folders.items()}) as sql:
-
-        def count(what: str, rows: str, always: bool = False) -> None:
-            number, example = sql.sql(f"select count(*), arg_min(example, pair_id) from ({rows})").fetchall()[0]  # noqa: S608
-            if number or always:
-                told[what + (f", e.g. {example}" if number else "")] = number
-
-        for name, here, there in ((one.name, "one", "two"), (two.name, "two", "one")):
-            count(
-                f"rows only in {name}",
-                f"select pair_id, pair_id || ' ' || caption as example from {here} anti join {there} using (pair_id)",  # noqa: S608
-                always=True,
-            )
-        for name in DATASET.names:
-            if name.endswith("_tokens") or name == "pair_id":
-                continue
-            count(
-                f"{name} differs",
-                f"""select pair_id, format('{{}}: {{}} -> {{}}', pair_id, coalesce(one.{name}::varchar, 'none'),
-                                           coalesce(two.{name}::varchar, 'none')) as example
-                    from one join two using (pair_id) where one.{name} is distinct from two.{name}""",  # noqa: S608
-            )
-    return told

@@ -2,9 +2,7 @@
 
 import os
 import sys
-from contextlib import redirect_stdout
 from functools import partial
-from io import StringIO
 from pathlib import Path
 from typing import Annotated, Any, cast, get_args
 
@@ -15,6 +13,7 @@ from rich.text import Text
 from flows import progress
 from flows.cli import check as checking
 from flows.cli import data as data_cli
+from flows.cli import diff as comparison
 from flows.cli import evaluate as evaluation
 from flows.cli import gguf as unpacking
 from flows.cli import inspect as inspection
@@ -138,13 +137,18 @@ def status(
 
 
 @app.command()
-def sql(name: Name, query: Annotated[str, typer.Argument(help="DuckDB SQL; there is a view for every table")]) -> None:
-    """Ask SQL of a run's tables: pairs, pairs_rejected, negatives, dataset, leaks, steps, scores."""
+def sql(
+    name: Name,
+    query: Annotated[str, typer.Argument(help="DuckDB SQL; there is a view for every table")],
+    written: Annotated[inspection.Format, typer.Option("--format", help="how the answer is written")] = (
+        inspection.Format.box
+    ),
+    as_json: Annotated[bool, typer.Option("--json", help="as --format json")] = False,
+) -> None:
+    """Ask SQL of a run's tables: pairs, pairs_rejected, negatives, prompts, dataset, leaks, steps, scores, options."""
     answer = _run(name).sql(query)
     if answer is not None:
-        with redirect_stdout(StringIO()) as drawn:
-            answer.show(max_width=max(out.width, 80), max_rows=1000)
-        print(printable(drawn.getvalue()), end="")
+        inspection.write(answer, inspection.Format.json if as_json else written)
 
 
 @app.command()
@@ -157,13 +161,6 @@ def show(
     """Print rows of one table, one column per line."""
     for row in inspection.show(_run(name), table, where, limit):
         out.print("\n".join(f"{column:18} {value}" for column, value in row.items()), end="\n\n")
-
-
-@app.command()
-def diff(one: Name, two: Name) -> None:
-    """What differs between the datasets of two runs."""
-    for what, count in inspection.diff(_run(one), _run(two)).items():
-        out.print(f"{count:10,}  {what}")
 
 
 @app.command()
@@ -230,6 +227,7 @@ def export(
 
 
 app.command()(experiments.runs)
+app.command()(comparison.diff)
 app.command()(experiments.log)
 app.command()(experiments.promote)
 app.command(name="eval")(evaluation.measure)

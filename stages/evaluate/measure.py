@@ -19,7 +19,7 @@ from pipeline import clip, tables
 from pipeline.artifact import SCRATCH, Artifact
 from pipeline.clip.tuning import mixture
 from pipeline.errors import UserError
-from pipeline.schema import SCORES
+from pipeline.schema import OPTIONS, SCORES
 from pipeline.stage import Inputs, Progress, silent
 from stages.benchmarks.loaders import available, check_names, dataset_readers, folder_readers, load
 from stages.benchmarks.rows import Subset
@@ -27,7 +27,7 @@ from stages.evaluate import bindings, blind, robustness
 from stages.evaluate.aggregates import aggregate
 from stages.evaluate.config import Config
 from stages.evaluate.encoder import Encoder, Load
-from stages.evaluate.rows import Judge, Leaked
+from stages.evaluate.rows import Judge, Leaked, options
 from stages.evaluate.scoring import score, score_blind
 
 MIXTURE = "mix:"
@@ -66,6 +66,8 @@ def score_artifacts(config: Config, inputs: Inputs, out: Path, progress: Progres
         leaked=leaked_rows(inputs["dataset"]),
         labels=labels,
     )
+    folders = (config.root or inputs["pairs"].path / "benchmarks", _image_root(inputs["pairs"]))
+    tables.write(tables.part(out / "options", 0), options(subsets, folders), OPTIONS)
     splits = bindings.splits(found.scores, seed=config.seed)
     # As a file the aggregates are content: another aggregate is another artifact.
     tables.write_text(out / "aggregates.json", json.dumps({**found.aggregates, **splits}))
@@ -232,7 +234,7 @@ def subsets_of(config: Config, inputs: Inputs) -> tuple[list[Subset], list[str]]
         if name in folder_readers():
             subsets += load(name, root, official=official)
             continue
-        made = dataset_readers()[name](dataset, pairs.path / pairs.meta["image_root"], config.pictures)
+        made = dataset_readers()[name](dataset, _image_root(pairs), config.pictures)
         if not made:
             notes.append(f"{name}: the dataset has no test split to ask about")
         subsets += made
@@ -244,6 +246,10 @@ def subsets_of(config: Config, inputs: Inputs) -> tuple[list[Subset], list[str]]
             "set evaluate.root to a folder of benchmarks, or keep a test split in ingest",
         )
     return subsets, notes
+
+
+def _image_root(pairs: Artifact) -> Path:
+    return pairs.path / str(pairs.meta["image_root"])
 
 
 def leaked_rows(dataset: Artifact) -> Leaked:

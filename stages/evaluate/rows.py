@@ -5,6 +5,7 @@ Shapes: P prompts of a class · D embedding width.
 
 import hashlib
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -45,6 +46,26 @@ def texts_key(subset: Subset, row: Row) -> str:
     """
     texts = row.texts or [text for option in row.right for text in subset.prompts[option]]
     return hashlib.sha256("\0".join(sorted(set(texts))).encode()).hexdigest()[:16]
+
+
+def options(subsets: Sequence[Subset], folders: Sequence[Path]) -> list[dict[str, Any]]:
+    """Rows of the options table: what each row asks about. Images are named as below the first folder that has them."""
+    return [
+        {
+            "benchmark": subset.benchmark,
+            "subset": subset.name,
+            "row_id": row.row_id,
+            "rule": subset.rule,
+            "texts": row.texts or [text for option in row.right for text in subset.prompts[option][:1]],
+            "image": _below(folders, row.image.path) if row.image else None,
+        }
+        for subset in subsets
+        for row in subset.rows
+    ]
+
+
+def _below(folders: Sequence[Path], path: Path) -> str:
+    return str(next((path.relative_to(folder) for folder in folders if path.is_relative_to(folder)), path))
 
 
 def table_row(subset: Subset, row: Row, similarities: list[float] | None, model: str, leaked: Leaked) -> dict[str, Any]:

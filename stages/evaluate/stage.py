@@ -1,7 +1,7 @@
 """evaluate as a stage: what it reads from outside the store, and what it makes.
 
-Writes scores (SCORES), one part per model or text-only baseline; the manifest's meta holds every aggregate with its
-interval.
+Writes scores (SCORES), one part per model or text-only baseline; options (OPTIONS), the texts of each row; the
+manifest's meta holds every aggregate with its interval.
 """
 
 from importlib.metadata import version
@@ -68,7 +68,7 @@ STAGE = Stage(
     name="evaluate",
     makes="scores",
     needs=("pairs", "dataset", "model"),
-    version=4,
+    version=5,
     config=Config,
     outside=outside,
     run=run,

@@ -12,9 +12,9 @@ from pipeline import tables
 from pipeline.artifact import SCRATCH
 from pipeline.errors import UserError
 from pipeline.negative_types import NEGATIVE_TYPES, PARAPHRASE
-from pipeline.schema import NEGATIVES
+from pipeline.schema import NEGATIVES, PROMPTS
 from pipeline.stage import Inputs, Progress
-from stages.generate import card, limits, refine
+from stages.generate import card, limits, prompts, refine
 from stages.generate.backends import BACKENDS
 from stages.generate.candidates import Work
 from stages.generate.config import Config
@@ -57,6 +57,7 @@ def make(config: Config, inputs: Inputs, out: Path, progress: Progress) -> dict[
         if config.refine in ("drop", "rebalance"):
             facts["blind_refined"] = _blind(refine.examine(out, inputs["pairs"].path, config.blind_sample))
         facts |= {"types": types}
+        tables.write(tables.part(out / "prompts", 0), prompts.rows(config), PROMPTS)
         card.write(out, inputs["pairs"].path, facts, config.model_dump(mode="json"))
         return {**facts, "generator": work.facts, "seconds": round(time.monotonic() - start, 1)}
 

@@ -87,6 +87,12 @@ def prompt_digest(prompt: Prompt | None) -> str:
     return prompt.digest if prompt else NO_PROMPT
 
 
+def rows(config: Config) -> list[dict[str, str]]:
+    """The prompts table: each prompt that is given, with the digest that the negatives name."""
+    told = {prompt.digest: show(prompt.prefix) for prompt in prompts_of(config).values() if prompt}
+    return [{"digest": digest, "text": text} for digest, text in sorted(told.items())]
+
+
 def render_prompt(config: Config, kind: str, caption: str) -> str:
     """The exact chat a caption gets, as text. Raises UserError for an unknown type, or a backend that reads none."""
     if kind not in KINDS:

@@ -5,8 +5,8 @@ used again by every later artifact. The negatives table is a pure function of pa
 fixed by content. So a killed run loses at most the responses of the last `keep_every` seconds, changed checks request
 nothing, a changed prompt requests one type, several processes can fill the responses of one run together (`assist`).
 
-Writes negatives (NEGATIVES), one row per candidate, rejected ones with their reason; card.md and card.html, which say
-how good they are.
+Writes negatives (NEGATIVES), one row per candidate, rejected ones with their reason; prompts (PROMPTS), what their
+digests stand for; card.md and card.html, which say how good they are.
 """
 
 from pathlib import Path
@@ -47,6 +47,6 @@ def assist(config: Config, inputs: Inputs, out: Path, progress: Progress) -> dic
 
 
 STAGE = Stage(
-    name="generate", makes="negatives", needs=("pairs",), version=3, config=Config, outside=outside, run=run,
+    name="generate", makes="negatives", needs=("pairs",), version=4, config=Config, outside=outside, run=run,
     assist=assist,
 )  # fmt: skip

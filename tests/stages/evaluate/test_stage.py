@@ -48,6 +48,29 @@ def test_the_stage_scores_both_models_on_everything_there_is(road: SmallRoad, tm
     assert meta["models"]["after"]["activation"] == "gelu"
 
 
+def test_every_row_of_the_scores_has_its_texts_and_image_in_options(road: SmallRoad, tmp_path: Path) -> None:
+    run(road, tmp_path)
+    with tables.connect({"scores": tmp_path, "options": tmp_path / "options"}) as sql:
+        key = "(benchmark, subset, row_id)"
+        lost = sql.sql(f"from scores anti join options using {key}").fetchall()
+        assert lost == [] and sql.sql(f"select count(*) = count(distinct {key}) from options").fetchall() == [(True,)]
+        assert sql.sql("select image, texts from options where subset = 'add_obj' and row_id = '0'").fetchall() == [
+            ("sugarcrepe/images/0.png", ["a red circle beside a blue square", "a blue circle beside a red square"])
+        ]
+        matched = sql.sql(
+            f"""select bool_and(len(texts) = len(similarities)) from scores join options using {key}
+                where rule = 'choice' and similarities is not null"""
+        ).fetchall()
+        assert matched == [(True,)]
+        (heldout,) = sql.sql(
+            "select distinct image from options where benchmark = 'heldout' order by 1 limit 1"
+        ).fetchall()
+        assert (road.artifacts["pairs"].path / "images" / heldout[0]).is_file()
+        assert sql.sql("select texts[1] from options where rule = 'classify' limit 1").fetchall() == [
+            ("a picture of a red circle.",)
+        ]
+
+
 def test_every_aggregate_is_a_reread_of_the_scores(road: SmallRoad, tmp_path: Path) -> None:
     scores, meta = run(road, tmp_path)
     assert aggregate(scores) == meta["aggregates"]

@@ -134,3 +134,12 @@ def test_a_hostile_prompt_file_is_one_line(tmp_path: Path, text: str) -> None:
     (tmp_path / "swap_nouns.yaml").write_text(text)
     with pytest.raises(UserError, match="no valid YAML"):
         prompts.load(str(tmp_path), ["swap_nouns"])
+
+
+def test_the_prompts_table_has_the_text_that_each_digest_stands_for() -> None:
+    config = Config(backend="vllm", types=("swap_nouns", "replace_nouns"), examples_per_prompt=2)
+    found = {row["digest"]: row["text"] for row in prompts.rows(config)}
+    for kind, prompt in prompts.prompts_of(config).items():
+        asked = prompts.render_prompt(config, kind, "A dog.")
+        assert asked == found[prompts.prompt_digest(prompt)] + "\n[user]\nA dog.\n"
+    assert prompts.rows(Config(backend="rules")) == []
