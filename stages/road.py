@@ -187,8 +187,12 @@ def read(folder: Path, name: str, what: str) -> dict[str, Any]:
     return content
 
 
+def is_recipe(name: str) -> bool:
+    """Whether a name is that of a recipe in data/recipes, or of a YAML file of one's own."""
+    return _is_file(name) or (RECIPES / f"{name}.yaml").exists()
+
+
 def _is_file(name: str) -> bool:
-    """Whether a recipe's name is that of a YAML file of one's own."""
     return name.endswith((".yaml", ".yml"))
 
 

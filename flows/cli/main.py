@@ -19,6 +19,7 @@ from flows.cli import gguf as unpacking
 from flows.cli import inspect as inspection
 from flows.cli import label as labelling
 from flows.cli import runs as experiments
+from flows.cli import trial
 from flows.terminal import Json, out, print_json
 from pipeline import run as pipeline_run
 from pipeline.config import Config, to_yaml
@@ -88,8 +89,7 @@ def run(
     stages = _stages(only, start, until)
     # A stage alone keeps the settings its run was made with, unless another recipe is named; the whole pipeline starts
     # from the recipe.
-    known = recipe.endswith((".yaml", ".yml")) or (road.RECIPES / f"{recipe}.yaml").exists()
-    is_own = not known or (len(stages) < len(road.STAGES) and run_name == Path(recipe).stem)
+    is_own = not road.is_recipe(recipe) or (len(stages) < len(road.STAGES) and run_name == Path(recipe).stem)
     source = "" if store.recipe(run_name) and is_own else recipe
     run = Run.open(run_name, overrides, recipe=source, store=store)
     with run.at_work(stages):
@@ -231,6 +231,7 @@ app.command()(comparison.diff)
 app.command()(experiments.log)
 app.command()(experiments.promote)
 app.command(name="eval")(evaluation.measure)
+app.command(name="try")(trial.attempt)
 app.command()(checking.check)
 app.command()(labelling.label)
 app.command()(unpacking.gguf)

@@ -29,14 +29,19 @@ from stages.language_models.base import LanguageModel, Request, Response, Scorer
 
 
 class Work:
-    """One run's captions, prompts and responses. A context manager: leaving it ends the language model."""
+    """One run's captions, prompts and responses. A context manager: leaving it ends the language model.
 
-    def __init__(self, config: Config, inputs: Inputs, out: Path, scratch: Path) -> None:
+    With a `limit`, of that many captions alone; a model still learns from all.
+    """
+
+    def __init__(self, config: Config, inputs: Inputs, out: Path, scratch: Path, limit: int | None = None) -> None:
         self._config, self._prompts, self._scratch = config, prompts_of(config), scratch
         self._backend = BACKENDS[config.backend]
         self.shards: Shards = shards.make(
             inputs["pairs"], scratch / "plan.parquet", config.shard_size, given=not self._backend.has_responses
         )
+        if limit is not None:
+            self.shards = self.shards.limited(limit)
         self._started: LanguageModel | None = None
         home, self._faults = out.parents[2] / "replies", out / SCRATCH / "faults"
         self._responses = {
@@ -218,7 +223,7 @@ class Work:
 
     def paid(self) -> dict[str, Any]:
         """What the cached responses to this run's captions took, per type."""
-        return {kind: responses.paid(self.shards.plan) for kind, responses in self._responses.items()}
+        return {kind: responses.paid(self.shards.plan, self.shards.last) for kind, responses in self._responses.items()}
 
 
 def _shifted(progress: Progress, what: str, done: int, total: int, more: int) -> None:

@@ -108,22 +108,23 @@ class ResponseCache:
                 found[row["caption_key"], row["attempt"]] = Cached(response, row["seconds"])
         return found
 
-    def paid(self, plan: Path) -> dict[str, float]:
-        """Responses to the captions of a plan, with their prompt tokens, reply tokens and seconds."""
+    def paid(self, plan: Path, last: str = "f" * 16) -> dict[str, float]:
+        """Responses to the captions of a plan, up to a caption key, with their prompt tokens, reply tokens, seconds."""
         if not list(self.folder.glob("*.parquet")):
             return {"replies": 0, "prompt_tokens": 0, "reply_tokens": 0, "seconds": 0.0}
         with duckdb.connect() as sql:
             found = sql.execute(
                 "select count(*), sum(prompt_tokens)::bigint, sum(reply_tokens)::bigint, sum(seconds) "
-                "from read_parquet($1) where caption_key in (select caption_key from read_parquet($2))",
-                [str(self.folder / "*.parquet"), str(plan)],
+                "from read_parquet($1) where caption_key <= $3 "
+                "and caption_key in (select caption_key from read_parquet($2))",
+                [str(self.folder / "*.parquet"), str(plan), last],
             ).fetchall()[0]
         count, prompt_tokens, reply_tokens, seconds = (value or 0 for value in found)
         return {
             "replies": count,
             "prompt_tokens": prompt_tokens,
             "reply_tokens": reply_tokens,
-            "seconds": round(float(seconds), 1),
+            "seconds": round(float(seconds), 3),
         }
 
     def add(self, requests: list[Request], responses: list[Response], seconds: float) -> None:

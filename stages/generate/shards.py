@@ -5,11 +5,12 @@ parts. Each distinct caption stands once, with every pair that has it and the ot
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import duckdb
 import pyarrow.parquet as pq
 
 from pipeline import tables
@@ -46,11 +47,19 @@ class Shards:
         plan: Parquet file of caption_key, caption, pair_id, image_key, siblings, given, by caption_key and pair_id.
         count: how many shards, a power of two.
         captions: distinct captions in all.
+        last: the last caption key that is read.
     """
 
     plan: Path
     count: int
     captions: int
+    last: str = "f" * (_KEY_BITS // 4)
+
+    def limited(self, captions: int) -> "Shards":
+        """Those of the first so many captions by key alone: a random sample, since keys are hashes."""
+        found = duckdb.read_parquet(str(self.plan)).project("caption_key").distinct().order("caption_key")
+        keys = [key for (key,) in found.limit(captions).fetchall()]
+        return replace(self, captions=len(keys), last=max(keys, default=""))
 
     def bounds(self, index: int) -> tuple[str, str]:
         """First and last caption key that may belong to a shard."""
@@ -61,7 +70,9 @@ class Shards:
         """The captions of one shard, by key."""
         first, last = self.bounds(index)
         rows = pq.read_table(
-            self.plan, filters=[("caption_key", ">=", first), ("caption_key", "<=", last)], use_threads=False
+            self.plan,
+            filters=[("caption_key", ">=", first), ("caption_key", "<=", min(last, self.last))],
+            use_threads=False,
         ).to_pylist()
         return [
             Entry(key, pairs[0]["caption"], [_pair(row) for row in pairs])

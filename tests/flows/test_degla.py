@@ -65,6 +65,9 @@ def test_stages_complete_then_show_as_cached(home: Path, tiny_recipe: Path) -> N
     state = degla("tiny", "", [], stages, return_state=True)
     assert {(run.name, run.state_name) for run in task_runs(state)} == {(name, "Cached") for name in stages}
 
+    state = degla("another", str(tiny_recipe), [], stages, return_state=True)
+    assert state.result() == dict.fromkeys(stages, True), "the first run's artifacts are reused, not made"
+
 
 def test_a_user_error_is_the_message_of_a_failed_state(home: Path) -> None:
     state = degla("nothing", "demo", [], ["train"], return_state=True)
