@@ -121,11 +121,20 @@ def serve(store: Store, port: int) -> None:
     """Run until interrupted. Raises UserError when the port is taken or a part does not start."""
     logs = store.home / "prefect" / "logs"
     url = f"http://127.0.0.1:{port}/api"
+    told = "" if configured_url() == url else f"PREFECT_API_URL={url} "
     settings(store, url)
     if answers(url):
         raise UserError(
             "serve", f"a Prefect server already answers on port {port}", "a free port", "degla serve --port N"
         )
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as the server does, so a port just left is free
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError as error:
+            raise UserError(
+                "serve", f"port {port} cannot be had ({error.strerror})", "a free port", "degla serve --port N"
+            ) from None
     for stop in (signal.SIGINT, signal.SIGTERM):  # also where a script started us with SIGINT ignored
         signal.signal(stop, signal.default_int_handler)
     with ExitStack() as stack:
@@ -142,7 +151,7 @@ def serve(store: Store, port: int) -> None:
         )
         print(
             f"serving on http://127.0.0.1:{port} (logs in {logs})\n"
-            "in another terminal:  prefect deployment run degla/full --watch\n"
+            f"in another terminal:  {told}prefect deployment run degla/full --watch\n"
             "Ctrl-C stops everything",
             flush=True,
         )

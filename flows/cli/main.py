@@ -271,7 +271,7 @@ def recipe(
 
 
 @app.command()
-def serve(port: Annotated[int, typer.Option(help="port of the server")] = 4200) -> None:
+def serve(port: Annotated[int, typer.Option(help="port of the server", min=1, max=65535)] = 4200) -> None:
     """Start a local Prefect server, a process work pool, a worker and the deployments; Ctrl-C stops them all."""
     from flows import serve as local
 

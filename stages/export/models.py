@@ -8,6 +8,7 @@ Shapes: B images or texts, C channels, H and W pixels, L tokens.
 
 import json
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
 
@@ -51,12 +52,21 @@ def export_model(
         The largest difference of an embedding, read back by that library.
 
     Raises:
-        UserError: the library is missing, cannot hold this architecture, or the difference is `TOLERANCE` or more.
+        UserError: the folder cannot be written, the library is missing or cannot hold this architecture, or the
+            difference is `TOLERANCE` or more.
     """
+    try:
+        target.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError("export", f"cannot write into {target}: {error.strerror}", "a folder", "name another") from None
     tuned = tuning.mixture(model, alpha)
-    target.mkdir(parents=True, exist_ok=True)
     write = {"open_clip": _open_clip, "transformers": _transformers, "onnx": _onnx}[kind]
-    embed = write(tuned, target, str(model.path / "student"))
+    try:
+        embed = write(tuned, target, str(model.path / "student"))
+    except UserError:
+        with suppress(OSError):
+            target.rmdir()  # as long as nothing is in it
+        raise
     images, tokens = _probes(tuned)
     with torch.inference_mode():
         ours = clip.encode_image(tuned.model, images), clip.encode_text(tuned.model, tokens)

@@ -8,6 +8,7 @@ a reader (here, or in a file of its own on top of `records`) and a line of SOURC
 import ast
 import csv
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
@@ -20,22 +21,25 @@ from stages.ingest.records import Format, Record, coco_key, expect_shape, lines,
 
 
 def csv_pairs(path: Path, layout: Format) -> Iterator[Record]:
-    """Rows of a CSV or TSV file with a header; the delimiter is read off the header line.
+    """Rows of a CSV or TSV file with a header, which tells the delimiter: a comma, a semicolon (Excel's in much of
+    Europe) or a tab.
 
     Raises UserError when a column is missing (naming what was found), on text that is not in the stated encoding,
     and on a broken row.
     """
-    text = read_text(path, layout.encoding)
-    header = text.partition("\n")[0]
-    rows = csv.reader(lines(text), delimiter="\t" if header.count("\t") > header.count(",") else ",", strict=True)
+    text, columns = (
+        read_text(path, layout.encoding).removeprefix("\ufeff"),
+        (layout.image_column, layout.caption_column),
+    )
+    rows = csv.reader(lines(text), delimiter=_delimiter(next(lines(text), ""), columns), strict=True)
     try:
         names = next(rows, [])
-        for column in (layout.image_column, layout.caption_column):
+        for column in columns:
             if column not in names:
                 raise UserError(
                     "ingest",
                     f"{path.name} has no column {column!r}, found {names}",
-                    "a header naming the image and the caption column",
+                    "a header naming the image and the caption column, parted by commas, semicolons or tabs",
                     "set ingest.format.image_column and ingest.format.caption_column",
                 )
         image_at, caption_at = names.index(layout.image_column), names.index(layout.caption_column)
@@ -50,6 +54,15 @@ def csv_pairs(path: Path, layout: Format) -> Iterator[Record]:
             yield Record(origin, image, f"csv:{path.stem}:{image}", row[caption_at])
     except csv.Error as error:
         raise malformed(path, rows.line_num, "CSV", error) from None
+
+
+def _delimiter(header: str, columns: Sequence[str]) -> str:
+    """The one that parts the columns out of the header, else the one that parts most."""
+    parts: dict[str, list[str]] = {}
+    for sign in ",;\t":
+        with suppress(csv.Error):
+            parts[sign] = next(csv.reader([header], delimiter=sign), [])
+    return max(parts, key=lambda sign: (set(columns) <= set(parts[sign]), len(parts[sign])), default=",")
 
 
 def coco_json(path: Path, layout: Format) -> Iterator[Record]:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -50,3 +51,18 @@ def test_a_page_in_the_users_browser_cannot_use_the_server(tmp_path: Path) -> No
     found = json.loads(done.stdout.splitlines()[-1])
     assert found["url"].startswith("http://127.0.0.1:"), "loopback alone"
     assert found["page"] == 403 and found["origin"] is None and found["ours"]
+
+
+def test_a_port_that_another_program_has_is_named(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        ended = subprocess.run(
+            [sys.executable, "-m", "degla", "serve", "--port", str(port)],
+            env={**os.environ, "DEGLA_HOME": str(tmp_path), "PYTHONPATH": str(ROOT)},
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+    assert ended.returncode == 2
+    assert ended.stderr.startswith(f"serve: port {port} cannot be had (Address already in use); expected a free port")
+    assert ended.stderr.count("\n") == 1

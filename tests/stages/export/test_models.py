@@ -111,6 +111,17 @@ def test_an_architecture_without_a_place_is_refused(model: Artifact, tmp_path: P
         model_exports._transformers(tiny, tmp_path, "data/clip_tiny")
 
 
+def test_a_refused_export_leaves_nothing(model: Artifact, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tuning, "mixture", lambda *_: clip.load("data/clip_tiny", seed=0))
+    with pytest.raises(UserError, match="no place in CLIPModel"):
+        export_model(model, "transformers", tmp_path / "new")
+    assert not (tmp_path / "new").exists()
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(UserError, match="export: cannot write into .*file"):
+        export_model(model, "open_clip", tmp_path / "file")
+    assert (tmp_path / "file").read_text() == "mine"
+
+
 def test_the_card_tells_loss_and_distance(model: Artifact) -> None:
     page = card(model, None)
     assert "Loss: base 1, distill 0.005, igc 0.1, tgc 0.1." in page

@@ -36,6 +36,33 @@ def test_csv_reads_back_whatever_was_written(
     assert [(record.image, record.caption) for record in read_csv(path)] == rows
 
 
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "cp1252", "utf-16"])
+def test_csv_as_excel_writes_it_is_taken(tmp_path: Path, encoding: str) -> None:
+    """Semicolons where the comma is the decimal sign, a byte order mark, umlauts, commas without quotes."""
+    rows = (
+        "Nr;Bild Datei;Beschreibung, kurz",
+        "1;Möwe.png;A gull; and the sea",
+        '2;b.png;"A ""red"" cup; a plate, blue"',
+    )
+    (tmp_path / "c.csv").write_bytes("\r\n".join(rows).encode(encoding))
+    columns = {"image_column": "Bild Datei", "caption_column": "Beschreibung, kurz"}
+    if encoding == "cp1252":
+        with pytest.raises(UserError, match=r"c\.csv:2 holds byte 0xf6, .* fix: set ingest\.format\.encoding .*cp1252"):
+            read_csv(tmp_path / "c.csv", **columns)
+    told = {"encoding": encoding} if encoding in ("cp1252", "utf-16") else {}
+    cut, whole = read_csv(tmp_path / "c.csv", **columns, **told)
+    assert cut.fault is not None and "4 fields where the header has 3" in cut.fault[1]
+    assert (whole.image, whole.caption) == ("b.png", 'A "red" cup; a plate, blue')
+
+
+def test_the_delimiter_is_the_one_that_parts_the_columns(tmp_path: Path) -> None:
+    (tmp_path / "c.csv").write_text("image;caption;a, b, c, d\na.png;A dog;x\n")
+    assert read_csv(tmp_path / "c.csv")[0].caption == "A dog"
+    (tmp_path / "c.csv").write_text("Bild;Text\na.png;A dog\n")
+    with pytest.raises(UserError, match=r"has no column 'image', found \['Bild', 'Text'\]; expected .*semicolons"):
+        read_csv(tmp_path / "c.csv")
+
+
 def test_csv_names_the_missing_column_and_what_was_found(tmp_path: Path) -> None:
     (tmp_path / "c.csv").write_text("file,text\na.png,hello\n")
     with pytest.raises(UserError, match=r"no column 'image', found \['file', 'text'\]"):
