@@ -12,8 +12,10 @@ import fcntl
 import json
 import os
 import platform
+import resource
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
@@ -141,7 +143,7 @@ class Store:
             files={str(name): file_sha256(partial / name) for name in content_files(partial) if str(name) != MANIFEST},
             packages=_versions(),
             git=_git(),
-            hardware=_hardware(),
+            hardware={**hardware(), "peak_memory_mib": _peak_memory()},
             finished=now(),
             **manifest,
         ).sealed()
@@ -317,5 +319,12 @@ def _git() -> dict[str, Any]:
     return {"commit": ask("rev-parse", "HEAD"), "dirty": bool(ask("status", "--porcelain"))}
 
 
-def _hardware() -> dict[str, Any]:
+def hardware() -> dict[str, Any]:
+    """What kind of machine this is."""
     return {"machine": platform.machine(), "system": platform.system(), "cores": os.cpu_count()}
+
+
+def _peak_memory() -> int:
+    """The most memory that this process took since it began, or one of its children that ended, MiB."""
+    unit = 2**20 if sys.platform == "darwin" else 2**10
+    return max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)) // unit

@@ -18,6 +18,7 @@ from flows.cli import evaluate as evaluation
 from flows.cli import gguf as unpacking
 from flows.cli import inspect as inspection
 from flows.cli import label as labelling
+from flows.cli import plan as planning
 from flows.cli import runs as experiments
 from flows.cli import trial
 from flows.terminal import Json, out, print_json
@@ -164,14 +165,6 @@ def show(
 
 
 @app.command()
-def why(name: Name, recipe: Annotated[str, typer.Option(help="against this recipe; default: the run's own")] = "",
-        overrides: Set = []) -> None:  # noqa: B006  # fmt: skip
-    """Why each stage of a run would be reused or run again: which setting, input or file changed."""
-    for one in Run.open(name, overrides, recipe=recipe).status():
-        out.print(f"{one.stage:9} {'; '.join(one.reasons) or 'reused'}")
-
-
-@app.command()
 def gc(
     yes: Annotated[bool, typer.Option("--yes/--dry-run", help="delete; without it, only list")] = False,
     replies: Annotated[
@@ -226,6 +219,7 @@ def export(
     out.print(f"{rows:,} rows of {split} in {target}")
 
 
+app.command()(planning.plan)
 app.command()(experiments.runs)
 app.command()(comparison.diff)
 app.command()(experiments.log)

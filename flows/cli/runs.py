@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from flows import condition
@@ -208,7 +208,7 @@ def _show(found: list[dict[str, Any]], sort: str) -> None:
     columns = list(dict.fromkeys(name for one in found for name in one["headline"]))
     if sort not in (*COLUMNS, *columns):
         columns.append(sort)
-    table = Table("run", "made", "state", "model")
+    table = Table(*(Column(name, overflow="fold") for name in ("run", "made", "state", "model")))
     for name in columns:
         table.add_column(name, justify="right", no_wrap=True)
     for one in found:
