@@ -2,20 +2,27 @@
 
     python benchmarks/generate.py engine [--requests 4096] [--model <folder or hub name>]
     python benchmarks/generate.py memory [--captions 20000 200000]
+    python benchmarks/generate.py judge --captions captions.txt --reference <another checkout> [--rounds 2]
 
 engine: one type, the 50-example English prompt, distinct captions; the stage (plan, requests, engine process, cache of
 responses) against vLLM's own `generate` on the same token ids, sampling and caps, shard by shard in turn, each in an
 engine of its own whose start and first shard do not count. Without --model a random Llama of toy size is used that ends
 its responses after about a dozen tokens: its steps are as short as steps get, which is the stage's hardest case.
 memory: peak memory of a whole run with the replay backend, five types, per number of captions.
+judge: the stage on all cores beside that of another checkout, five types: `rules` writes and judges, `replay` judges
+what our rules wrote. Start, shards and tables count; so that the blind test hardly does, it looks at 100 negatives.
 """
 
 import argparse
+import csv
 import json
 import multiprocessing
+import os
 import random
 import resource
 import shutil
+import subprocess
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -33,6 +40,8 @@ from pipeline.store import Store
 from stages.generate import STAGE, Config, prompts
 from stages.generate.candidates import Work, request_seed
 from stages.generate.responses import caption_key
+from stages.generate.rules import Rules, Vocabulary
+from stages.language_models.base import Request
 
 THINGS = ("dog", "cat", "boy", "girl", "horse", "bird", "chair", "car", "house", "tree", "ball", "boat", "cup", "hat")
 COLOURS = ("red", "blue", "green", "white", "black", "brown", "yellow", "pink")
@@ -239,6 +248,79 @@ def memory(counts: list[int]) -> None:
     print(f"largest of smallest: {max(peaks) / min(peaks):.2f} x")
 
 
+# -- judging -----------------------------------------------------------------------------------------------------------
+
+ONE_RUN = """
+import json, os, resource, sys, time
+from pathlib import Path
+import generate as bench  # that of the checkout, whatever its modules are called
+
+home, texts, settings = Path(sys.argv[1]), json.loads(Path(sys.argv[2]).read_text()), json.loads(sys.argv[3])
+verb = getattr(bench, "generate", bench)
+
+if __name__ == "__main__":
+    inputs = {"pairs": bench.publish(bench.Store(home), texts)}
+    out = home / "store" / "negatives" / "f.partial"
+    out.mkdir(parents=True)
+    start = time.monotonic()
+    verb.STAGE.run(verb.Config(**settings), inputs, out, bench.silent)
+    wall = time.monotonic() - start
+    cpu = sum(sum(resource.getrusage(whose)[:2]) for whose in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    candidates = sum(bench.tables.rows(part) for part in bench.tables.files(out))
+    print(json.dumps({"wall": wall, "cpu": cpu, "candidates": candidates}))
+"""
+
+
+def one_run(checkout: Path, texts: Path, settings: dict[str, Any]) -> dict[str, float]:
+    """The stage in a process of its own, with the code of a checkout."""
+    with tempfile.TemporaryDirectory() as home:
+        script = Path(home) / "one_run.py"
+        script.write_text(ONE_RUN)
+        done = subprocess.run(
+            [sys.executable, str(script), home, str(texts), json.dumps(settings)],
+            env={**os.environ, "PYTHONPATH": f"{checkout}{os.pathsep}{checkout / 'benchmarks'}"},
+            check=True, stdout=subprocess.PIPE, text=True,
+        )  # fmt: skip
+        found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+        return found
+
+
+def judge(captions: Path, most: int, reference: Path, rounds: int) -> None:
+    with captions.open(newline="") as handle:
+        texts = list(dict.fromkeys(row["caption"] for row in csv.DictReader(handle)))[:most]
+    with tempfile.TemporaryDirectory() as folder:
+        listed, written = Path(folder) / "texts.json", Path(folder) / "replies.parquet"
+        listed.write_text(json.dumps(texts))
+        rules = Rules(Vocabulary.of(texts))
+        rows = [
+            {"type": kind, "caption": text, "reply": response.text}
+            for kind in NEGATIVE_TYPES
+            for text, response in zip(
+                texts, rules.respond(kind, [], [Request(text, 0, 0, 40) for text in texts]), strict=True
+            )
+        ]
+        pq.write_table(pa.Table.from_pylist(rows), written)
+        common = {
+            "shard_size": 256,
+            "blind_sample": 100,
+            "max_reject_rate": 1.0,
+            "repair_attempts": 0,
+        }
+        for backend, settings in (("rules", {}), ("replay", {"model": str(written)})):
+            for number in range(rounds):
+                ours, theirs = (
+                    one_run(checkout, listed, {"backend": backend, **common, **settings})
+                    for checkout in (Path(__file__).parents[1], reference.resolve())
+                )
+                rates = [len(texts) * len(NEGATIVE_TYPES) / one["wall"] for one in (ours, theirs)]
+                print(
+                    f"{backend} round {number}: {rates[0]:,.0f} negatives/s against {rates[1]:,.0f}, "
+                    f"{rates[0] / rates[1]:.2f} x by the clock, {theirs['cpu'] / ours['cpu']:.2f} x in CPU time; "
+                    f"cores in use {ours['cpu'] / ours['wall']:.2f} and {theirs['cpu'] / theirs['wall']:.2f}",
+                    flush=True,
+                )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="command", required=True)
@@ -247,9 +329,16 @@ def main() -> None:
     speed.add_argument("--model", default=None)
     flat = commands.add_parser("memory")
     flat.add_argument("--captions", type=int, nargs="+", default=[20_000, 200_000])
+    beside = commands.add_parser("judge")
+    beside.add_argument("--captions", type=Path, required=True, help="CSV file with a column caption")
+    beside.add_argument("--most", type=int, default=20_000, help="captions that are used")
+    beside.add_argument("--reference", type=Path, required=True, help="checkout of another commit")
+    beside.add_argument("--rounds", type=int, default=2)
     arguments = parser.parse_args()
     if arguments.command == "engine":
         engine(arguments.requests, arguments.model)
+    elif arguments.command == "judge":
+        judge(arguments.captions, arguments.most, arguments.reference, arguments.rounds)
     else:
         memory(arguments.captions)
 

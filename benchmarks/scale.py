@@ -48,7 +48,12 @@ def stages(captions: float, options: argparse.Namespace) -> list[Row]:
     return [
         Row("images on disk", 0, 0, pictures * options.picture_kb / 1e6),
         Row("ingest", pictures / options.pictures_per_s / HOUR, 0, captions * 150 / 1e9),
-        Row("generate", 0, requests * fresh / options.tokens / HOUR, requests * 90 / 1e9),
+        Row(
+            "generate",
+            requests / options.judged_per_s / HOUR,
+            requests * fresh / options.tokens / HOUR,
+            requests * 90 / 1e9,
+        ),
         Row("assemble", captions * (1 + TYPES) / options.rows_per_s * 2 / HOUR, 0, captions * 295 / 1e9),
         Row("train", decoded / HOUR, flop / (options.peak_tflops * 1e12 * options.utilisation) / HOUR, 1.8),
     ]  # fmt: skip
@@ -64,6 +69,7 @@ def main() -> None:
     parser.add_argument("--gpu-price", type=float, default=2.5, help="per hour with its cores (assumption)")
     parser.add_argument("--pictures-per-s", type=float, default=233, help="read by one core (measured)")
     parser.add_argument("--rows-per-s", type=float, default=101_037, help="assembled by two cores (measured)")
+    parser.add_argument("--judged-per-s", type=float, default=2000, help="candidates judged by one core (measured)")
     parser.add_argument("--prompt-tokens", type=float, default=1241, help="measured, 50 examples")
     parser.add_argument("--prefix-hits", type=float, default=0.979, help="measured")
     parser.add_argument("--reply-tokens", type=float, default=14, help="measured")

@@ -6,6 +6,7 @@ import random
 import shutil
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from functools import partial
 from itertools import count
 from pathlib import Path
@@ -15,6 +16,7 @@ import pyarrow.parquet as pq
 
 from pipeline import tables
 from pipeline.artifact import SCRATCH
+from pipeline.crew import Crew, cores
 from pipeline.schema import NEGATIVES
 from pipeline.stage import Inputs, Progress
 from stages.generate import refine, shards
@@ -27,9 +29,17 @@ from stages.generate.responses import Cached, ResponseCache, sources
 from stages.generate.shards import Entry, Pair, Shards
 from stages.language_models.base import LanguageModel, Request, Response, Scorer
 
+CHUNK = 500
+"""Responses a process judges at a time, to find those worth a repair."""
+
+ENOUGH = 2000
+"""Distinct captions from which on further processes are worth their start."""
+
 
 class Work:
-    """One run's captions, prompts and responses. A context manager: leaving it ends the language model.
+    """One run's captions, prompts and responses. A context manager: leaving it ends the model and all processes.
+
+    A copy of it for another process has no model, unless that is plain data.
 
     With a `limit`, of that many captions alone; a model still learns from all.
     """
@@ -50,11 +60,18 @@ class Work:
         }
         self._attempts = 1 + (config.repair_attempts if self._backend.repairs else 0)
         self._watches = {kind: Watch(config, kind, self.shards.captions, self._attempts) for kind in self._responses}
+        worth = max(cores() // config.workers, 1) if self.shards.captions > ENOUGH else 1
+        self._crew = Crew("generate", config.processes or worth)
+
+    def __getstate__(self) -> dict[str, Any]:
+        started = self._started if self._backend.is_plain else None
+        return {**self.__dict__, "_started": started, "_crew": Crew("generate", 1)}
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, *exit: Any) -> None:
+        self._crew.__exit__(*exit)
         if self._started:
             self._started.close()
 
@@ -77,9 +94,12 @@ class Work:
         is gone; what came in stays cached, and failed requests are forgotten, so that the next start makes them again.
         """
         try:
-            for kind in self._responses:
-                for attempt in range(self._attempts):
-                    self._fill_type(kind, attempt, progress)
+            if self._backend.is_plain:
+                self._fill_shards(progress)
+            else:
+                for kind in self._responses:
+                    for attempt in range(self._attempts):
+                        self._fill_type(kind, attempt, progress)
         except Exception:
             self.forget_faults()
             raise
@@ -87,6 +107,38 @@ class Work:
     def forget_faults(self) -> None:
         """Let the next start make the failed requests again."""
         shutil.rmtree(self._faults, ignore_errors=True)
+
+    def _fill_shards(self, progress: Progress) -> None:
+        """Every type of a shard before the next shard, so that a caption is read once; shards side by side."""
+        every = list(self._crew.map(self.complete, range(self.shards.count)))
+        done, total = sum(every), self.shards.captions
+        progress("captions", done, total)
+        if done < total:
+            _ = self._model  # every process gets a copy of this one
+            for count in self._crew.map(self.fill_types, [index for index, size in enumerate(every) if not size]):
+                done += count
+                progress("captions", done, total)
+
+    def complete(self, index: int) -> int:
+        """How many captions a shard has that lacks no response, else 0."""
+        entries = self.shards.read(index)
+        return 0 if any(self._missing(kind, 0, index, entries) for kind in self._responses) else len(entries)
+
+    def fill_types(self, index: int) -> int:
+        """The first try of every type of one shard; how many captions the shard has."""
+        waiting, count = list(self._responses), 0
+        while waiting:
+            for kind in list(waiting):
+                with self._claim(kind, 0, index) as mine:
+                    if mine:
+                        count = self.fill_shard(kind, 0, index, lambda _: None)
+                        waiting.remove(kind)
+            if waiting:
+                time.sleep(0.5)
+        return count
+
+    def _claim(self, kind: str, attempt: int, index: int) -> AbstractContextManager[bool]:
+        return self._responses[kind].claim(f"{'-'.join(self.shards.bounds(index))}.{attempt}")
 
     def _fill_type(self, kind: str, attempt: int, progress: Progress) -> None:
         """One attempt of one type, shard by shard; shards that another process holds are waited for.
@@ -101,7 +153,7 @@ class Work:
         while waiting:
             held = []
             for index in waiting:
-                with self._responses[kind].claim(f"{'-'.join(self.shards.bounds(index))}.{attempt}") as mine:
+                with self._claim(kind, attempt, index) as mine:
                     if mine:
                         done += self.fill_shard(kind, attempt, index, partial(_shifted, progress, what, done, total))
                     else:
@@ -151,16 +203,18 @@ class Work:
     def _missing(self, kind: str, attempt: int, index: int, entries: Sequence[Entry]) -> list[Request]:
         """Requests of this attempt without a response; a repair only where a pair rejected the response before."""
         cached = self._responses[kind].find(*self.shards.bounds(index))
-        requests = []
+        unasked, requests = [], []
         for entry in entries:
             if found := cached.get((entry.key, attempt)):
                 if self._watches[kind].wants(attempt):
                     self._see(kind, attempt, entry, found.response)
-                continue
-            if attempt:
-                before = cached.get((entry.key, attempt - 1))
-                if before is None or not any(_rejected(kind, entry.caption, before, pair) for pair in entry.pairs):
-                    continue
+            else:
+                unasked.append(entry)
+        if attempt:
+            tries = [(entry, found) for entry in unasked if (found := cached.get((entry.key, attempt - 1)))]
+            some = [tries[start : start + CHUNK] for start in range(0, len(tries), CHUNK)]
+            unasked = [entry for found in self._crew.map(partial(_refused, kind), some) for entry in found]
+        for entry in unasked:
             siblings = {sibling for pair in entry.pairs for sibling in pair.siblings}
             requests.append(
                 Request(
@@ -173,28 +227,57 @@ class Work:
             )
         return requests
 
+    def check(self, folder: Path, progress: Progress) -> None:
+        """Write the parts of the negatives table that are not in the folder yet, side by side."""
+        count = self.shards.count
+        missing = [index for index in range(count) if not tables.part(folder, index).exists()]
+        progress("shards checked", count - len(missing), count)
+        if not self._config.likelihood:
+            written = self._crew.map(partial(self.write, folder), missing)
+        else:  # the model is in this process
+            judged = self._scratch / "judged"
+            shutil.rmtree(judged, ignore_errors=True)
+            written = map(
+                partial(self._add_likelihood, judged, folder), self._crew.map(partial(self.write, judged), missing)
+            )
+        for done, _ in enumerate(written, count - len(missing) + 1):
+            progress("shards checked", done, count)
+
+    def write(self, folder: Path, index: int) -> int:
+        """Write one part of the table; its number."""
+        tables.write(tables.part(folder, index), self.rows(index), NEGATIVES)
+        return index
+
+    def _add_likelihood(self, judged: Path, folder: Path, index: int) -> int:
+        rows = pq.read_table(tables.part(judged, index)).to_pylist()
+        self._likelihoods(self.shards.read(index), rows)
+        tables.write(tables.part(folder, index), rows, NEGATIVES)
+        return index
+
     def rows(self, index: int) -> list[dict[str, Any]]:
-        """The negatives table of one shard: every candidate of every pair, checked, in order of pair, type, attempt."""
+        """The negatives table of one shard: every candidate of every pair, checked, in order of pair, type, attempt.
+
+        `likelihood` is left out.
+        """
         entries = self.shards.read(index)
         if not self._backend.has_responses:
             rows = [row for entry in entries for pair in entry.pairs for row in _brought(entry, pair, self._prompts)]
         else:
-            rows = []
-            for kind, responses in self._responses.items():
-                cached = responses.find(*self.shards.bounds(index))
-                for entry in entries:
-                    for pair in entry.pairs:
-                        rows += ({"type": kind, **row} for row in _candidates(kind, entry, pair, cached))
+            cached = {kind: responses.find(*self.shards.bounds(index)) for kind, responses in self._responses.items()}
+            rows = [
+                {"type": kind, **row}
+                for entry in entries  # and not type by type, so that a caption is read once
+                for kind, found in cached.items()
+                for pair in entry.pairs
+                for row in _candidates(kind, entry, pair, found)
+            ]
         order = {kind: place for place, kind in enumerate(self._prompts)}
         digests = {kind: prompt_digest(prompt) for kind, prompt in self._prompts.items()}
         shared = {"model": self._backend.name(self._config), "likelihood": None, "weight": 1.0}
-        rows = [
+        return [
             {**row, **shared, "prompt_digest": digests[row["type"]]}
             for row in sorted(rows, key=lambda row: (row["pair_id"], order[row["type"]], row["attempt"]))
         ]
-        if self._config.likelihood:
-            self._likelihoods(entries, rows)
-        return rows
 
     def refine(self, unrefined: Path, out: Path, examined: Mapping[str, refine.Examined], progress: Progress) -> None:
         """Write the table anew without, or with less weight on, what the blind test tells by text alone."""
@@ -291,8 +374,13 @@ def _brought(entry: Entry, pair: Pair, kinds: Collection[str]) -> Iterator[dict[
         tries[named] += 1
 
 
-def _rejected(kind: str, caption: str, cached: Cached, pair: Pair) -> bool:
-    return _verdict(kind, caption, cached.response, pair).status == "rejected"
+def _refused(kind: str, tries: Sequence[tuple[Entry, Cached]]) -> list[Entry]:
+    """Captions whose response some pair of theirs rejects."""
+    return [
+        entry
+        for entry, found in tries
+        if any(_verdict(kind, entry.caption, found.response, pair).status == "rejected" for pair in entry.pairs)
+    ]
 
 
 def _verdict(kind: str, caption: str, response: Response, pair: Pair) -> Verdict:

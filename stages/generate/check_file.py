@@ -1,18 +1,14 @@
 """The checks on anybody's negatives: a verdict per row, a summary per type, and how far labels agree with them."""
 
-import os
-import signal
 from collections import Counter
-from collections.abc import Iterable, Iterator
-from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
+from pipeline.crew import Crew, cores
 from pipeline.errors import UserError
-from pipeline.lifeline import die_with
 from pipeline.negative_types import NEGATIVE_TYPES, PARAPHRASE
 from pipeline.stage import Progress, silent
 from stages import labels
@@ -63,32 +59,15 @@ def check(table: pa.Table, progress: Progress = silent) -> pa.Table:
     texts = (table[name].to_pylist() for name in COLUMNS)
     rows = [(kind, caption, text, near or []) for kind, caption, text, near in zip(*texts, siblings, strict=True)]
     verdicts: list[Verdict] = []
-    for some in _judged(rows):
-        verdicts += some
-        progress("rows", len(verdicts), len(rows))
+    chunks = [rows[start : start + CHUNK] for start in range(0, len(rows), CHUNK)]
+    with Crew("check", cores()) as crew:
+        for some in crew.map(_verdicts, chunks):
+            verdicts += some
+            progress("rows", len(verdicts), len(rows))
     kept = table.drop_columns([name for name in ADDED if name in table.column_names])
     for name in ADDED:
         kept = kept.append_column(name, pa.array([getattr(verdict, name) for verdict in verdicts], pa.string()))
     return kept
-
-
-def _judged(rows: list[Row]) -> Iterator[list[Verdict]]:
-    """Verdicts, chunk by chunk: in as many processes as there are cores, which end with this one."""
-    chunks = [rows[start : start + CHUNK] for start in range(0, len(rows), CHUNK)]
-    processes = min(os.cpu_count() or 1, len(chunks))
-    if processes == 1:
-        yield from map(_verdicts, chunks)
-        return
-    with ProcessPoolExecutor(processes, get_context("spawn"), initializer=_start, initargs=(os.getpid(),)) as pool:
-        try:
-            yield from pool.map(_verdicts, chunks)
-        finally:
-            pool.shutdown(wait=False, cancel_futures=True)
-
-
-def _start(parent: int) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that shows something
-    die_with(parent)
 
 
 def _verdicts(rows: Iterable[Row]) -> list[Verdict]:

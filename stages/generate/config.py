@@ -42,6 +42,9 @@ class Config(Settings):
     blind_sample: int = Field(4000, ge=100, description="accepted negatives per type the blind test looks at")
     price_per_hour: float | None = Field(None, ge=0, description="of the generating machine, for the card's costs")
     shard_size: int = Field(8192, ge=1, description="captions per shard and part")
+    processes: int = placement(
+        0, ge=0, description="processes that judge, and that write where the rules do; 0 = one per core"
+    )
     keep_every: float = placement(
         120.0, ge=0, description="seconds after which the responses that came in are kept; the most that a kill costs"
     )

@@ -12,7 +12,7 @@ from pipeline import tables
 from pipeline.artifact import SCRATCH
 from pipeline.errors import UserError
 from pipeline.negative_types import NEGATIVE_TYPES, PARAPHRASE
-from pipeline.schema import NEGATIVES, PROMPTS
+from pipeline.schema import PROMPTS
 from pipeline.stage import Inputs, Progress
 from stages.generate import card, limits, prompts, refine
 from stages.generate.backends import BACKENDS
@@ -30,11 +30,7 @@ def make(config: Config, inputs: Inputs, out: Path, progress: Progress) -> dict[
     with Work(config, inputs, out, out / SCRATCH) as work:
         work.fill(progress)
         checked = out if config.refine == "off" else out / SCRATCH / "unrefined"
-        for index in range(work.shards.count):
-            part = tables.part(checked, index)
-            if not part.exists():
-                tables.write(part, work.rows(index), NEGATIVES)
-            progress("shards checked", index + 1, work.shards.count)
+        work.check(checked, progress)
         types = counts(checked)
         try:
             limits.hold(config, checked, types)

@@ -145,6 +145,7 @@ class RulesBackend(Backend):
     needs_prompt = False
     is_paid = False
     repairs = False
+    is_plain = True
 
     def identity(self, settings: Settings) -> str:
         """The rules' version."""

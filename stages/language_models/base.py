@@ -194,6 +194,7 @@ class Backend(ABC):
         is_paid: a response costs time or money. Its seconds count, and clean-up leaves it alone unless asked for them.
         repairs: a rejected response is worth a second request with another seed.
         is_scorer: its model is a `Scorer`.
+        is_plain: its model is plain data, of which every process can have a copy.
     """
 
     has_responses: ClassVar[bool] = True
@@ -201,6 +202,7 @@ class Backend(ABC):
     is_paid: ClassVar[bool] = True
     repairs: ClassVar[bool] = True
     is_scorer: ClassVar[bool] = False
+    is_plain: ClassVar[bool] = False
 
     def name(self, settings: Settings) -> str:
         """What the column `model` of the negatives says."""

@@ -10,6 +10,7 @@ import pytest
 
 from pipeline import tables
 from pipeline.errors import UserError
+from pipeline.schema import PAIRS_NEGATIVES
 from stages.generate import STAGE, Config
 from tests.paths import ROOT
 from tests.stages.generate.canned import canned, captions, content, kept, pairs, work
@@ -116,6 +117,47 @@ def test_two_processes_fill_one_run_together(tmp_path: Path, calm: Any) -> None:
     assert [process.returncode for process in processes] == [0, 0], errors
     assert content(home / "store" / "negatives" / "f.partial") == undisturbed
     assert min(map(asked, logs)) > 0 and sum(map(asked, logs)) == replies_in(home)  # both worked, nothing asked twice
+
+
+@pytest.mark.parametrize("backend", ["rules", "replay", "given"])
+def test_any_number_of_processes_makes_the_same_bytes(tmp_path: Path, backend: str) -> None:
+    rows = captions(120)
+    settings: dict[str, Any] = {"backend": backend, "shard_size": 40, "max_reject_rate": 1.0}
+    if backend == "replay":
+        settings["model"] = str(canned(tmp_path / "r.jsonl", rows))
+    told: list[tuple[str, int, int]] = []
+    made = []
+    for count in (1, 2):
+        home = tmp_path / str(count)
+        artifact = pairs(home, rows)
+        given = [{"pair_id": pair["pair_id"], "text": pair["caption"].replace("A ", "A big ", 1), "origin": "x"}
+                 for pair in tables.read(artifact.path).to_pylist()]  # fmt: skip
+        tables.write(tables.part(artifact.path / "pairs_negatives", 0), given, PAIRS_NEGATIVES)
+        out = home / "store" / "negatives" / "f.partial"
+        out.mkdir(parents=True)
+        inputs = {"pairs": artifact}
+        STAGE.run(Config(**settings, processes=count), inputs, out, lambda *at: told.append(at))
+        made.append({**content(out), **kept(home)})
+    assert made[0] == made[1] and len(content(out)) == 4
+    assert ("shards checked", 4, 4) in told
+    assert backend != "rules" or ("captions", 120, 120) in told
+
+
+@pytest.mark.slow
+def test_a_kill_among_several_processes_costs_the_shards_in_hand(tmp_path: Path) -> None:
+    settings: dict[str, Any] = {"backend": "rules", "shard_size": 20, "processes": 2, "max_reject_rate": 1.0}
+    undisturbed = content(work(tmp_path / "calm", captions(240), **settings)[0])
+    home, out = tmp_path / "killed", tmp_path / "killed/store/negatives/f.partial"
+    first = start(home, tmp_path / "log", settings, RUN, 0.0)
+    while first.poll() is None and len(content(out) if out.exists() else ()) < 3:
+        time.sleep(0.01)
+    first.kill()
+    first.communicate()
+    there = {path: path.stat().st_mtime_ns for path in tables.files(out)}
+    assert len(there) >= 3
+    second = start(home, tmp_path / "log", settings, RUN, 0.0)
+    assert second.communicate(timeout=120)[1] == b"" and content(out) == undisturbed
+    assert all(path.stat().st_mtime_ns == made for path, made in there.items())
 
 
 @pytest.mark.parametrize(
