@@ -59,7 +59,7 @@ def _environment(templates: Path) -> Any:
         "md": markdown,
         "breakable": _breakable,
         "bare": lambda name, benchmark: name.removeprefix(f"{benchmark}."),
-        "duration": _duration,
+        "duration": duration,
         "number": _number,
         "json": lambda value: json.dumps(value, indent=1, sort_keys=True),
         "yaml": lambda value: yaml.safe_dump(value, sort_keys=False, allow_unicode=True, width=100),
@@ -97,10 +97,11 @@ def _number(value: Any) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
+    """Seconds as people say them: hours and minutes, or minutes and seconds."""
     minutes, rest = divmod(round(seconds), 60)
     return (
-        f"{minutes // 60} h {minutes % 60} min"
+        f"{minutes // 60:,} h {minutes % 60} min"
         if minutes >= 60
         else f"{minutes} min {rest} s"
         if minutes

@@ -15,6 +15,7 @@ from pipeline.artifact import Artifact, digest
 from pipeline.errors import UserError, printable
 from pipeline.home import open_store
 from stages import road
+from stages.pages import duration
 from stages.road import Run
 
 
@@ -89,19 +90,14 @@ def _candidates(found: dict[str, Any]) -> Table:
 
 def _costs(found: dict[str, Any], price: float | None) -> Table:
     table = Table("captions")
-    for column in (
-        "responses",
-        "prompt tokens",
-        "response tokens",
-        "seconds",
-        *(["money"] if price is not None else []),
-    ):
+    for column in ("responses", "prompt tokens", "response tokens", "time", *(["money"] if price is not None else [])):
         table.add_column(column, justify="right")
     for what in ("tried", "all"):
         one = found[what]
-        cells = [one["replies"], one["prompt_tokens"], one["reply_tokens"], one["seconds"]]
-        cells += [one["money"]] if price is not None else []
-        table.add_row(f"{what}: {one['captions']:,}", *("-" if cell is None else f"{cell:,}" for cell in cells))
+        counts = [f"{one[key]:,}" for key in ("replies", "prompt_tokens", "reply_tokens")]
+        time = "-" if one["seconds"] is None else duration(one["seconds"])
+        money = [] if price is None else ["-" if one["money"] is None else f"{one['money']:,.2f}"]
+        table.add_row(f"{what}: {one['captions']:,}", *counts, time, *money)
     if found["all"]["seconds"] is not None:
         table.caption = "at the rate of these requests; more at once are faster; loading the model is not in it"
     return table

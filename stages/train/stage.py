@@ -43,9 +43,7 @@ def check_machine(config: Config) -> None:
 
 def check_pairs(config: Config, pairs: Artifact) -> None:
     """Raise UserError when the images of `pairs` fill no batch, or leave none to choose the best epoch by."""
-    with tables.connect({"pairs": pairs.table_folder("pairs")}) as sql:
-        counted = sql.execute("select split::varchar, count(distinct image_sha256) from pairs group by 1").fetchall()
-    images = {"train": 0, "val": 0} | dict(counted)
+    images = _images(pairs)
     largest = images["train"] // config.processes * config.processes
     if images["train"] < config.batch:
         raise UserError(
@@ -61,6 +59,13 @@ def check_pairs(config: Config, pairs: Artifact) -> None:
             "held-out images to choose the epoch by",
             "raise ingest.val_share, or --set train.select=last",
         )
+
+
+def _images(pairs: Artifact) -> dict[str, int]:
+    """How many different images there are to train on and to validate by."""
+    with tables.connect({"pairs": pairs.table_folder("pairs")}) as sql:
+        counted = sql.execute("select split::varchar, count(distinct image_sha256) from pairs group by 1").fetchall()
+    return {"train": 0, "val": 0} | dict(counted)
 
 
 def run(config: Config, inputs: Inputs, out: Path, progress: Progress) -> dict[str, Any]:
