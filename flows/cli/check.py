@@ -1,6 +1,5 @@
 """`degla check`: the checks on anybody's negatives, without a run; with labels, how far these agree."""
 
-import json
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -8,7 +7,7 @@ import typer
 from rich.table import Table
 
 from flows import progress
-from flows.terminal import out, with_interval
+from flows.terminal import Json, out, print_json, with_interval
 from stages.pages import percent
 
 REASONS = 3
@@ -23,7 +22,7 @@ def check(
     target: Annotated[
         Path | None, typer.Option("--out", help="also write the rows with status, reason, text: .tsv, .csv, .parquet")
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="print the summary as JSON")] = False,
+    as_json: Json = False,
 ) -> None:
     """Run the checks on negatives from anywhere: how many pass and why not; with labels, precision and recall."""
     from stages import labels
@@ -39,7 +38,7 @@ def check(
         sheets.write(target, checked, "check")
     found = check_file.summary(checked, usable)
     if as_json:
-        print(json.dumps(found, indent=1))
+        print_json(found)
         return
     entries = {**found["types"], "all": found["all"]}
     out.print(_acceptance(entries))

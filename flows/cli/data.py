@@ -1,17 +1,22 @@
 """`degla data`: which benchmarks there are, whether a folder holds them whole, and getting them."""
 
 import sys
+from collections.abc import Iterable
+from dataclasses import asdict
 from fnmatch import fnmatch
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.table import Table
 
 from flows import progress
 from flows.cli.evaluate import ROOT
-from flows.terminal import out
+from flows.terminal import Json, out, print_json
 from pipeline.artifact import file_sha256
+
+if TYPE_CHECKING:
+    from stages.benchmarks.inventory import Status
 
 app = typer.Typer(help="The benchmarks: what there is, whether it is whole, and getting it.", no_args_is_help=True)
 
@@ -24,14 +29,20 @@ Official = Annotated[bool, typer.Option(help="hold files against known counts an
 def show(
     names: Names = None,
     root: Annotated[Path | None, typer.Option(envvar=ROOT, help="to say what is there")] = None,
+    as_json: Json = False,
 ) -> None:
     """Every benchmark: licence, what it measures, what is there; of those named also where each part is from."""
     from stages.benchmarks import fetch, inventory
     from stages.benchmarks.registry import registry
 
     there = ("files", "rows", "images") if root else ()
+    selected = inventory.select(names or [])
+    if as_json:
+        told = {name: dict(zip(there, _there(name, root), strict=True)) if root else {} for name in selected}
+        print_json({name: registry()[name] | told[name] for name in selected})
+        return
     table = Table("benchmark", "licence", *there, "measures")
-    for name in inventory.select(names or []):
+    for name in selected:
         facts = registry()[name]
         table.add_row(name, facts["licence"], *(_there(name, root) if root else ()), facts["measures"])
     out.print(table)
@@ -58,7 +69,7 @@ def _there(name: str, root: Path) -> tuple[str, str, str]:
 
 
 @app.command()
-def check(root: Root, names: Names = None, official: Official = True) -> None:
+def check(root: Root, names: Names = None, official: Official = True, as_json: Json = False) -> None:
     """Verify files, counts, checksums and images; exit status 2 when something is not as it should be."""
     from stages.benchmarks import inventory
 
@@ -66,9 +77,18 @@ def check(root: Root, names: Names = None, official: Official = True) -> None:
         found = [
             inventory.status(name, root, official=official, progress=bar) for name in inventory.select(names or [])
         ]
-    for folder in [] if names else inventory.unknown_folders(root):
-        out.print(f"{folder.name:20} is no benchmark and is passed over")
     there = [one for one in found if one.exists or names]
+    if as_json:
+        print_json([asdict(one) | {"problems": [str(problem) for problem in one.problems]} for one in there])
+    else:
+        _print(there, root, [] if names else inventory.unknown_folders(root))
+    if any(one.problems or not one.exists for one in there):
+        raise typer.Exit(2)
+
+
+def _print(there: "list[Status]", root: Path, passed_over: Iterable[Path]) -> None:
+    for folder in passed_over:
+        out.print(f"{folder.name:20} is no benchmark and is passed over")
     if not there:
         out.print(f"{root} holds no benchmark; see: degla data list")
     for one in there:
@@ -77,8 +97,6 @@ def check(root: Root, names: Names = None, official: Official = True) -> None:
         out.print(f"{one.name:20} {verdict:6} {rows}, {one.images_found:,} of {one.images_named:,} images")
         for problem in one.problems:
             print(problem, file=sys.stderr)
-    if any(one.problems or not one.exists for one in there):
-        raise typer.Exit(2)
 
 
 @app.command()

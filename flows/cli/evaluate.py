@@ -9,7 +9,7 @@ from typing import Annotated, NamedTuple
 import typer
 
 from flows import progress
-from flows.terminal import out
+from flows.terminal import Json, out, print_json
 from pipeline import clip, tables
 from pipeline.artifact import digest
 from pipeline.clip import Clip
@@ -67,6 +67,7 @@ def measure(
     batch: Annotated[int | None, typer.Option(help="images, or texts, per forward pass", min=1)] = None,
     workers: Annotated[int, typer.Option(help="threads that decode images", min=0)] = 0,
     work: Annotated[Path | None, typer.Option(help="folder that keeps embeddings, to resume and repeat")] = None,
+    as_json: Json = False,
 ) -> None:
     """Score any CLIP model on the benchmarks of a folder; needs no run."""
     from flows import score_tables
@@ -104,10 +105,15 @@ def measure(
             official=official,
             settings=config.identity(),
         )
+    than = asked.labels.get("before", "")
+    says = verdicts.sentences(found.aggregates, random_start=asked.random_start, than=than) if than else []
+    if as_json:
+        facts = {"models": asked.labels, "says": says, "aggregates": found.aggregates, "protocols": found.protocols}
+        print_json(facts | {"descriptions": found.descriptions})
+        return
     out.print(score_tables.of_models(found.aggregates, asked.labels, random_start=asked.random_start))
-    if than := asked.labels.get("before"):
-        for line in verdicts.sentences(found.aggregates, random_start=asked.random_start, than=than):
-            out.print(line)
+    for line in says:
+        out.print(line)
     if target is not None:
         out.print(f"page: {target / 'eval.html'}")
 

@@ -33,7 +33,7 @@ class Format(StrEnum):
 def write(answer: "duckdb.DuckDBPyRelation", written: Format) -> None:
     """Write an answer on stdout: all of it, but in a box on a terminal, which is as wide as that and MOST rows long."""
     if written == Format.json:
-        print_json([_plain(dict(zip(answer.columns, row, strict=True))) for row in answer.fetchall()])
+        print_json([plain(dict(zip(answer.columns, row, strict=True))) for row in answer.fetchall()])
         return
     text = StringIO(newline="")
     if written == Format.box:
@@ -54,19 +54,19 @@ def write(answer: "duckdb.DuckDBPyRelation", written: Format) -> None:
     sys.stdout.write(printable(found) if written == Format.box or sys.stdout.isatty() else found)
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
     """A value as JSON has it: what is no finite number is null."""
     if isinstance(value, dict):
-        return {str(key): _plain(one) for key, one in value.items()}
+        return {str(key): plain(one) for key, one in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(one) for one in value]
+        return [plain(one) for one in value]
     return None if isinstance(value, float) and not isfinite(value) else value
 
 
 def _cell(value: Any) -> Any:
     """A value in one cell of text: lists and structs as JSON, null as nothing."""
     if isinstance(value, dict | list | tuple):
-        return json.dumps(_plain(value), ensure_ascii=False, default=str)
+        return json.dumps(plain(value), ensure_ascii=False, default=str)
     return "" if value is None else value
 
 

@@ -94,6 +94,7 @@ def run(
     source = "" if store.recipe(run_name) and is_own else recipe
     run = Run.open(run_name, overrides, recipe=source, store=store)
     with run.at_work(stages):
+        _say(f"{run_name}: looking at what is there")  # hashing large files takes a while
         # Nothing to do needs no flow run, hence no embedded server (half a minute on a small machine).
         if not force and all(one.state == "current" for one in run.status() if one.stage in stages):
             reused = dict.fromkeys(stages, True)
@@ -158,9 +159,14 @@ def show(
     table: Annotated[str, typer.Argument(help="pairs, negatives, dataset, ...")],
     where: Annotated[str, typer.Option(help="SQL condition, e.g. \"type = 'swap_nouns'\"")] = "",
     limit: Annotated[int, typer.Option(help="rows at most")] = 5,
+    as_json: Json = False,
 ) -> None:
     """Print rows of one table, one column per line."""
-    for row in inspection.show(_run(name), table, where, limit):
+    rows = list(inspection.show(_run(name), table, where, limit))
+    if as_json:
+        print_json([inspection.plain(row) for row in rows])
+        return
+    for row in rows:
         out.print("\n".join(f"{column:18} {value}" for column, value in row.items()), end="\n\n")
 
 
@@ -170,16 +176,20 @@ def gc(
     replies: Annotated[
         bool, typer.Option("--replies", help="also a language model's cached responses that no run can use")
     ] = False,
+    as_json: Json = False,
 ) -> None:
     """What may be deleted: what no run links to, was made from, or would resume from, and no process is writing."""
     from flows.cli import garbage  # DuckDB, Arrow
 
     store = open_store()
     found = garbage.find(store, replies=replies)
-    for one in found:
-        out.print(f"{one.size / 2**20:10,.1f} MiB  {one.path.relative_to(store.home.resolve())}  ({one.why})")
     if yes:
         garbage.delete(store, found)
+    if as_json:
+        print_json([{"path": one.path, "why": one.why, "bytes": one.size, "deleted": yes} for one in found])
+        return
+    for one in found:
+        out.print(f"{one.size / 2**20:10,.1f} MiB  {one.path.relative_to(store.home.resolve())}  ({one.why})")
     did = "deleted" if yes else "to gain; delete with: degla gc --yes" if found else "to gain"
     out.print(f"{sum(one.size for one in found) / 2**20:10,.1f} MiB  {did}")
 
@@ -232,16 +242,19 @@ app.command()(unpacking.gguf)
 
 
 @app.command()
-def doctor() -> None:
+def doctor(as_json: Json = False) -> None:
     """What this machine can run: cores, memory, GPU, vLLM, disk, model access."""
     from flows.cli.doctor import findings
 
-    worst = 0
+    found = []
     for finding in findings(open_store()):
-        colour = {"ok": "green", "note": "yellow", "missing": "red"}[finding.verdict]
-        out.print(Text.assemble((f"{finding.verdict:8}", colour), printable(f"{finding.what:20}{finding.detail}")))
-        worst |= finding.verdict == "missing"
-    raise typer.Exit(worst)
+        found.append(finding)
+        if not as_json:  # at once: some take a second
+            colour = {"ok": "green", "note": "yellow", "missing": "red"}[finding.verdict]
+            out.print(Text.assemble((f"{finding.verdict:8}", colour), printable(f"{finding.what:20}{finding.detail}")))
+    if as_json:
+        print_json([finding._asdict() for finding in found])
+    raise typer.Exit(any(finding.verdict == "missing" for finding in found))
 
 
 @app.command()
@@ -272,6 +285,11 @@ def serve(port: Annotated[int, typer.Option(help="port of the server", min=1, ma
     local.serve(open_store(), port)
 
 
+def _say(line: str) -> None:
+    """A line beside the answer, at once."""
+    print(printable(line), file=sys.stderr, flush=True)
+
+
 def _run(name: str) -> pipeline_run.Run:
     """A run to look at, whatever its recipe says."""
     return pipeline_run.Run(open_store(), name, Config(), road.STAGES)
@@ -286,6 +304,7 @@ def _walk(run: Run, stages: list[str], force: bool) -> dict[str, bool]:
 
     from flows import serve as local
 
+    _say("starting Prefect")  # half a minute on a small machine
     try:
         local.find_server(run.store)
         from flows.degla import walk
@@ -311,6 +330,7 @@ def _compare(store: Store, name: str, rows: list[str], jobs: int, overrides: lis
 
     from flows import serve as local
 
+    _say("starting Prefect")
     local.find_server(store)
     from prefect import tags
 

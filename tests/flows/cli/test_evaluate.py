@@ -61,6 +61,13 @@ def test_a_model_against_itself_differs_in_nothing(tower: str, root: Path, tmp_p
     assert "change</th>" in (tmp_path / "eval.html").read_text()
 
 
+def test_a_program_gets_the_scores_as_json(tower: str, root: Path) -> None:
+    words = ["eval", "--no-official", "--model", tower, "--root", str(root), "--benchmarks", "sugarcrepe", "--json"]
+    found = json.loads(CliRunner().invoke(cli.app, words, catch_exceptions=False).stdout)
+    assert 0 <= found["aggregates"]["sugarcrepe.mean_files"]["model"]["value"] <= 1
+    assert found["models"] == {"model": tower} and found["descriptions"]["model"]["activation"] == "gelu"
+
+
 def test_a_baseline_with_other_weights_is_compared_row_by_row(tower: str, root: Path, tmp_path: Path) -> None:
     other = clip.load(tower, seed=9)
     clip.save_weights(other.model, tmp_path / "other.safetensors")

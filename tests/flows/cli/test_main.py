@@ -1,5 +1,6 @@
 """The command line over a finished tiny run: what each command says, and that a mistake is one line and status 2."""
 
+import json
 import os
 import subprocess
 import sys
@@ -49,6 +50,30 @@ def test_a_command_answers(
 ) -> None:
     status, out, err = degla(home, monkeypatch, capsys, *words)
     assert status == 0 and said in out, err
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["status"], {"tiny"}),
+        (["runs"], {"run", "state", "scores", "promoted"}),
+        (["log", "tiny"], {"at", "stage", "made", "changed"}),
+        (["plan", "tiny"], {"stage", "action", "reasons"}),
+        (["diff", "tiny", "tiny"], {"settings", "dataset", "scores", "flipped"}),
+        (["promote", "tiny", "--if", "heldout.mean >= 0"], {"met", "values"}),
+        (["sql", "tiny", "select 1 as one"], {"one"}),
+        (["show", "tiny", "pairs", "--limit", "1"], {"caption"}),
+        (["doctor"], {"verdict", "what", "detail"}),
+        (["data", "list"], {"sugarcrepe"}),
+    ],
+    ids=lambda value: value[0] if isinstance(value, list) else "",
+)
+def test_a_program_gets_json(
+    home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], words: list[str], said: set[str]
+) -> None:
+    status, out, err = degla(home, monkeypatch, capsys, *words, "--json")
+    found = json.loads(out)
+    assert status == 0 and said <= (found[0] if isinstance(found, list) else found).keys(), err
 
 
 @pytest.mark.parametrize(
