@@ -41,7 +41,7 @@ class Work:
 
     A copy of it for another process has no model, unless that is plain data.
 
-    With a `limit`, of that many captions alone; a model still learns from all.
+    With a `limit`, of that many captions alone; a model still learns from all. `crew` has the processes.
     """
 
     def __init__(self, config: Config, inputs: Inputs, out: Path, scratch: Path, limit: int | None = None) -> None:
@@ -61,17 +61,17 @@ class Work:
         self._attempts = 1 + (config.repair_attempts if self._backend.repairs else 0)
         self._watches = {kind: Watch(config, kind, self.shards.captions, self._attempts) for kind in self._responses}
         worth = max(cores() // config.workers, 1) if self.shards.captions > ENOUGH else 1
-        self._crew = Crew("generate", config.processes or worth)
+        self.crew = Crew("generate", config.processes or worth)
 
     def __getstate__(self) -> dict[str, Any]:
         started = self._started if self._backend.is_plain else None
-        return {**self.__dict__, "_started": started, "_crew": Crew("generate", 1)}
+        return {**self.__dict__, "_started": started, "crew": Crew("generate", 1)}
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *exit: Any) -> None:
-        self._crew.__exit__(*exit)
+        self.crew.__exit__(*exit)
         if self._started:
             self._started.close()
 
@@ -110,12 +110,12 @@ class Work:
 
     def _fill_shards(self, progress: Progress) -> None:
         """Every type of a shard before the next shard, so that a caption is read once; shards side by side."""
-        every = list(self._crew.map(self.complete, range(self.shards.count)))
+        every = list(self.crew.map(self.complete, range(self.shards.count)))
         done, total = sum(every), self.shards.captions
         progress("captions", done, total)
         if done < total:
             _ = self._model  # every process gets a copy of this one
-            for count in self._crew.map(self.fill_types, [index for index, size in enumerate(every) if not size]):
+            for count in self.crew.map(self.fill_types, [index for index, size in enumerate(every) if not size]):
                 done += count
                 progress("captions", done, total)
 
@@ -213,7 +213,7 @@ class Work:
         if attempt:
             tries = [(entry, found) for entry in unasked if (found := cached.get((entry.key, attempt - 1)))]
             some = [tries[start : start + CHUNK] for start in range(0, len(tries), CHUNK)]
-            unasked = [entry for found in self._crew.map(partial(_refused, kind), some) for entry in found]
+            unasked = [entry for found in self.crew.map(partial(_refused, kind), some) for entry in found]
         for entry in unasked:
             siblings = {sibling for pair in entry.pairs for sibling in pair.siblings}
             requests.append(
@@ -233,12 +233,12 @@ class Work:
         missing = [index for index in range(count) if not tables.part(folder, index).exists()]
         progress("shards checked", count - len(missing), count)
         if not self._config.likelihood:
-            written = self._crew.map(partial(self.write, folder), missing)
+            written = self.crew.map(partial(self.write, folder), missing)
         else:  # the model is in this process
             judged = self._scratch / "judged"
             shutil.rmtree(judged, ignore_errors=True)
             written = map(
-                partial(self._add_likelihood, judged, folder), self._crew.map(partial(self.write, judged), missing)
+                partial(self._add_likelihood, judged, folder), self.crew.map(partial(self.write, judged), missing)
             )
         for done, _ in enumerate(written, count - len(missing) + 1):
             progress("shards checked", done, count)

@@ -40,7 +40,7 @@ def make(config: Config, inputs: Inputs, out: Path, progress: Progress) -> dict[
                 part.unlink()
             raise
 
-        examined = refine.examine(checked, inputs["pairs"].path, config.blind_sample)
+        examined = refine.examine(checked, inputs["pairs"].path, config.blind_sample, work.crew)
         facts = {
             "model": BACKENDS[config.backend].name(config),
             "captions": work.shards.captions,
@@ -51,7 +51,7 @@ def make(config: Config, inputs: Inputs, out: Path, progress: Progress) -> dict[
             work.refine(checked, out, examined, progress)
             types = counts(out)
         if config.refine in ("drop", "rebalance"):
-            facts["blind_refined"] = _blind(refine.examine(out, inputs["pairs"].path, config.blind_sample))
+            facts["blind_refined"] = _blind(refine.examine(out, inputs["pairs"].path, config.blind_sample, work.crew))
         facts |= {"types": types}
         tables.write(tables.part(out / "prompts", 0), prompts.rows(config), PROMPTS)
         card.write(out, inputs["pairs"].path, facts, config.model_dump(mode="json"))

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from pipeline import tables
 from pipeline.artifact import unit_interval
+from pipeline.crew import Crew
 from pipeline.negative_types import NEGATIVE_TYPES, PARAPHRASE
 from stages.generate.config import Refine
 from stages.text import ngrams
@@ -84,15 +85,12 @@ class Examined:
         return _gaps(rows, self.judge)
 
 
-def examine(negatives: Path, pairs: Path, limit: int) -> dict[str, Examined]:
+def examine(negatives: Path, pairs: Path, limit: int, crew: Crew) -> dict[str, Examined]:
     """Train and test on up to `limit` accepted negatives per type, those of the smallest pair ids, which are hashes."""
     found = sample(negatives, pairs, limit)
-    examined = {}
-    for kind in NEGATIVE_TYPES:
-        rows = [Row(*row) for row in found.get(kind, ())]
-        if len({row.image_key for row in rows}) >= ngrams.FEWEST:
-            examined[kind] = examine_type(rows)
-    return examined
+    rows = {kind: [Row(*row) for row in found.get(kind, ())] for kind in NEGATIVE_TYPES}
+    rows = {kind: some for kind, some in rows.items() if len({row.image_key for row in some}) >= ngrams.FEWEST}
+    return dict(zip(rows, crew.map(examine_type, list(rows.values())), strict=True))
 
 
 def sample(negatives: Path, pairs: Path, limit: int) -> dict[str, list[tuple[str, str, str, float | None]]]:
