@@ -207,7 +207,8 @@ def model_card(weights: Path) -> dict[str, Any]:
 def load_error(model: str, pretrained: str | None, error: Exception, lacks: str = "") -> UserError:
     """What a user is told when open_clip cannot load a model, or what it `lacks` of one."""
     what = f"cannot load {lacks or repr(model)}" + (f" with weights {pretrained!r}" if pretrained else "")
-    local = local_folder(model) or weights_file(model, pretrained)
+    weights = weights_file(model, pretrained)
+    local = local_folder(model) or weights
     if not local and not hub_answers():
         return UserError(
             "clip",
@@ -220,7 +221,29 @@ def load_error(model: str, pretrained: str | None, error: Exception, lacks: str 
         "clip",
         f"{what}: {type(error).__name__} {reason}"[:400],
         "weights of this architecture" if local else "a model this machine has or can download",
-        "set model to the architecture of the weights" if local else "set model or pretrained to another",
+        f"set model to {' or '.join(_fitting(weights)) or 'the architecture of the weights'}"
+        if weights
+        else "set model or pretrained to another",
+    )
+
+
+def _fitting(weights: Path) -> list[str]:
+    """open_clip's architectures that have the shape of some weights."""
+    shape = weights_files.shape(weights)
+    found = []
+    for path in sorted((package_folder() / "model_configs").glob("*.json")) if shape else ():
+        arch = json.loads(path.read_text())
+        has = {"embed_dim": arch["embed_dim"], **{part: arch[part] for part in ("vision_cfg", "text_cfg")}}
+        if not arch.get("custom_text") and _agrees(shape, has):
+            found.append(path.stem)
+    return found
+
+
+def _agrees(shape: dict[str, Any], has: dict[str, Any]) -> bool:
+    """Whether all that a shape says stands in an architecture."""
+    return all(
+        _agrees(value, has.get(key, {})) if isinstance(value, dict) else has.get(key) == value
+        for key, value in shape.items()
     )
 
 

@@ -71,6 +71,37 @@ def readable(path: Path) -> Iterator[Path]:
         yield whole
 
 
+def shape(path: Path) -> dict[str, Any]:
+    """What open_clip's `model_cfg` would say of weights in CLIP's own layout; empty for others.
+
+    Heads leave no trace in the weights.
+    """
+    found = by_our_names(_read(path))
+    try:
+        patch, grid = found["visual.conv1.weight"].shape[-1], (len(found["visual.positional_embedding"]) - 1) ** 0.5
+        return {
+            "embed_dim": found["text_projection"].shape[1],
+            "vision_cfg": {
+                "image_size": round(patch * grid),
+                "layers": _blocks(found, "visual.transformer.resblocks."),
+                "width": len(found["visual.conv1.weight"]),
+                "patch_size": patch,
+            },
+            "text_cfg": {
+                "context_length": len(found["positional_embedding"]),
+                "vocab_size": len(found["token_embedding.weight"]),
+                "width": len(found["ln_final.weight"]),
+                "layers": _blocks(found, "transformer.resblocks."),
+            },
+        }
+    except (KeyError, IndexError):
+        return {}
+
+
+def _blocks(found: Weights, prefix: str) -> int:
+    return len({name.removeprefix(prefix).split(".")[0] for name in found if name.startswith(prefix)})
+
+
 def by_our_names(given: dict[Any, Any]) -> Weights:
     """The weights of a checkpoint by open_clip's names; empty when it holds none."""
     import torch

@@ -267,7 +267,7 @@ def test_without_a_network_the_hub_is_refused_at_once(monkeypatch: pytest.Monkey
         raise OSError("no route")
 
     monkeypatch.setattr(socket, "create_connection", unreachable)
-    monkeypatch.setattr("pipeline.clip.names.getproxies", dict)
+    monkeypatch.setattr("urllib.request.getproxies", dict)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     clip.hub_answers.cache_clear()

@@ -226,6 +226,21 @@ def test_what_is_wrong_with_a_local_file_is_said_offline(
     assert "size mismatch for" in refusal(model=wider)
 
 
+def test_weights_of_another_architecture_say_which(tmp_path: Path) -> None:
+    """Shapes as ViT-S-32-alt has them; the values take no room."""
+    shapes = {
+        "visual.conv1.weight": (384, 3, 32, 32), "visual.positional_embedding": (50, 384),
+        "text_projection": (256, 256), "positional_embedding": (77, 256), "token_embedding.weight": (49408, 256),
+        "ln_final.weight": (256,),
+        **{f"visual.transformer.resblocks.{number}.ln_1.bias": (384,) for number in range(12)},
+        **{f"transformer.resblocks.{number}.ln_1.bias": (256,) for number in range(10)},
+    }  # fmt: skip
+    state = {f"module.{name}": torch.zeros(()).expand(shape) for name, shape in {**shapes, "logit_scale": ()}.items()}
+    torch.save({"state_dict": state}, tmp_path / "w.pt")
+    with pytest.raises(UserError, match=r"cannot load 'ViT-S-16-alt' .* fix: set model to ViT-S-32-alt$"):
+        clip.load("ViT-S-16-alt", str(tmp_path / "w.pt"))
+
+
 # -- Hugging Face's folder ---------------------------------------------------------------------------------------------
 
 
