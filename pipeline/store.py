@@ -215,14 +215,23 @@ class Store:
         return read_manifest(self.folder(kind, fingerprint))
 
     def log(self, run: str, entry: Mapping[str, Any]) -> None:
-        """Add a line to what happened to a run, plain JSON data with the time as `at`."""
-        with (self.run(run) / HISTORY).open("a", encoding="utf-8") as file:
-            file.write(json.dumps(entry) + "\n")
+        """Add a line to what happened to a run, plain JSON data with the time as `at`.
+
+        Raises UserError when the home cannot be written.
+        """
+        folder = self.run(run)
+        try:
+            with (folder / HISTORY).open("a", encoding="utf-8") as file:
+                file.write(json.dumps(entry) + "\n")
+        except OSError as error:
+            raise UserError(
+                "run", f"cannot write {folder} ({error.strerror})", "a writable folder", "set DEGLA_HOME"
+            ) from None
 
     def history(self, run: str) -> list[dict[str, Any]]:
         """What happened to a run, in order."""
         try:
-            return entries((self.run(run) / HISTORY).read_text(encoding="utf-8"))
+            return entries((self.run(run) / HISTORY).read_text(encoding="utf-8", errors="replace"))
         except FileNotFoundError:
             return []
 
@@ -280,7 +289,7 @@ def entries(history: str) -> list[dict[str, Any]]:
     for line in history.splitlines():
         with suppress(ValueError):
             found.append(json.loads(line))
-    return found
+    return [one for one in found if isinstance(one, dict)]
 
 
 def _lock_of(folder: Path) -> Path:

@@ -97,6 +97,32 @@ def test_home_may_be_moved(tmp_path: Path) -> None:
     assert Store(tmp_path / "there").linked("demo", "pairs_rejected") is not None
 
 
+def test_a_history_survives_a_line_that_a_kill_cut_short(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    with pytest.raises(UserError, match=r"run: cannot write .*demo"):
+        store.log("demo", {"at": "now"})
+    assert store.history("demo") == []
+    store.link("demo", make(store))
+    store.log("demo", {"at": "now"})
+    path = tmp_path / "demo" / "history.jsonl"
+    path.write_bytes(path.read_bytes() + b'{"at": "la\xff\n3\n')
+    store.log("demo", {"at": "later"})
+    assert [one["at"] for one in store.history("demo")] == ["now", "later"]
+
+
+def test_a_glance_reads_the_manifest_and_no_file(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    made = make(store)
+    store.link("demo", made)
+    (made.path / "note.txt").write_text("harmed")
+    glanced = store.glance("demo", "pairs_rejected")
+    assert glanced is not None and glanced.manifest == made.manifest
+    assert store.linked("demo", "pairs_rejected") is None and store.glance("demo", "pairs") is None
+    store.link("demo", make(store))  # the same fingerprint, made again
+    again = store.glance("demo", "pairs_rejected")
+    assert again is not None and again.manifest.hardware["peak_memory_mib"] > 0
+
+
 def _hold(home: Path, ready: "multiprocessing.synchronize.Event") -> None:
     with Store(home).build("pairs", "f" * 16) as partial:
         (partial / "half").write_text("half")
