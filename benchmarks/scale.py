@@ -69,7 +69,7 @@ def main() -> None:
     parser.add_argument("--gpu-price", type=float, default=2.5, help="per hour with its cores (assumption)")
     parser.add_argument("--pictures-per-s", type=float, default=233, help="read by one core (measured)")
     parser.add_argument("--rows-per-s", type=float, default=101_037, help="assembled by two cores (measured)")
-    parser.add_argument("--judged-per-s", type=float, default=2000, help="candidates judged by one core (measured)")
+    parser.add_argument("--judged-per-s", type=float, default=3600, help="candidates judged by one core (measured)")
     parser.add_argument("--prompt-tokens", type=float, default=1241, help="measured, 50 examples")
     parser.add_argument("--prefix-hits", type=float, default=0.979, help="measured")
     parser.add_argument("--reply-tokens", type=float, default=14, help="measured")

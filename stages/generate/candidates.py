@@ -32,7 +32,7 @@ from stages.language_models.base import LanguageModel, Request, Response, Scorer
 CHUNK = 500
 """Responses a process judges at a time, to find those worth a repair."""
 
-ENOUGH = 2000
+ENOUGH = 8000
 """Distinct captions from which on further processes are worth their start."""
 
 
