@@ -48,7 +48,10 @@ def main() -> None:
     (site / "degla_torchvision.py").write_text(HOOK)
     (site / "degla_torchvision.pth").write_text("import degla_torchvision\n")
     if not imports():
-        sys.exit("env: torchvision does not import beside this torch; expected matching builds; fix: see docs/using.md, Versions")
+        sys.exit(
+            "env: torchvision does not import beside this torch; expected matching builds; "
+            "fix: see docs/using.md, Versions"
+        )
 
 
 if __name__ == "__main__":
