@@ -131,21 +131,20 @@ def _work(run: Run, name: str, held: Mapping[str, Artifact], known: Mapping[str,
 def _missing(run: Run, pairs: Artifact, is_final: bool) -> dict[str, Any]:
     from pipeline import tables
     from stages.generate.prompts import prompts_of
-    from stages.generate.responses import sources
+    from stages.generate.responses import folder_of, sources
+    from stages.generate.shards import KEY, count_for
 
     config = run.recipe.generate
-    captions = "select distinct left(sha256(caption), 16) as caption_key from pairs"
+    captions = f"select distinct {KEY} as caption_key from pairs"  # noqa: S608
     with tables.connect({"pairs": pairs.path}) as sql:
         every = int(sql.sql(f"select count(*) from ({captions})").fetchall()[0][0])  # noqa: S608
         lacking = dict.fromkeys(config.kinds, every)
         for kind, source in sources(config, prompts_of(config), {"pairs": pairs}).items() if is_final else ():
-            if files := tables.files(run.store.home / "replies" / kind / digest(source)):
+            if files := tables.files(folder_of(run.store.home / "replies", kind, source)):
                 sql.read_parquet([str(path) for path in files]).create_view("replies", replace=True)
                 left = f"select count(*) from ({captions}) anti join replies using (caption_key)"  # noqa: S608
                 lacking[kind] = int(sql.sql(left).fetchall()[0][0])
-    shards = 1
-    while every > config.shard_size * shards:
-        shards *= 2
+    shards = count_for(every, config.shard_size)
     return {"amount": sum(lacking.values()), "captions": every, "shards": shards, "missing": lacking}
 
 

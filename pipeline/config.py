@@ -79,11 +79,11 @@ class _Plain(yaml.constructor.SafeConstructor):
         known = self.__dict__.setdefault("_flat", set())
         if id(node) not in known:  # a second time it holds what was merged into it
             known.add(id(node))
-            keys = [key for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
-            if twice := [key for place, key in enumerate(keys) if key.value in {one.value for one in keys[:place]}]:
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"{twice[0].value!r} stands twice", twice[0].start_mark
-                )
+            seen = set[str]()
+            for key in (key for key, _ in node.value if isinstance(key, yaml.ScalarNode)):
+                if key.value in seen:
+                    raise yaml.constructor.ConstructorError(None, None, f"{key.value!r} stands twice", key.start_mark)
+                seen.add(key.value)
         super().flatten_mapping(node)
         if len(node.value) > MOST_VALUES:
             raise yaml.constructor.ConstructorError(None, None, "merges (<<) give too many values", node.start_mark)

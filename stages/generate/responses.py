@@ -70,6 +70,11 @@ def sources(config: Config, prompts: Mapping[str, Prompt | None], inputs: Inputs
     return {kind: backend.source(config, prompt_digest(prompt), inputs) for kind, prompt in prompts.items()}
 
 
+def folder_of(home: Path, kind: str, source: dict[str, Any]) -> Path:
+    """Where the responses of one type from one source are kept, below `home`."""
+    return home / kind / digest(source)
+
+
 @dataclass(frozen=True)
 class ResponseCache:
     """The responses of one type from one source (model, sampling, prompt).
@@ -86,8 +91,7 @@ class ResponseCache:
     @classmethod
     def of(cls, home: Path, kind: str, source: dict[str, Any], faults: Path) -> "ResponseCache":
         """Those below `home`; writes `about.json` when they are new."""
-        identity = digest(source)
-        found = cls(home / kind / identity, faults / kind)
+        found = cls(folder_of(home, kind, source), faults / kind)
         about = found.folder / "about.json"
         if not about.exists():
             with found.claim("about") as mine:

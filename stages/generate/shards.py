@@ -19,6 +19,9 @@ from pipeline.errors import UserError
 
 _KEY_BITS = 64
 
+KEY = "left(sha256(caption), 16)"
+"""`responses.caption_key` in SQL."""
+
 
 class Pair(NamedTuple):
     """A pair that has the caption: its id, its image, all captions of that (the caption itself among them), and the
@@ -97,7 +100,7 @@ def _pair(row: dict[str, Any]) -> Pair:
     return Pair(row["pair_id"], row["image_key"], row["siblings"], row["given"] or [])
 
 
-_PLAN = """
+_PLAN = f"""
 with
     images as (
         select image_key, list(distinct caption order by caption) as siblings from pairs group by image_key
@@ -105,10 +108,10 @@ with
     brought as (
         select pair_id, list(text order by text) as given from pairs_negatives group by pair_id
     )
-select left(sha256(caption), 16) as caption_key, caption, pair_id, image_key, siblings, given
+select {KEY} as caption_key, caption, pair_id, image_key, siblings, given
 from pairs join images using (image_key) left join brought using (pair_id)
 order by caption_key, pair_id
-"""
+"""  # noqa: S608
 
 
 def make(pairs: Artifact, plan: Path, size: int, *, given: bool = False, memory: str = "256MB") -> Shards:
@@ -137,7 +140,12 @@ def make(pairs: Artifact, plan: Path, size: int, *, given: bool = False, memory:
         sql.sql(_PLAN).write_parquet(str(unfinished), compression="zstd", row_group_size=8192)
         counted = sql.read_parquet(str(unfinished)).aggregate("count(distinct caption_key)").fetchall()
     captions = int(counted[0][0])
+    return Shards(plan, count_for(captions, size), captions)
+
+
+def count_for(captions: int, size: int) -> int:
+    """How many shards of about `size` captions so many make: a power of two."""
     count = 1
     while captions > size * count:
         count *= 2
-    return Shards(plan, count, captions)
+    return count
