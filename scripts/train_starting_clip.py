@@ -45,8 +45,8 @@ intervals, as that script measured:
 
 def trained(image_tower: Path | None) -> Path:
     """The student's folder; `image_tower` is the model whose image tower it has, None = one that is trained first."""
-    towers = image_tower or _student(Run.open(RUN))
-    start = _with_new_text_tower(towers, ROOT / "runs" / f"{RUN}_text_tower")
+    both = Run.open(RUN, recipe=RUN)
+    start = _with_new_text_tower(image_tower or _student(both), both.folder / "new_text_tower")
     settings = (f"train.model={start}", "train.lock_image=true", "train.epochs=2")
     return _student(Run.open(f"{RUN}_text", settings, recipe=RUN))
 
@@ -63,7 +63,7 @@ def _with_new_text_tower(model: Path, out: Path) -> Path:
     open_clip draws positions so small that the tower hears a bag of words at first. Four hundred million captions teach
     it order all the same; a hundred thousand do not, and fine-tuning then has nothing to build on.
     """
-    known, fresh = clip.load(str(model)), clip.load(Run.open(RUN).recipe.train.model, seed=SEED)
+    known, fresh = clip.load(str(model)), clip.load(Run.open(RUN, recipe=RUN).recipe.train.model, seed=SEED)
     weights, other = known.model.state_dict(), fresh.model.state_dict()
     with torch.no_grad():
         for name, tensor in weights.items():
