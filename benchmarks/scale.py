@@ -23,6 +23,9 @@ IMAGE_TOKENS, IMAGE_PARAMETERS = 50, 86e6
 
 TEXT_PARAMETERS = 38e6
 
+PICTURE_BYTES = 3 * 224**2
+"""A picture that is kept decoded."""
+
 
 class Row(NamedTuple):
     """One stage: hours of a core, of a GPU, and gigabytes on disk."""
@@ -44,7 +47,8 @@ def stages(captions: float, options: argparse.Namespace) -> list[Row]:
     requests = captions * TYPES * options.attempts
     fresh = options.reply_tokens + options.prompt_tokens * (1 - options.prefix_hits)
     flop = captions * EPOCHS * training_flop(options.text_tokens)
-    decoded = captions * EPOCHS / options.pictures_per_s
+    # Decoded once and kept; a pair that is loaded then is mostly copied.
+    loaded = pictures / options.decoded_per_s + captions * EPOCHS / options.loaded_per_s
     return [
         Row("images on disk", 0, 0, pictures * options.picture_kb / 1e6),
         Row("ingest", pictures / options.pictures_per_s / HOUR, 0, captions * 150 / 1e9),
@@ -55,7 +59,12 @@ def stages(captions: float, options: argparse.Namespace) -> list[Row]:
             requests * 90 / 1e9,
         ),
         Row("assemble", captions * (1 + TYPES) / options.rows_per_s * 2 / HOUR, 0, captions * 295 / 1e9),
-        Row("train", decoded / HOUR, flop / (options.peak_tflops * 1e12 * options.utilisation) / HOUR, 1.8),
+        Row(
+            "train",
+            loaded / HOUR,
+            flop / (options.peak_tflops * 1e12 * options.utilisation) / HOUR,
+            1.8 + pictures * PICTURE_BYTES / 1e9,
+        ),
     ]  # fmt: skip
 
 
@@ -67,7 +76,9 @@ def main() -> None:
     parser.add_argument("--cores", type=int, default=16, help="beside each GPU")
     parser.add_argument("--gpus", type=int, default=1)
     parser.add_argument("--gpu-price", type=float, default=2.5, help="per hour with its cores (assumption)")
-    parser.add_argument("--pictures-per-s", type=float, default=233, help="read by one core (measured)")
+    parser.add_argument("--pictures-per-s", type=float, default=233, help="ingested by one core (measured)")
+    parser.add_argument("--decoded-per-s", type=float, default=166, help="decoded and kept by one core (measured)")
+    parser.add_argument("--loaded-per-s", type=float, default=10_200, help="pairs loaded by one core then (measured)")
     parser.add_argument("--rows-per-s", type=float, default=101_037, help="assembled by two cores (measured)")
     parser.add_argument("--judged-per-s", type=float, default=3600, help="candidates judged by one core (measured)")
     parser.add_argument("--prompt-tokens", type=float, default=1241, help="measured, 50 examples")

@@ -41,7 +41,7 @@ from pipeline.artifact import (
 from pipeline.assets import ROOT
 from pipeline.errors import BusyError, UserError
 
-RESERVED_NAMES = ("store", "replies", "labels", "prefect")
+RESERVED_NAMES = ("store", "replies", "labels", "images", "prefect")
 """Folders of a home that are no run's."""
 HISTORY = "history.jsonl"
 """In a run's folder, a line for whatever happened to it."""

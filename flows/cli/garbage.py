@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+from pipeline import tables
 from pipeline.artifact import MANIFEST, Artifact, Manifest, digest, read_manifest
 from pipeline.errors import UserError
 from pipeline.store import Store
@@ -63,6 +64,7 @@ def _unused(store: Store, wanted: set[tuple[str, str]], replies: bool) -> Iterat
     read = {
         kind for stage in STAGES.values() for path in busy if stage.makes == path.parent.name for kind in stage.needs
     }
+    pairs = {path for path in made if path.parent.name == "pairs"}
     for path in folders:
         if path in busy or path in kept:
             continue
@@ -72,10 +74,12 @@ def _unused(store: Store, wanted: set[tuple[str, str]], replies: bool) -> Iterat
         elif path not in made:
             yield path, "has no manifest"
         elif path.parent.name not in read:
+            pairs.discard(path)
             yield path, "no run links to it, or to what was made from it"
     for path in sorted(store.home.resolve().glob("*/.*.tmp")):
         if path.is_symlink():
             yield path, "a link begun by a process that died"
+    yield from _images(store, pairs)
     yield from _replies(store, replies)
     for path in sorted((store.home.resolve() / "prefect" / "storage").glob("*")):
         yield path, "an error Prefect kept, which nothing reads"
@@ -103,6 +107,24 @@ def _wanted(store: Store) -> set[tuple[str, str]]:
             except UserError:
                 found.add((stage.makes, ""))
     return found
+
+
+def _images(store: Store, pairs: set[Path]) -> Iterator[tuple[Path, str]]:
+    """Decoded images that none of these pairs holds."""
+    if not (store.home / "images").exists():
+        return
+    import duckdb
+
+    from stages.train import pictures  # loads torch
+
+    wanted: set[str] = set()
+    for path in pairs:
+        try:
+            with tables.connect({"pairs": path}) as sql:
+                wanted.update(sha256 for (sha256,) in sql.execute("select distinct image_sha256 from pairs").fetchall())
+        except duckdb.Error:
+            return  # which images that harmed table held is not known
+    yield from pictures.unused(store.home.resolve(), wanted)
 
 
 def _replies(store: Store, paid_too: bool) -> Iterator[tuple[Path, str]]:

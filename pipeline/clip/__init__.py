@@ -10,7 +10,6 @@ from pipeline.clip.encode import (
     encode_image,
     encode_text,
     normalise,
-    random_crop,
     read_picture,
     upright,
 )
@@ -47,7 +46,6 @@ __all__ = [
     "model_digest",
     "normalise",
     "pad",
-    "random_crop",
     "read_picture",
     "save",
     "save_weights",

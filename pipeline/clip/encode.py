@@ -6,6 +6,7 @@ Shapes: B images or texts, L tokens, C channels, H and W pixels, D embedding wid
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -165,8 +166,8 @@ def device(name: str) -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
-def read_picture(path: Path, size: int | None = None) -> "Image":
-    """An image file as RGB, turned upright by its EXIF tag.
+def read_picture(path: Path, size: int | None = None, content: bytes | None = None) -> "Image":
+    """An image file as RGB, turned upright by its EXIF tag; `content` are its bytes where they were read already.
 
     With `size`, a JPEG is decoded at the smallest of its built-in scales whose both sides stay >= `size` pixels,
     several times faster than decoding all of it. Raises UserError when the file is missing or broken.
@@ -174,7 +175,7 @@ def read_picture(path: Path, size: int | None = None) -> "Image":
     from PIL import Image
 
     try:
-        with Image.open(path, formats=PICTURES) as picture:
+        with Image.open(path if content is None else BytesIO(content), formats=PICTURES) as picture:
             if size:
                 picture.draft("RGB", (size, size))
             return upright(picture)
@@ -197,33 +198,11 @@ def upright(image: "Image") -> "Image":
 
 def crop(clip: Clip) -> Callable[["Image"], "Tensor"]:
     """The first half of `clip.preprocess`: resize and crop -> uint8 CHW; `normalise` is the other half."""
-    from torchvision.transforms import Compose
-    from torchvision.transforms.functional import pil_to_tensor
+    from torchvision.transforms import Compose, PILToTensor
 
     transforms: Any = clip.preprocess
-    geometry: Any = Compose(transforms.transforms[:-2])  # the last two are ToTensor and Normalize
-    return lambda picture: pil_to_tensor(geometry(picture))
-
-
-def random_crop(clip: Clip) -> Callable[["Image", int], "Tensor"]:
-    """open_clip's own training transform up to the normalisation: image, seed -> uint8 CHW.
-
-    RandomResizedCrop of 0.9 to 1.0 of the area, bicubic; the seed alone decides, and no random state changes.
-    """
-    import torch
-    from open_clip.transform import image_transform
-    from torchvision.transforms.functional import pil_to_tensor
-
-    transforms: Any = image_transform(clip.description["preprocess"]["size"], is_train=True)
-    draw: Any = transforms.transforms[0]
-
-    def crop(picture: "Image", seed: int) -> "Tensor":
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            cut: Tensor = pil_to_tensor(draw(picture))
-        return cut
-
-    return crop
+    cut: Callable[[Image], Tensor] = Compose([*transforms.transforms[:-2], PILToTensor()])  # not ToTensor and Normalize
+    return cut
 
 
 def normalise(clip: Clip, image_BCHW: "Tensor") -> "Tensor":

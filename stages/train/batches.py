@@ -9,13 +9,11 @@ the longest of them, M pairs with a second image, C, H, W pixels.
 
 import os
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain
 from multiprocessing.util import Finalize
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -30,7 +28,8 @@ from pipeline.artifact import Artifact
 from pipeline.clip import Clip
 from pipeline.errors import UserError
 from pipeline.negative_types import NEGATIVE_TYPES
-from pipeline.stage import Progress
+from stages.train import crops
+from stages.train.pictures import Images, size_of
 
 Ints = NDArray[np.int64]
 
@@ -40,11 +39,13 @@ class Batch:
     """One process's share of a global batch.
 
     Attributes:
-        image_BCHW: uint8 from the loader, what the model reads after `on`.
+        image_BCHW: uint8 as `Images` has them; what the model reads after `on`.
         tokens_NL: int64, zero-padded; the B captions, then the negatives there are, row by row of `have_BK`.
         type_BK: int64, which type each negative is of (its place in `types`); -1 = there is none.
         other_MCHW: images of the first negatives, as `image_BCHW`, for the rows of `depicted_B`.
         depicted_B: bool, which pairs have such an image.
+        box_B4: where each image is cut at random (`crops.draw`); None = it is as the model wants it.
+        other_box_M4: the same of the others.
     """
 
     image_BCHW: Tensor
@@ -52,6 +53,8 @@ class Batch:
     type_BK: Tensor
     other_MCHW: Tensor
     depicted_B: Tensor
+    box_B4: Tensor | None = None
+    other_box_M4: Tensor | None = None
 
     @property
     def have_BK(self) -> Tensor:  # noqa: N802 - shapes are suffixes of names here
@@ -59,9 +62,16 @@ class Batch:
         return self.type_BK >= 0
 
     def on(self, device: str, model: Clip) -> "Batch":
-        """The batch on a device, its images normalised for the model."""
+        """The batch on a device, its images cut and normalised for the model."""
         move = partial(torch.Tensor.to, device=device, non_blocking=True)
-        image_BCHW, other_MCHW = (clip.normalise(model, move(images)) for images in (self.image_BCHW, self.other_MCHW))
+
+        def ready(image_BCHW: Tensor, box_B4: Tensor | None) -> Tensor:
+            image_BCHW = move(image_BCHW)
+            if box_B4 is not None:
+                image_BCHW = crops.cut(image_BCHW, move(box_B4), size_of(model))
+            return clip.normalise(model, image_BCHW)
+
+        image_BCHW, other_MCHW = ready(self.image_BCHW, self.box_B4), ready(self.other_MCHW, self.other_box_M4)
         return Batch(image_BCHW, move(self.tokens_NL), move(self.type_BK), other_MCHW, move(self.depicted_B))
 
     def split(self, parts: int) -> list["Batch"]:
@@ -77,7 +87,9 @@ class Batch:
             texts = torch.cat([self.tokens_NL[first:last], self.tokens_NL[ends[first] : ends[last]]])
             other_MCHW = self.other_MCHW[shown[first] : shown[last]]
             piece = (self.image_BCHW[first:last], texts, self.type_BK[first:last], other_MCHW)
-            pieces.append(Batch(*piece, self.depicted_B[first:last]))
+            box_B4 = None if self.box_B4 is None else self.box_B4[first:last]
+            box_M4 = None if self.other_box_M4 is None else self.other_box_M4[shown[first] : shown[last]]
+            pieces.append(Batch(*piece, self.depicted_B[first:last], box_B4, box_M4))
         return pieces
 
 
@@ -87,6 +99,7 @@ class Rows:
 
     Attributes:
         uris: image files, distinct, below `root`.
+        sha256: of each of these files as ingest saw it; None = it did not.
         image_file: row -> index into `uris`.
         image_group: row -> number of its group; rows that share one are captions of one image, or of copies of it.
         tokens: per text column (the caption, then the types) all token ids, and the row offsets into them.
@@ -97,6 +110,7 @@ class Rows:
 
     root: Path
     uris: list[str]
+    sha256: list[str | None]
     image_file: Ints
     image_group: Ints
     tokens: list[tuple[NDArray[np.int32], Ints]]
@@ -151,9 +165,12 @@ def read_rows(
     more: list[str] = []
     if shown is not None:
         depicting, more = _shown(shown, table["pair_id"].to_pylist(), types, len(uris))
+    with tables.connect({"pairs": pairs.table_folder("pairs")}) as sql:
+        known = dict(sql.execute("select distinct image_uri, image_sha256 from pairs").fetchall())
     return Rows(
         root=pairs.path / pairs.meta["image_root"],
         uris=[*uris.tolist(), *more],
+        sha256=[*map(known.get, uris.tolist()), *[None] * len(more)],
         image_file=image_file,
         image_group=image_group,
         tokens=tokens,
@@ -282,7 +299,7 @@ class Batches(Dataset[Batch]):
 
     Args:
         rows: the training rows.
-        images: indexed by the number of a file, gives uint8 CHW: all of them decoded, or read when asked.
+        images: by the number of a file.
         batch: pairs in the global batch.
         negatives: K, negatives per caption.
         epochs: passes over the rows.
@@ -291,7 +308,6 @@ class Batches(Dataset[Batch]):
         world: processes that share each batch.
         neighbours: [images, k], similar images of each; with them the second half of each batch is drawn from
             those of the first.
-        drawn: where each image is cropped at random, anew in each step, instead of taken from `images`.
 
     Raises:
         UserError: not one batch of different images can be made.
@@ -300,7 +316,7 @@ class Batches(Dataset[Batch]):
     def __init__(
         self,
         rows: Rows,
-        images: "Tensor | Images",
+        images: Images,
         batch: int,
         negatives: int,
         epochs: int,
@@ -308,9 +324,8 @@ class Batches(Dataset[Batch]):
         rank: int = 0,
         world: int = 1,
         neighbours: Ints | None = None,
-        drawn: "Images | None" = None,
     ) -> None:
-        self.rows, self.images, self.drawn, self.seed = rows, images, drawn, seed
+        self.rows, self.images, self.seed, self.batch = rows, images, seed, batch
         of_order = batch if neighbours is None else batch // 2
         orders = [epoch_order(rows.image_group, of_order, seed, epoch) for epoch in range(epochs)]
         different = int(rows.image_group.max()) + 1
@@ -323,8 +338,8 @@ class Batches(Dataset[Batch]):
                 "a batch no larger than the training split's images",
                 "lower train.batch",
             )
-        share = slice(rank * batch // world, (rank + 1) * batch // world)
-        self.order = np.concatenate(orders)[:, share]
+        self.share = slice(rank * batch // world, (rank + 1) * batch // world)
+        self.order = np.concatenate(orders)[:, self.share]
         self.epoch = np.repeat(np.arange(epochs), [len(order) for order in orders])
         self.negatives = [epoch_negatives(rows.have, negatives, seed, epoch, rows.chances) for epoch in range(epochs)]
 
@@ -348,19 +363,16 @@ class Batches(Dataset[Batch]):
         texts += [
             self.rows.text(1 + chosen[place], rows[place[0]]) for place in zip(*np.nonzero(chosen >= 0), strict=True)
         ]
-        numbers = self.rows.image_file[rows]
-        image_BCHW = torch.stack([self._image(*each, step, 0) for each in zip(numbers, rows, strict=True)])
-        has_other = shown_B >= 0
-        others = [self._image(*each, step, 1) for each in zip(shown_B[has_other], rows[has_other], strict=True)]
-        other_MCHW = torch.stack(others) if others else image_BCHW[:0]
-        return Batch(image_BCHW, clip.pad(texts), torch.from_numpy(chosen), other_MCHW, torch.from_numpy(shown_B >= 0))
-
-    def _image(self, number: int, row: int, step: int, part: int) -> Tensor:
-        """An image of a row; a random crop of it depends on seed, step and row alone."""
-        if self.drawn is None:
-            return self.images[number]
-        key = np.random.SeedSequence((self.seed, step, int(row), part))
-        return self.drawn.randomly(number, int(key.generate_state(1, np.uint64)[0] >> np.uint64(1)))
+        depicted_B = shown_B >= 0
+        image_BCHW, aspect_B = self.images.stack(self.rows.image_file[rows])
+        other_MCHW, aspect_M = self.images.stack(shown_B[depicted_B])
+        box_B4 = box_M4 = None
+        if self.images.crop == "random":  # by seed, step and place in the global batch, whichever process this is
+            random_2BT4 = np.random.default_rng((self.seed, step)).random((2, self.batch, crops.TRIES, 4))
+            own_BT4, other_BT4 = random_2BT4[:, self.share]
+            box_B4, box_M4 = crops.draw(own_BT4, aspect_B), crops.draw(other_BT4[depicted_B], aspect_M)
+        type_BK, depicted = torch.from_numpy(chosen), torch.from_numpy(depicted_B)
+        return Batch(image_BCHW, clip.pad(texts), type_BK, other_MCHW, depicted, box_B4, box_M4)
 
     def _first_shown(self, rows: Ints, chosen: Ints) -> Ints:
         """The image of each row's first negative, -1 = none; a negative that has one is moved to the front."""
@@ -373,44 +385,10 @@ class Batches(Dataset[Batch]):
         return found
 
 
-class Images:
-    """Image number -> uint8 CHW, resized and cropped as the model wants it; JPEGs are decoded at a fitting scale."""
-
-    def __init__(self, rows: Rows, model: Clip) -> None:
-        self.root, self.uris = rows.root, rows.uris
-        self.crop, self.random_crop = clip.crop(model), clip.random_crop(model)
-        size: Any = model.description["preprocess"]["size"]
-        self.size: int = max(size) if isinstance(size, list) else size
-
-    def __len__(self) -> int:
-        return len(self.uris)
-
-    def bytes(self) -> int:
-        """Memory all of them would take, bytes."""
-        return len(self) * 3 * self.size**2
-
-    def __getitem__(self, number: int) -> Tensor:
-        return self.crop(clip.read_picture(self.root / self.uris[number], self.size))
-
-    def randomly(self, number: int, seed: int) -> Tensor:
-        """A random crop of the image, decoded in full as open_clip's trainer does."""
-        return self.random_crop(clip.read_picture(self.root / self.uris[number]), seed)
-
-    def decoded(self, workers: int, progress: Progress) -> Tensor:
-        """All images at once, decoded by `workers` threads."""
-        found: list[Tensor] = []
-        with ThreadPoolExecutor(max(workers, 1)) as pool:
-            for image_CHW in pool.map(self.__getitem__, range(len(self))):
-                found.append(image_CHW)
-                progress("images", len(found), len(self))
-        return torch.stack(found)
-
-
 def load(batches: Batches, start: int, workers: int) -> Iterator[Batch]:
-    """The batches from number `start` on; where images must be read, `workers` processes make them ahead of time."""
-    ahead = 0 if isinstance(batches.images, Tensor) and batches.drawn is None else workers
+    """The batches from number `start` on; `workers` processes make them ahead of time."""
     loader = DataLoader(
-        _Carrying(batches), batch_size=None, sampler=range(start, len(batches)), num_workers=ahead,
+        _Carrying(batches), batch_size=None, sampler=range(start, len(batches)), num_workers=workers,
         worker_init_fn=_leave_at_once,
     )  # fmt: skip
     for batch in loader:

@@ -12,16 +12,18 @@ import torch
 from pipeline import clip, tables
 from pipeline.artifact import SCRATCH
 from pipeline.clip import Clip, tuning
+from pipeline.crew import cores
 from pipeline.errors import UserError
 from pipeline.negative_types import NEGATIVE_TYPES
 from pipeline.schema import steps_schema
 from pipeline.stage import Inputs, Progress
 from stages.train import checkpoints, memory, mining, processes, validation
-from stages.train.batches import Batch, Batches, Images, load, read_rows
+from stages.train.batches import Batch, Batches, load, read_rows
 from stages.train.config import Config
 from stages.train.logs import Log
 from stages.train.memory import NotEnoughMemoryError
 from stages.train.objective import Objective
+from stages.train.pictures import Images
 from stages.train.terms import columns
 
 GIVE_UP = 10
@@ -143,26 +145,33 @@ def _data(
         )
     table = config.negative_images if isinstance(config.negative_images, Path) else None
     rows = read_rows(dataset, inputs["pairs"], config.types, shown=table)
-    images = Images(rows, student)
-    drawn = images if config.crop == "random" else None
-    cached = drawn is None and images.bytes() <= config.cache_mb * 2**20
-    source = images.decoded(config.workers, progress) if cached else images
+    images = _images(config, inputs, Images(rows, student, config.crop), progress)
     neighbours = None
     if config.similar_images or config.negative_images == "mined":
-        image_PD = mining.embed_images(student, source, device, work, progress)
+        whole = images if config.crop == "center" else Images(rows, student)
+        image_PD = mining.embed_images(student, whole, device, work, progress)
         if config.similar_images:
             neighbours = mining.neighbours(image_PD, config.similar_images)
         if config.negative_images == "mined":
             rows.depicting[:] = mining.fitting(image_PD, rows, mining.embed_tokens(student, device))
     batches = Batches(
-        rows, source, config.batch, config.negatives_per_caption, config.epochs, config.seed,
-        processes.rank(), processes.world(), neighbours, drawn,
+        rows, images, config.batch, config.negatives_per_caption, config.epochs, config.seed,
+        processes.rank(), processes.world(), neighbours,
     )  # fmt: skip
     if config.select == "last":
         return batches, None
     # All types, whichever are trained with: so the score means the same for every method.
     held_out = read_rows(dataset, inputs["pairs"], NEGATIVE_TYPES, "val")
-    return batches, validation.batches(held_out, student, config.batch)
+    shown = _images(config, inputs, Images(held_out, student), progress)
+    return batches, validation.batches(held_out, shown, config.batch)
+
+
+def _images(config: Config, inputs: Inputs, images: Images, progress: Progress) -> Images:
+    """The images, kept in the home where the settings want that."""
+    if images.nbytes <= config.cache_mb * 2**20:
+        home = inputs["pairs"].path.parents[2]
+        images.keep(home, max(1, cores() // processes.on_this_machine()), progress)
+    return images
 
 
 class Training:
@@ -194,7 +203,9 @@ class Training:
         self, batches: Batches, held_out: Batches | None, student: Clip, work: Path, progress: Progress
     ) -> None:
         """Train from the step reached to the last, with checkpoints."""
-        loader = load(batches, len(self.steps), self.config.workers)
+        # A CPU has nothing to do while a batch that only has to be copied is made.
+        ahead = 0 if self.device == "cpu" and batches.images.are_kept else self.config.workers
+        loader = load(batches, len(self.steps), ahead)
         log = Log(self.config.tensorboard, self.config.wandb) if not processes.rank() else None
         ready = time.perf_counter()
         for batch in loader:

@@ -14,7 +14,8 @@ from pipeline import clip, tables
 from pipeline.clip import Clip
 from pipeline.stage import Progress
 from stages.train import processes
-from stages.train.batches import Images, Ints, Rows
+from stages.train.batches import Ints, Rows
+from stages.train.pictures import Images
 
 PIECE = 1024
 
@@ -45,7 +46,7 @@ def fitting(image_PD: Tensor, rows: Rows, embed: Callable[[list[Tensor]], Tensor
     return found
 
 
-def embed_images(model: Clip, images: Images | Tensor, device: str, work: Path, progress: Progress) -> Tensor:
+def embed_images(model: Clip, images: Images, device: str, work: Path, progress: Progress) -> Tensor:
     """`image_PD` of all training images by the starting model; kept in `work` for when the run is killed."""
     kept = work / "mined.pt"
     if kept.exists():
@@ -53,7 +54,7 @@ def embed_images(model: Clip, images: Images | Tensor, device: str, work: Path, 
     found = []
     with torch.inference_mode():
         for start in range(0, len(images), 64):
-            piece = torch.stack([images[index] for index in range(start, min(start + 64, len(images)))])
+            piece, _ = images.stack(np.arange(start, min(start + 64, len(images))))
             found.append(clip.encode_image(model.model, clip.normalise(model, piece.to(device))).float().cpu())
             progress("images to mine", min(start + 64, len(images)), len(images))
     image_PD = torch.cat(found).clone()

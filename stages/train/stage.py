@@ -83,5 +83,5 @@ def run(config: Config, inputs: Inputs, out: Path, progress: Progress) -> dict[s
 
 
 STAGE = Stage(
-    name="train", makes="model", needs=("pairs", "dataset"), version=5, config=Config, outside=outside, run=run
+    name="train", makes="model", needs=("pairs", "dataset"), version=6, config=Config, outside=outside, run=run
 )

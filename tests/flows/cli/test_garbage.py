@@ -26,6 +26,7 @@ def target(home: Path, kind: str) -> str:
 
 
 def test_a_finished_run_has_nothing_to_delete(home: Path) -> None:
+    assert list(home.glob("images/*/*.arrow")), "training kept them"
     assert found(home) == set()
 
 
@@ -46,6 +47,8 @@ def test_what_a_linked_artifact_was_made_from_stays(home: Path) -> None:
     assert found(home) == set(), "the report tells of all of them"
     (home / "tiny" / "report").unlink()
     assert {name.split("/")[1] for name in found(home) if name.startswith("store/")} == set(road.MAKER)
+    garbage.delete(Store(home), garbage.find(Store(home)))
+    assert not list(home.glob("images/*/*.arrow")), "no pairs hold them any more"
 
 
 def test_a_harmed_artifact_that_a_run_links_to_stays(home: Path) -> None:

@@ -12,13 +12,14 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from open_clip.transform import image_transform
 from PIL import Image
 
 from pipeline import clip, tables
 from pipeline.errors import UserError
 from pipeline.negative_types import NEGATIVE_TYPES
-from stages.train.batches import Batches, Images, _leave_at_once, epoch_negatives, epoch_order, load, read_rows
+from pipeline.stage import silent
+from stages.train.batches import Batches, _leave_at_once, epoch_negatives, epoch_order, load, read_rows
+from stages.train.pictures import Images
 from tests.stages.training import small_clip, small_inputs
 
 
@@ -115,16 +116,16 @@ def same(one: object, two: object) -> bool:
     return all(torch.equal(getattr(one, name), getattr(two, name)) for name in names)
 
 
-def test_decoded_images_and_loader_processes_change_nothing(made: tuple) -> None:
+@pytest.mark.parametrize("crop", ["center", "random"])
+def test_kept_images_and_loader_processes_change_nothing(made: tuple, tmp_path: Path, crop: Any) -> None:
     model, _, rows = made
-    pictures = Images(rows, model)
-    reading = Batches(rows, pictures, batch=4, negatives=4, epochs=2, seed=5)
-    seen: list[tuple] = []
-    decoded = pictures.decoded(2, lambda *report: seen.append(report))
-    assert seen[-1] == ("images", 9, 9) and decoded.nbytes == pictures.bytes()
-    cached = Batches(rows, decoded, batch=4, negatives=4, epochs=2, seed=5)
-    for step, batch in enumerate(load(reading, start=1, workers=1), start=1):
-        assert same(batch, reading[step]) and same(batch, cached[step])
+    reading = Batches(rows, Images(rows, model, crop), batch=4, negatives=4, epochs=2, seed=5)
+    pictures = Images(rows, model, crop)
+    pictures.keep(tmp_path, 2, silent)
+    kept = Batches(rows, pictures, batch=4, negatives=4, epochs=2, seed=5)
+    for step, batch in enumerate(load(kept, start=1, workers=1), start=1):  # begun later, by another process
+        assert same(batch, reading[step]) and same(batch, kept[step])
+        assert same(batch.on("cpu", model), reading[step].on("cpu", model))
     assert step == len(reading) - 1
 
 
@@ -162,7 +163,7 @@ def test_a_missing_image_is_named_by_the_loaders_processes_too(tmp_path: Path, m
     with pytest.raises(UserError, match=r"cannot read .*2\.png"):
         list(load(batches, 0, workers=1))
     with pytest.raises(UserError, match=r"cannot read .*2\.png"):
-        pictures.decoded(2, lambda *report: None)
+        pictures.keep(tmp_path, 2, silent)
 
 
 def test_what_other_libraries_do_at_exit_does_not_harm_the_loaders_processes(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -229,23 +230,16 @@ def test_half_of_each_batch_is_similar_to_the_other_half(world: dict[str, Any]) 
     assert sorted(batches.order[: len(batches) // 2, :3].ravel()) == sorted(range(len(rows)))
 
 
-def test_random_crops_are_open_clips_and_depend_on_seed_step_and_row_alone(made: tuple) -> None:
+def test_random_crops_depend_on_seed_step_and_place_alone(made: tuple) -> None:
     model, _, rows = made
-    pictures = Images(rows, model)
-    settings: dict[str, Any] = {"batch": 4, "negatives": 2, "epochs": 2, "drawn": pictures}
-    batches = Batches(rows, pictures, seed=5, **settings)
-    for step, batch in enumerate(load(batches, start=1, workers=1), start=1):  # begun later, by another process
-        assert same(batch, batches[step])
-        halves = [Batches(rows, pictures, seed=5, rank=rank, world=2, **settings)[step] for rank in (0, 1)]
-        assert torch.equal(torch.cat([half.image_BCHW for half in halves]), batch.image_BCHW)
-    assert not torch.equal(Batches(rows, pictures, seed=6, **settings)[0].image_BCHW, batches[0].image_BCHW)
-    before = torch.get_rng_state()
-    seen = {pictures.randomly(0, seed).numpy().tobytes() for seed in range(8)}
-    assert len(seen) > 3 and torch.equal(torch.get_rng_state(), before)
-
-    theirs = image_transform(model.description["preprocess"]["size"], is_train=True)
-    picture = Image.open(rows.root / rows.uris[0])
-    for seed in range(4):
-        torch.manual_seed(seed)
-        mine = clip.normalise(model, pictures.randomly(0, seed)[None])[0]
-        assert torch.equal(mine, theirs(picture))
+    pictures = Images(rows, model, "random")
+    batches = Batches(rows, pictures, 4, 2, 2, seed=5)
+    for step in range(len(batches)):
+        halves = [Batches(rows, pictures, 4, 2, 2, seed=5, rank=rank, world=2)[step] for rank in (0, 1)]
+        batch = batches[step].on("cpu", model)
+        for parts in (halves, batches[step].split(2)):
+            cut = [part.on("cpu", model).image_BCHW for part in parts]
+            torch.testing.assert_close(torch.cat(cut), batch.image_BCHW, atol=1e-5, rtol=1e-5)
+        assert batch.image_BCHW.shape == (4, 3, 16, 16)
+    others = [Batches(rows, pictures, 4, 2, 2, seed=6)[0], batches[1]]
+    assert not any(torch.equal(other.box_B4, batches[0].box_B4) for other in others)

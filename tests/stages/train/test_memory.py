@@ -9,9 +9,10 @@ from pipeline import clip
 from pipeline.errors import UserError
 from pipeline.negative_types import NEGATIVE_TYPES
 from stages.train import memory
-from stages.train.batches import Batches, Images, read_rows
+from stages.train.batches import Batches, read_rows
 from stages.train.config import Loss
 from stages.train.objective import Objective
+from stages.train.pictures import Images
 from tests.stages.training import made
 
 
