@@ -14,6 +14,7 @@ class GivenBackend(Backend):
     """The negatives that the source brought with its pairs: nothing is requested."""
 
     has_responses = False
+    has_model = False
     needs_prompt = False
     is_paid = False
     repairs = False

@@ -19,7 +19,7 @@ from itertools import pairwise
 from typing import NamedTuple
 
 from pipeline.negative_types import NEGATIVE_TYPES, PARAPHRASE
-from stages.generate.grammar import is_worse, loses_article, stop_inside
+from stages.generate.grammar import is_worse, loses_article, stop_inside, tears_apart
 from stages.generate.paraphrase import Rewrite, is_reordering
 from stages.generate.surface import match_surface
 from stages.language_models.base import FOREIGN
@@ -48,6 +48,7 @@ _AGREEMENT = word_set(
     """a an the some this that these those his her hers its it's their theirs him them he she it they himself herself
     itself themselves is are was were be been being has have do does and with of to there who which"""
 )
+_OPENING = word_set("a an the his her its their")
 _NO_LOSS = _AGREEMENT | QUANTIFIERS
 _QUANTITIES = QUANTIFIERS - ARTICLES
 _SAME_QUANTITY = {"bunch": "group", "lots": "many", "several": "many", "numerous": "many", "pair": "couple"}
@@ -248,10 +249,11 @@ def language(case: Case) -> bool:
 
 
 def repeated(case: Case) -> bool:
-    """The same word twice in a row where the caption has no such thing."""
+    """The same word twice in a row, or on both sides of "and", where the caption has no such thing."""
 
     def doubles(words: tuple[Word, ...]) -> int:
-        return sum(one.lower == two.lower for one, two in pairwise(words))
+        rows = (words, [word for word in words if word.lower not in ("and", "or")])
+        return sum(one.lower == two.lower for row in rows for one, two in pairwise(row))
 
     count = doubles(case.after)
     return count > 0 and count > doubles(case.before)
@@ -263,8 +265,8 @@ def sentences(case: Case) -> bool:
 
 
 def grammar(case: Case) -> bool:
-    """Two determiners, no agreement in number, an article before a verb, a noun that lost its article."""
-    return is_worse(case.caption, case.text) or loses_article(case.caption, case.text)
+    """Two determiners, no agreement in number, an article before a verb, a noun that lost its article or its "'s"."""
+    return any(fault(case.caption, case.text) for fault in (is_worse, loses_article, tears_apart))
 
 
 def entailed(case: Case) -> bool:
@@ -325,6 +327,19 @@ def no_adjective_moved(case: Case) -> bool:
     return _described(case.before) == _described(case.after)
 
 
+def noun_lost(case: Case) -> bool:
+    """A noun of the caption is nowhere in the candidate: another took its place without making room for it."""
+    return any(word.is_noun for word in _gone(case))
+
+
+def adjective_lost(case: Case) -> bool:
+    """What describes a noun of the caption is nowhere in the candidate, which no exchange needs."""
+    gone = _gone(case)
+    return any(
+        word.is_adjective and word in gone and following.may_be_noun for word, following in pairwise(case.before)
+    )
+
+
 # -- rules for the replace types ---------------------------------------------------------------------------------------
 
 
@@ -336,6 +351,33 @@ def nothing_replaced(case: Case) -> bool:
     if put or recounted or len(case.after) < len(case.before):
         return not (put or recounted)
     return not case.rewrite.relations_changed
+
+
+def rearranged(case: Case) -> bool:
+    """What both texts say equally often stands in another order: something moved as well."""
+    before, after = map(Counter, case.stems)
+    kept, came = ([stem for stem in stems if before[stem] == after[stem]] for stems in case.stems)
+    return kept != came
+
+
+def action_lost(case: Case) -> bool:
+    """A participle that says what someone does ("... smiling") went, and no other came."""
+
+    def is_action(words: tuple[Word, ...], index: int) -> bool:
+        word, following = words[index], words[index + 1] if index + 1 < len(words) else None
+        return word.lower.endswith("ing") and not word.is_noun and not (following and following.may_be_noun)
+
+    lost = [word for index, word in enumerate(case.before) if word in case.lost and is_action(case.before, index)]
+    return len(lost) > sum(map(_is_action, case.gained))
+
+
+def elsewhere(case: Case) -> bool:
+    """What came stands in no place from which anything went: it was added, or two places changed."""
+
+    def is_in(words: tuple[Word, ...], some: list[Word]) -> bool:
+        return any(word in some or word.lower in _QUANTITIES for word in words)
+
+    return not any(is_in(spot.old(case), case.lost) and is_in(spot.new(case), case.gained) for spot in case.spots)
 
 
 def much_replaced(case: Case) -> bool:
@@ -375,6 +417,14 @@ def still_true(case: Case) -> bool:
     )
 
 
+def other_quality(case: Case) -> bool:
+    """Each new word tells a quality of another sort than any that went, so both may be true: "red" for "large"."""
+    known = lexicon()
+    return bool(case.gained and case.lost) and all(
+        known.may_both_hold(old.lower, new.lower) for new in case.gained for old in case.lost
+    )
+
+
 # -- rules for paraphrases ---------------------------------------------------------------------------------------------
 
 
@@ -406,12 +456,14 @@ def other_roles(case: Case) -> bool:
 RAW: tuple[Rule, ...] = (multi_line, markup, chatter, script)
 EVERY: tuple[Rule, ...] = (identical, length, punctuation, language, repeated)
 NEGATIVE: tuple[Rule, ...] = (sentences, grammar, same_meaning)
+SWAP: tuple[Rule, ...] = (*NEGATIVE, other_words, nothing_moved)
+REPLACE: tuple[Rule, ...] = (*NEGATIVE, nothing_replaced, rearranged, action_lost, much_replaced, elsewhere)
 BY_TYPE: dict[str, tuple[Rule, ...]] = {
-    "reshuffle_order": (*NEGATIVE, other_words, nothing_moved, lost_words, entailed),
-    "swap_nouns": (*NEGATIVE, other_words, nothing_moved, no_noun_moved, entailed),
-    "swap_adjectives": (*NEGATIVE, other_words, nothing_moved, no_adjective_moved, entailed),
-    "replace_nouns": (*NEGATIVE, nothing_replaced, much_replaced, no_noun_replaced, still_true, entailed),
-    "replace_adjectives": (*NEGATIVE, nothing_replaced, much_replaced, no_adjective_replaced, still_true, entailed),
+    "reshuffle_order": (*SWAP, lost_words, entailed),
+    "swap_nouns": (*SWAP, no_noun_moved, noun_lost, adjective_lost, entailed),
+    "swap_adjectives": (*SWAP, no_adjective_moved, adjective_lost, entailed),
+    "replace_nouns": (*REPLACE, no_noun_replaced, still_true, entailed),
+    "replace_adjectives": (*REPLACE, no_adjective_replaced, still_true, other_quality, entailed),
     PARAPHRASE: (less_said, more_said, other_counts, other_relations, other_roles),
 }
 
@@ -511,6 +563,12 @@ def _stems(text: str) -> tuple[str, ...]:
     return tuple(stem for word in words_of(text) if word.lower not in _AGREEMENT for stem in word.stems)
 
 
+def _gone(case: Case) -> list[Word]:
+    """Lost words of which nothing is left, however often they stood there."""
+    left = set(case.stems[1])
+    return [word for word in _lost(case) if left.isdisjoint(word.stems)]
+
+
 def _requantified(case: Case) -> tuple[Counter[str], Counter[str]]:
     """Words of number and quantity that the candidate lacks, and those that it brings."""
     before, after = _quantities(case.caption), _quantities(case.text)
@@ -560,11 +618,14 @@ def _moved(case: Case) -> list[Word]:
 
 
 def _describes(words: tuple[Word, ...], index: int) -> bool:
-    """True for an adjective, number, quantifier, participle, and for a noun before a noun."""
-    following = words[index + 1] if index + 1 < len(words) else None
-    return words[index].may_modify or bool(
-        following and words[index].may_be_noun and following.may_be_noun and not following.tag.startswith("VB")
-    )
+    """True for an adjective, number, quantifier, participle, and for a noun before a noun, or after an article."""
+    word, *others = words[index : index + 3]
+    if word.may_modify or not others:
+        return word.may_modify
+    if index and words[index - 1].lower in _OPENING:
+        is_joined = others[0].tag in ("VBN", "VBD", "JJ") and len(others) > 1 and others[1].may_be_noun
+        return is_joined or others[0].may_be_noun
+    return word.may_be_noun and others[0].may_be_noun and not others[0].tag.startswith("VB")
 
 
 def _described(words: tuple[Word, ...]) -> list[tuple[str, str]]:

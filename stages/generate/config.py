@@ -63,6 +63,16 @@ class Config(Settings):
             raise ValueError(f"likelihood needs backend {scorers}; got {self.backend}")
         return self
 
+    @model_validator(mode="after")
+    def _model_is_of_use(self) -> "Config":
+        unset = type(self).model_fields["model"].default
+        if self.model != unset and not BACKENDS[self.backend].has_model:
+            raise ValueError(
+                f"model={self.model} is of no use to backend {self.backend}; choose another backend (ranked: rules "
+                f"propose, the model ranks), or generate.model={unset}"
+            )
+        return self
+
     @property
     def kinds(self) -> tuple[str, ...]:
         """What is asked for: the negative types, and paraphrases if they are wanted."""

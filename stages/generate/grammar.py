@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from functools import lru_cache
 from operator import gt
 
-from stages.text.words import PLACES, word_set, words_of
+from stages.text.words import PLACES, lexicon, word_set, words_of
 
 _POSSESSIVES = word_set("his her its their my your our")
 _DEFINITE = word_set("the this that another each every some any no")
@@ -35,7 +35,17 @@ _FAULTS = (
     re.compile(r"aj*m(?![nm])"),  # "a flowers"
     re.compile(r"^[athjcnm]*nv"),  # "a pile are"
     re.compile(r"^[athjcnm]*mz"),  # "the flowers walks"
+    re.compile(r"^[ath]j*n+(?:o[athc]?j*[nm]+)?b"),  # "a cafe sit", "a hill with dogs climb"
+    re.compile(r"^[athjc]*[nm]+[ath]j*n+[zvb]"),  # "a road a man rides on"
+    re.compile(r"[ath]o[ath]"),  # "a flying a"
 )
+_POSSESSIVE = re.compile(r"\s['’]\s+s\b")
+_PARTED = re.compile(r"\bof (?:the )?(?:front|middle|side|edge|back|bottom|top)\b(?! of\b)")
+_BASE = "base"
+"""Tag of a verb without ending whose subject is a plural."""
+
+_AFTER_VERBS = ("IN", "DT", "RB", "PRP$", "TO")
+
 _INSIDE = re.compile(r"(?<!\d)\.(?=\s*[^\W\d])")
 _VERB = re.compile(r"a[jn]*n(m)(?![nm])")
 _PHRASE = re.compile(r"([athc]?)(?:[jn]+&)?[jrn]*n(?![nm])")
@@ -49,8 +59,15 @@ def is_worse(caption: str, text: str) -> bool:
 
 def loses_article(caption: str, text: str) -> bool:
     """True when a singular noun that always has a determiner in the caption stands without one: "towed on hummer"."""
-    before = _bare(caption, caption)
-    return any(bare and before.get(noun) is False for noun, bare in _bare(caption, text).items())
+    before, after = _bare(caption, caption), _bare(caption, text)
+    brief = next(iter(before.values()), False)  # a caption that begins so leaves articles out
+    opening = next(iter(after), None) if brief else None
+    return any(bare and before.get(noun) is False for noun, bare in after.items() if noun != opening)
+
+
+def tears_apart(caption: str, text: str) -> bool:
+    """True when "front of" became "of front", or a possessive stands apart from its noun: "swing ' s"."""
+    return any(len(torn.findall(text)) > len(torn.findall(caption)) for torn in (_POSSESSIVE, _PARTED))
 
 
 def stop_inside(caption: str, text: str) -> bool:
@@ -60,9 +77,15 @@ def stop_inside(caption: str, text: str) -> bool:
 
 @lru_cache(maxsize=4096)
 def _tags(caption: str) -> Mapping[str, str]:
-    """Tags of the caption's words; one in -s after "a dog" is a verb, which the tagger takes for a plural."""
+    """Tags of the caption's words; one in -s after "a dog" is a verb, which the tagger takes for a plural.
+
+    So is a base form right after a plural ("people sit"), whose tag becomes _BASE.
+    """
     words = words_of(caption)
     tags = {word.lower: word.tag for word in reversed(words)}
+    for one, two, three in zip(words, words[1:], words[2:], strict=False):
+        if one.tag == "NNS" and two.tag == "VB" and (two.lower not in lexicon().nouns or three.tag in _AFTER_VERBS):
+            tags[two.lower] = _BASE
     for match in _VERB.finditer("".join([_class(word.lower, word.lemma, tags[word.lower]) for word in words])):
         tags[words[match.start(1)].lower] = "VBZ"
     return tags
@@ -83,7 +106,7 @@ def _faults(classes: str) -> list[int]:
 
 @lru_cache(maxsize=65536)
 def _class(lower: str, lemma: str, tag: str) -> str:
-    """One letter: a, t "the", h possessive, c count, n and m noun, j adjective, z and v verb, o for the rest."""
+    """One letter: a, t "the", h possessive, c count, n and m noun, j adjective, z, v and b verb, o for the rest."""
     if lower in ("a", "an"):
         return "a"
     if lower in _DEFINITE:
@@ -100,6 +123,8 @@ def _class(lower: str, lemma: str, tag: str) -> str:
         return "z"
     if lower in _PLURAL_VERBS or tag == "VBP":
         return "v"
+    if tag == _BASE:
+        return "b"
     if tag.startswith("NN"):
         return "o" if {lower, lemma} & _COLLECTIVE else "m" if tag.endswith("S") else "n"
     if tag.startswith("JJ") or tag == "VBN":

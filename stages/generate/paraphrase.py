@@ -112,10 +112,16 @@ def _parts(words: list[str], joining: frozenset[str]) -> Counter[tuple[str, ...]
 
 
 def _place_moved(before: list[str], after: list[str]) -> bool:
-    """One is the other with a stretch that begins with a place word moved from the end to the front."""
+    """One is the other with a stretch that begins with a place word moved from the end to the front.
+
+    The subject may then stand behind its verb: "at school pose four girls".
+    """
     before, after = [word for word in before if word != ","], [word for word in after if word != ","]
     return any(
-        one[i] in PLACES and one[i] == other[0] and other == one[i:] + one[:i]
+        one[i] in PLACES
+        and one[i] == other[0]
+        and other[: len(one) - i] == one[i:]
+        and any(other[len(one) - i :] == one[k:i] + one[:k] for k in range(i))
         for one, other in ((before, after), (after, before))
         for i in range(1, len(one))
     )

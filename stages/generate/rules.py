@@ -140,8 +140,9 @@ def _how(phrase: Phrase) -> str:
 
 
 class RulesBackend(Backend):
-    """No model: `generate.model` is not looked at."""
+    """No model."""
 
+    has_model = False
     needs_prompt = False
     is_paid = False
     repairs = False

@@ -43,7 +43,7 @@ class Settings(Config):
     backend: str = Field("vllm", description="who writes: a name of the table of backends")
     model: Annotated[str, LOCAL] = Field(
         "data/language_model",
-        description="vllm: model folder or hub name; openai: the server's name of it; replay: the file; rules: unused",
+        description="vllm: model folder or hub name; openai: the server's name of it; replay: the file; rules: none",
     )
     revision: str | None = Field(None, description="revision of a hub model")
     temperature: float = Field(0.7, ge=0, le=2, description="sampling temperature; 0 = greedy")
@@ -190,6 +190,7 @@ class Backend(ABC):
 
     Attributes:
         has_responses: False where nothing is requested, as the negatives come with the pairs.
+        has_model: `model` of the settings names what writes, or ranks.
         needs_prompt: its model is given a rule and examples.
         is_paid: a response costs time or money. Its seconds count, and clean-up leaves it alone unless asked for them.
         repairs: a rejected response is worth a second request with another seed.
@@ -198,6 +199,7 @@ class Backend(ABC):
     """
 
     has_responses: ClassVar[bool] = True
+    has_model: ClassVar[bool] = True
     needs_prompt: ClassVar[bool] = True
     is_paid: ClassVar[bool] = True
     repairs: ClassVar[bool] = True

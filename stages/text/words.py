@@ -8,6 +8,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache, cached_property, lru_cache
+from itertools import chain
 from typing import Any
 
 import yaml
@@ -121,8 +122,9 @@ class Lexicon:
     synonyms: Mapping[str, frozenset[str]]
     kind_of: Mapping[str, frozenset[str]]
     members: Mapping[str, tuple[str, ...]]
+    overlapping: Mapping[str, frozenset[str]]
     vague: frozenset[str]
-    qualities: frozenset[str]
+    sorts: Mapping[str, frozenset[str]]
     uncounted: frozenset[str]
     plural_only: frozenset[str]
     foreign: frozenset[str]
@@ -130,13 +132,22 @@ class Lexicon:
     adjectives: frozenset[str]
 
     def stays_true(self, old: str, new: str) -> bool:
-        """True when `new` in place of `old` leaves a caption true: a synonym, a wider word, a member of a vague one."""
-        return self.says_no_more(old, new) or not (self._wider(new) & self.vague).isdisjoint(self._names(old))
+        """True when `new` in place of `old` may leave a caption true.
+
+        It is a synonym, a wider word, a member of a vague one, or names what may well be in the same picture.
+        """
+        vaguely = not (self._wider(new) & self.vague).isdisjoint(self._names(old))
+        return vaguely or self.says_no_more(old, new) or new in self.overlapping.get(old, _NOTHING)
 
     def says_no_more(self, old: str, new: str) -> bool:
         """True when `new` is a synonym of `old` or a wider word."""
         names = self._names(new)
         return not (names.isdisjoint(self._names(old)) and names.isdisjoint(self._wider(old)))
+
+    def may_both_hold(self, old: str, new: str) -> bool:
+        """True for words of two sorts of quality, where the lexicon knows both: what is large may be red as well."""
+        sorts = [{sort for kind in self._wider(word) for sort in self.sorts.get(kind, ())} for word in (old, new)]
+        return all(sorts) and sorts[0].isdisjoint(sorts[1])
 
     def same_or_wider(self, one: str, other: str) -> bool:
         """True when one word is a synonym, a kind or a member of a kind of the other, as far as the lexicon knows."""
@@ -147,7 +158,8 @@ class Lexicon:
         """The word, and all of which `same_or_wider` holds: of one meaning with it, a kind of it, or of its kind."""
         names = self._names(word)
         narrower = (self._members.get(name, _NOTHING) for name in names)
-        return names.union(*map(self._names, names | self._wider(word)), *narrower)
+        near = self.overlapping.get(word, _NOTHING)
+        return names.union(near, *map(self._names, names | self._wider(word)), *narrower)
 
     @lru_cache(maxsize=8192)  # noqa: B019 - there is one lexicon
     def siblings(self, word: str, *, quality: bool = False) -> frozenset[str]:
@@ -169,6 +181,11 @@ class Lexicon:
     def is_thing(self, word: str) -> bool:
         """True for a word that is a kind of thing, or of one."""
         return word in self._things
+
+    @cached_property
+    def qualities(self) -> frozenset[str]:
+        """The kinds that tell a quality."""
+        return frozenset(self.sorts)
 
     @cached_property
     def _things(self) -> frozenset[str]:
@@ -207,20 +224,21 @@ class Lexicon:
 def lexicon() -> Lexicon:
     """The lexicon file, read once."""
     data: dict[str, Any] = yaml.safe_load(LEXICON.read_text())
-    synonyms: dict[str, set[str]] = {}
-    for line in data["synonyms"]:
-        for word in line:
-            synonyms.setdefault(word, set()).update(line)
+
+    def grouped(lines: list[list[str]]) -> dict[str, frozenset[str]]:
+        return {word: frozenset().union(*(line for line in lines if word in line)) for word in chain(*lines)}
+
     kind_of: dict[str, set[str]] = {}
     for kind, members in data["kinds"].items():
         for word in members:
             kind_of.setdefault(word, set()).add(kind)
     return Lexicon(
-        synonyms={word: frozenset(group) for word, group in synonyms.items()},
+        synonyms=grouped(data["synonyms"]),
+        overlapping=grouped(data["overlapping"]),
         kind_of={word: frozenset(kinds) for word, kinds in kind_of.items()},
         members={kind: tuple(members) for kind, members in data["kinds"].items()},
         vague=frozenset(data["vague"]),
-        qualities=frozenset(data["qualities"]),
+        sorts=grouped(data["qualities"]),
         uncounted=frozenset(data["uncounted"]),
         plural_only=frozenset(data["plural_only"]),
         foreign=frozenset(data["foreign"]),

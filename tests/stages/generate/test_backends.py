@@ -45,7 +45,7 @@ def test_an_unknown_backend_is_rejected_with_the_names_of_all() -> None:
     ],
 )
 def test_what_the_stage_asks_a_backend(backend: str, name: str, prompt: bool, paid: bool) -> None:
-    config = Config(backend=backend, model="m")
+    config = Config(backend=backend, model="m") if BACKENDS[backend].has_model else Config(backend=backend)
     assert BACKENDS[backend].name(config) == name
     assert all(bool(found) == prompt for found in prompts_of(config).values())
     assert is_paid(backend) == paid

@@ -33,3 +33,11 @@ def test_arguments_of_the_chat_template_are_data_and_part_of_the_identity() -> N
         Config(chat_template={"tokenize": True})
     with pytest.raises(ValidationError, match="names code"):
         Config(chat_template={"x": "os.system"})
+
+
+def test_a_model_beside_a_backend_without_one_is_refused() -> None:
+    for backend in ("rules", "given"):
+        with pytest.raises(ValidationError, match=f"model=big is of no use to backend {backend}"):
+            Config(backend=backend, model="big")
+        assert Config(backend=backend).model == Config().model
+    assert Config(backend="ranked", model="big").model == "big"

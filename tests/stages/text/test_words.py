@@ -16,10 +16,22 @@ def test_tokens_tags_and_base_forms() -> None:
 
 @pytest.mark.parametrize(
     ("old", "new", "stays"),
-    [("sofa", "couch", True), ("dog", "animal", True), ("person", "woman", True), ("dog", "cat", False)],
+    [
+        ("sofa", "couch", True),
+        ("dog", "animal", True),
+        ("person", "woman", True),
+        ("dog", "cat", False),
+        ("grass", "garden", True),
+        ("field", "street", False),
+    ],
 )
 def test_what_stays_true(old: str, new: str, stays: bool) -> None:
     assert lexicon().stays_true(old, new) is stays
+
+
+def test_qualities_of_two_sorts_may_both_hold() -> None:
+    pairs = [("large", "red"), ("blond", "little"), ("small", "tall"), ("dark", "blond"), ("large", "kitchen")]
+    assert [lexicon().may_both_hold(*pair) for pair in pairs] == [True, True, False, False, False]
 
 
 def test_siblings_are_of_one_kind_and_never_the_word_itself() -> None:
