@@ -2,6 +2,7 @@
 
 import time
 from collections import Counter
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -40,7 +41,8 @@ def make(config: Config, inputs: Inputs, out: Path, progress: Progress) -> dict[
                 part.unlink()
             raise
 
-        examined = refine.examine(checked, inputs["pairs"].path, config.blind_sample, work.crew)
+        blind_test = partial(refine.examine, pairs=inputs["pairs"].path, limit=config.blind_sample, crew=work.crew)
+        examined = blind_test(checked, aim=config.refine in ("rebalance", "reweight"))
         facts = {
             "model": BACKENDS[config.backend].name(config),
             "captions": work.shards.captions,
@@ -51,7 +53,7 @@ def make(config: Config, inputs: Inputs, out: Path, progress: Progress) -> dict[
             work.refine(checked, out, examined, progress)
             types = counts(out)
         if config.refine in ("drop", "rebalance"):
-            facts["blind_refined"] = _blind(refine.examine(out, inputs["pairs"].path, config.blind_sample, work.crew))
+            facts["blind_refined"] = _blind(blind_test(out, seed=refine.CARD))
         facts |= {"types": types}
         tables.write(tables.part(out / "prompts", 0), prompts.rows(config), PROMPTS)
         card.write(out, inputs["pairs"].path, facts, config.model_dump(mode="json"))

@@ -5,15 +5,19 @@ Two scorers say how much likelier it is that a text is the negative of its capti
 `likelihood`, by how much the generator finds the caption likelier. A gap of 0 tells nothing. Refining:
 
     drop       reject each negative that a scorer is surer about than a margin
-    rebalance  reject negatives at random until each gap is as common as its opposite
+    rebalance  reject negatives at random until a gap is as common as its opposite
     reweight   keep all, with a weight: the share that rebalancing would keep of the negative's kind
 
 Rebalancing follows SugarCrepe's adversarial refinement (arXiv 2306.14610): a grid over the gaps of all scorers, in
-which a cell and its mirror image end up with the same number of negatives. Draws are fixed by the texts.
+which a cell and its mirror image end up with the same number of negatives. Made exact, that leaves too many on which
+the judge was wrong: a judge trained on what is left, over other folds, is right about less than half of it. So only so
+much is rejected as brings that second judge to a half. What the card then says comes from a third, over folds of its
+own. Draws are fixed by the texts.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -33,6 +37,12 @@ CELLS = 20
 
 PER_CELL = 50
 """Negatives per cell on average: fewer, and chance alone unbalances a cell and its mirror image."""
+
+AIM, CARD = 1, 2
+"""Seeds of the folds that decide how much is rejected, and of those that tell what came of it."""
+
+HALVINGS = 4
+"""Steps of the search for how much is rejected: to a sixteenth of it."""
 
 REASON = "blind"
 """Why a negative that text alone tells from its caption is rejected."""
@@ -85,12 +95,17 @@ class Examined:
         return _gaps(rows, self.judge)
 
 
-def examine(negatives: Path, pairs: Path, limit: int, crew: Crew) -> dict[str, Examined]:
-    """Train and test on up to `limit` accepted negatives per type, those of the smallest pair ids, which are hashes."""
+def examine(
+    negatives: Path, pairs: Path, limit: int, crew: Crew, *, seed: int = 0, aim: bool = False
+) -> dict[str, Examined]:
+    """Train and test on up to `limit` accepted negatives per type, those of the smallest pair ids, which are hashes.
+
+    With `aim`, what to keep is found out as well, for `rebalance` and `reweight`.
+    """
     found = sample(negatives, pairs, limit)
     rows = {kind: [Row(*row) for row in found.get(kind, ())] for kind in NEGATIVE_TYPES}
     rows = {kind: some for kind, some in rows.items() if len({row.image_key for row in some}) >= ngrams.FEWEST}
-    return dict(zip(rows, crew.map(examine_type, list(rows.values())), strict=True))
+    return dict(zip(rows, crew.map(partial(examine_type, seed=seed, aim=aim), list(rows.values())), strict=True))
 
 
 def sample(negatives: Path, pairs: Path, limit: int) -> dict[str, list[tuple[str, str, str, float | None]]]:
@@ -110,15 +125,42 @@ def sample(negatives: Path, pairs: Path, limit: int) -> dict[str, list[tuple[str
     return {kind: rows for kind, rows in found.items() if rows}
 
 
-def examine_type(rows: Sequence[Row]) -> Examined:
-    """The blind test of one type. Raises ValueError below `ngrams.FEWEST` images."""
+def examine_type(rows: Sequence[Row], *, seed: int = 0, aim: bool = False) -> Examined:
+    """The blind test of one type, its folds drawn by the seed. Raises ValueError below `ngrams.FEWEST` images."""
     pictures = [row.image_key for row in rows]
-    judge = Judge.train(pictures, [row.caption for row in rows], [row.negative for row in rows])
+    judge = Judge.train(pictures, [row.caption for row in rows], [row.negative for row in rows], seed=seed)
     gaps = _gaps(rows, judge)
     names = ("ngrams", "likelihood")[: gaps.shape[1]]
     blind = {name: _blind(gaps[:, i], pictures) for i, name in enumerate(names)}
     sides = sides_of(gaps)
-    return Examined(blind, judge, sides, keep_shares(gaps, sides))
+    shares = keep_shares(gaps, sides)
+    if aim:
+        shares = 1 - _strength(rows, shares[_cells(gaps, sides)]) * (1 - shares)
+    return Examined(blind, judge, sides, shares)
+
+
+def _strength(rows: Sequence[Row], shares: Vector) -> float:
+    """How much of what exact balance rejects brings a judge with other folds to a half; 1 where that leaves it there.
+
+    Args:
+        rows: all of one type.
+        shares: what exact balance keeps of each row's kind.
+    """
+    draws = np.array([_drawn(row) for row in rows])
+
+    def told(strength: float) -> float:
+        kept = [rows[i] for i in np.flatnonzero(draws < 1 - strength * (1 - shares))]
+        if len({row.image_key for row in kept}) < ngrams.FEWEST:
+            return 0.0
+        return max(one.accuracy for one in examine_type(kept, seed=AIM).blind.values())
+
+    if told(1.0) >= 0.5:
+        return 1.0
+    low, high = 0.0, 1.0
+    for _ in range(HALVINGS):
+        middle = (low + high) / 2
+        low, high = (middle, high) if told(middle) >= 0.5 else (low, middle)
+    return (low + high) / 2
 
 
 def refine(

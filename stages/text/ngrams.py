@@ -31,15 +31,17 @@ class Judge:
     """Weights over the n-grams, one set per fold; an image's texts are judged by the fold that never saw them."""
 
     weights: NDArray[np.float64]
+    seed: int = 0
 
     @classmethod
-    def train(cls, pictures: Sequence[str], right: Sequence[str], wrong: Sequence[str]) -> Self:
+    def train(cls, pictures: Sequence[str], right: Sequence[str], wrong: Sequence[str], *, seed: int = 0) -> Self:
         """Fit a logistic regression of each fold on what sets a wrong text apart from the true caption beside it.
 
         Args:
             pictures: the image of each pair of texts.
             right: the true captions.
             wrong: the other texts.
+            seed: of the folds; another one parts the images otherwise.
 
         Raises ValueError below `FEWEST` images.
         """
@@ -48,7 +50,7 @@ class Judge:
 
         if len(set(pictures)) < FEWEST:
             raise ValueError(f"{len(set(pictures))} pictures; expected {FEWEST}")
-        folds, apart = _folds(pictures), _features(wrong) - _features(right)
+        folds, apart = _folds(pictures, seed), _features(wrong) - _features(right)
         weights = np.zeros((FOLDS, FEATURES))
         for fold in range(FOLDS):
             kept = apart[folds != fold]
@@ -57,20 +59,21 @@ class Judge:
             label = np.repeat([1, 0], kept.shape[0])
             fitted = LogisticRegression(C=PENALTY, fit_intercept=False, max_iter=1000).fit(both, label)
             weights[fold, used] = fitted.coef_[0]
-        return cls(weights)
+        return cls(weights, seed)
 
     def score(self, pictures: Sequence[str], texts: Sequence[str]) -> Vector:
         """How much each text looks like a wrong one, in logits; only differences mean something."""
         scored = np.empty(len(texts))
-        folds = _folds(pictures)
+        folds = _folds(pictures, self.seed)
         for fold in range(FOLDS):
             if len(chosen := np.flatnonzero(folds == fold)):
                 scored[chosen] = (_features([texts[i] for i in chosen]) @ self.weights[fold]).round(6)
         return scored
 
 
-def _folds(pictures: Sequence[str]) -> NDArray[np.int64]:
-    return np.array([zlib.crc32(picture.encode()) % FOLDS for picture in pictures], dtype=np.int64)
+def _folds(pictures: Sequence[str], seed: int) -> NDArray[np.int64]:
+    start = zlib.crc32(str(seed).encode()) if seed else 0
+    return np.array([zlib.crc32(picture.encode(), start) % FOLDS for picture in pictures], dtype=np.int64)
 
 
 def _features(texts: Sequence[str]) -> "csr_matrix":

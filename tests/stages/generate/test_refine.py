@@ -64,6 +64,27 @@ def test_negatives_with_a_tell_are_told_and_go_until_they_are_not(mode: Refine) 
     assert refine.examine_type(kept).blind["ngrams"].accuracy < 0.6
 
 
+def test_rebalancing_stops_where_a_judge_of_other_folds_guesses() -> None:
+    rng, words = random.Random(0), [first + noun for first in "bcdfghklmnprstvw" for noun in NOUNS]
+    usual = [1 / (rank + 3) for rank in range(len(words))]
+    told = []  # captions have usual words, negatives any: many weak tells
+    for index in range(600):
+        one, two = rng.choices(words, usual, k=2)
+        told.append(Row(f"p{index // 3}", f"A {one} near a {two}.", f"A {rng.choice(words)} near a {two}."))
+    exact, aimed = refine.examine_type(told), refine.examine_type(told, aim=True)
+    assert exact.blind == aimed.blind and exact.blind["ngrams"].low > 0.7 and (aimed.keep >= exact.keep).all()
+    few, more = (left(told, refined(told, test, "rebalance")) for test in (exact, aimed))
+    assert len(few) < len(more) < 400
+    by_few, by_more = (refine.examine_type(kept, seed=refine.CARD).blind["ngrams"] for kept in (few, more))
+    assert by_few.high < 0.5 and by_more.low < 0.5 < by_more.high
+
+
+def test_another_seed_parts_the_images_otherwise() -> None:
+    marked = rows(600, 0.5)
+    one, other = (refine.examine_type(marked, seed=seed) for seed in (0, refine.CARD))
+    assert one.blind != other.blind and one.blind["ngrams"].low > 0.7 < other.blind["ngrams"].low
+
+
 def test_reweighting_keeps_every_negative_and_weighs_as_rebalancing_keeps() -> None:
     marked = rows(600, 0.5)
     test = refine.examine_type(marked)
