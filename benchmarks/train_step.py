@@ -17,6 +17,7 @@ import statistics
 import time
 from collections.abc import Callable
 from datetime import date
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -69,13 +70,16 @@ class Released:
         groups = [{"params": decayed, "weight_decay": 0.1}, {"params": plain, "weight_decay": 0.0}]
         self.optimizer = torch.optim.AdamW(groups, lr=config.lr, betas=config.betas, eps=config.eps)
 
-    def loss(self, image_BCHW: Tensor, captions: list[str], negatives: list[list[str]]) -> Tensor:
-        """The four terms on padded texts."""
+    def tokens(self, captions: list[str], negatives: list[list[str]]) -> Tensor:
+        """[N, 77]: the captions, then their negatives one after the other."""
         texts = [*captions, *(text for each in negatives for text in each)]
-        tokens = torch.cat([self.tokenizer([text]) for text in texts]).to(self.device)  # [N, 77]
-        student = self.embed(self.student, image_BCHW, tokens)
+        return torch.cat([self.tokenizer([text]) for text in texts]).to(self.device)
+
+    def loss(self, image_BCHW: Tensor, tokens_NL: Tensor) -> Tensor:
+        """The four terms on padded texts."""
+        student = self.embed(self.student, image_BCHW, tokens_NL)
         with torch.no_grad():
-            teacher = self.embed(self.teacher, image_BCHW, tokens)
+            teacher = self.embed(self.teacher, image_BCHW, tokens_NL)
         loss, scale = self.config.objective, self.student.logit_scale.exp()
         terms = loss.base * base_loss(student, scale) + loss.distill * distill_loss(student, teacher)
         return terms + loss.igc * igc_loss(student, scale) + loss.tgc * tgc_loss(student, teacher, loss.tgc_scale)
@@ -85,7 +89,7 @@ class Released:
         precision = {"fp32": None, "bf16": torch.bfloat16}[self.config.precision]
         with torch.autocast(self.device, dtype=precision, enabled=precision is not None):
             image_BD = F.normalize(model.encode_image(image_BCHW).float(), dim=-1)
-            text_ND = F.normalize(model.encode_text(tokens_NL).float(), dim=-1)
+            text_ND = F.normalize(self.encode_text(model, tokens_NL).float(), dim=-1)
         count = len(image_BD)
         type_BK = torch.arange(K, device=self.device).expand(count, K)
         none = torch.zeros(count, dtype=torch.bool, device=self.device)
@@ -98,10 +102,19 @@ class Released:
             none,
         )
 
+    def encode_text(self, model: Any, tokens_NL: Tensor) -> Tensor:
+        """All texts at once."""
+        found: Tensor = model.encode_text(tokens_NL)
+        return found
+
     def step(self, image_BCHW: Tensor, captions: list[str], negatives: list[list[str]]) -> float:
+        """As its code has it."""
+        return self.update(image_BCHW, self.tokens(captions, negatives))
+
+    def update(self, image_BCHW: Tensor, tokens_NL: Tensor) -> float:
         """Optimizer and moving average."""
         self.optimizer.zero_grad()
-        loss = self.loss(image_BCHW, captions, negatives)
+        loss = self.loss(image_BCHW, tokens_NL)
         loss.backward()
         self.optimizer.step()
         with torch.no_grad():
@@ -115,20 +128,23 @@ class Ours:
     """Our step, as training runs it; tokens come with the dataset."""
 
     def __init__(self, model: nn.Module, config: Config, device: str) -> None:
-        self.device, self.tokenize = device, clip.tokenizer("ViT-B-32")
+        self.device, self.tokenize, self.pooled = device, clip.tokenizer("ViT-B-32"), clip.pooling(model)
         self.training = Training(config, Objective(config.objective, model, config.precision), 10_000, device)
 
     def batch(self, image_BCHW: Tensor, captions: list[str], negatives: list[list[str]]) -> Batch:
         """What the loader gives."""
-        tokens = clip.pad(self.tokenize([*captions, *(text for each in negatives for text in each)]), self.device)
-        type_BK = torch.arange(K, device=self.device).repeat(len(captions), 1)
-        none = torch.zeros(len(captions), dtype=torch.bool, device=self.device)
+        tokens = clip.pad(self.tokenize([*captions, *(text for each in negatives for text in each)]))
+        type_BK, none = torch.arange(K).repeat(len(captions), 1), torch.zeros(len(captions), dtype=torch.bool)
         return Batch(image_BCHW, tokens, type_BK, image_BCHW[:0], none)
 
+    def located(self, batch: Batch) -> Batch:
+        """The tree of its texts grown, as the loader does it, and all but the images moved to the device."""
+        return batch.located(self.pooled)._each(partial(torch.Tensor.to, device=self.device))
+
     def step(self, batch: Batch) -> float:
-        """As `Training` does it."""
-        self.training.step(batch)
-        return float(self.training.steps[-1]["loss"])
+        """As `Training` does it, with the loader's share of the texts' work."""
+        self.training.step([self.located(batch)])
+        return float(self.training.fetch()[-1]["loss"])
 
 
 def timed(device: str, clock: Callable[[], float], work: Any, *arguments: Any) -> float:
@@ -169,9 +185,9 @@ def main() -> None:
     captions, negatives = texts_of(arguments.captions, arguments.batch, seed=0)
     batch = ours.batch(image_BCHW, captions, negatives)
 
-    loss = released.loss(image_BCHW, captions, negatives)
+    loss = released.loss(image_BCHW, released.tokens(captions, negatives))
     loss.backward()
-    mine = ours.training.objective.forward_backward(batch)["loss"]
+    mine = ours.training.objective.forward_backward([ours.located(batch)])["loss"].item()
     norm = torch.nn.utils.get_total_norm([p.grad for p in released.student.parameters()]).item()
     gaps = [
         (a.grad - b.grad).norm().item()

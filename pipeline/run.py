@@ -268,6 +268,18 @@ class Run:
             outcome = self.outcomes[stage] = self._reuse_or_make(stage, working, force)
         return outcome
 
+    def reuse(self, stage: str) -> Outcome | None:
+        """Link what the store has already of what a stage would make; None where the stage must run.
+
+        Raises UserError for a missing input, or a file that is not there.
+        """
+        with self.at_work([stage]):
+            found = self._take(self.stages[stage].makes, self.fingerprint(stage))
+        if found is None:
+            return None
+        outcome = self.outcomes[stage] = Outcome(stage, found, True)
+        return outcome
+
     def _reuse_or_make(self, name: str, working: Working, force: bool) -> Outcome:
         stage, store = self.stages[name], self.store
         inputs = self.inputs(name)

@@ -2,6 +2,7 @@
 
 import os
 import sys
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, cast, get_args
@@ -78,12 +79,20 @@ def run(
     force: Annotated[bool, typer.Option("--force", help="run the stages even when their artifacts are there")] = False,
     rows: Annotated[list[str], typer.Option("--row", help="of an ablation: only these rows")] = [],  # noqa: B006
     jobs: Annotated[int, typer.Option(help="of an ablation: rows trained at once, sharing the cores", min=1)] = 2,
+    prefect: Annotated[
+        bool,
+        typer.Option(help="--no-prefect: no flow run, so no server to wait for, no retries and nothing in its UI"),
+    ] = True,
 ) -> None:
     """Run the pipeline, or some stages of it, or a whole ablation; what is on disk and unchanged is reused."""
     from flows import plan  # processes and settings that only ablations need
 
     store = open_store()
     if plan.is_plan(recipe):
+        if not prefect:
+            raise UserError(
+                "run", f"{recipe} is an ablation, which is a flow", "a recipe or a run", "drop --no-prefect"
+            )
         _compare(store, recipe, rows, jobs, overrides)
         return
     run_name = name or Path(recipe).stem
@@ -95,11 +104,13 @@ def run(
     run = Run.open(run_name, overrides, recipe=source, store=store)
     with run.at_work(stages):
         _say(f"{run_name}: looking at what is there")  # hashing large files takes a while
-        # Nothing to do needs no flow run, hence no embedded server (half a minute on a small machine).
-        if not force and all(one.state == "current" for one in run.status() if one.stage in stages):
+        # What the store has needs no flow run, hence no embedded server (half a minute on a small machine).
+        if not force and all(_is_there(run, stage) for stage in stages):
             reused = dict.fromkeys(stages, True)
-        else:
+        elif prefect:
             reused = _walk(run, stages, force)
+        else:
+            reused = _make(run, stages, force)
         _closing(run, reused)
 
 
@@ -312,11 +323,23 @@ def _walk(run: Run, stages: list[str], force: bool) -> dict[str, bool]:
         state = walk(run, stages, force)
     except (httpx.HTTPError, local.NoServerError) as error:
         print(f"run: no Prefect server ({error}); continuing without it", file=sys.stderr)
-        for name in stages:
-            if name not in run.outcomes:
-                run.make(name, partial(progress.shown, name), force=force)
-        return {name: run.outcomes[name].reused for name in stages}
+        return _make(run, stages, force)
     return cast(dict[str, bool], state.result())
+
+
+def _make(run: Run, stages: list[str], force: bool) -> dict[str, bool]:
+    """Make what is left of the stages in this process, without a flow; stage -> whether its artifact was reused."""
+    for name in stages:
+        if name not in run.outcomes:
+            run.make(name, partial(progress.shown, name), force=force)
+    return {name: run.outcomes[name].reused for name in stages}
+
+
+def _is_there(run: Run, stage: str) -> bool:
+    """Whether the store has what a stage would make; then the run holds it."""
+    with suppress(TransientError):  # the stage will see, and is tried again
+        return run.reuse(stage) is not None
+    return False
 
 
 def _compare(store: Store, name: str, rows: list[str], jobs: int, overrides: list[str]) -> None:

@@ -3,6 +3,7 @@
 from pipeline.clip.encode import (
     PICTURES,
     Clip,
+    Pooling,
     crop,
     device,
     embed_images,
@@ -10,7 +11,9 @@ from pipeline.clip.encode import (
     encode_image,
     encode_text,
     normalise,
+    pooling,
     read_picture,
+    tree,
     upright,
 )
 from pipeline.clip.models import (
@@ -31,6 +34,7 @@ __all__ = [
     "PICTURES",
     "WEIGHTS",
     "Clip",
+    "Pooling",
     "byte_pairs",
     "crop",
     "device",
@@ -46,6 +50,7 @@ __all__ = [
     "model_digest",
     "normalise",
     "pad",
+    "pooling",
     "read_picture",
     "save",
     "save_weights",
@@ -53,6 +58,7 @@ __all__ = [
     "tokenizer",
     "tokenizer_digest",
     "trained_with",
+    "tree",
     "upright",
     "with_activation",
 ]

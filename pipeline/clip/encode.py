@@ -6,17 +6,21 @@ Shapes: B images or texts, L tokens, C channels, H and W pixels, D embedding wid
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import lru_cache
 from io import BytesIO
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pipeline.clip.tokens import Tokenize, pad
 from pipeline.errors import UserError
 from pipeline.stage import Progress, silent
 
 if TYPE_CHECKING:
+    import torch
     from PIL.Image import Image
     from torch import Tensor, nn
+
+    from pipeline.clip.prefix_tree import Tree
 
 
 PICTURES = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF", "JPEG2000")
@@ -48,41 +52,76 @@ def encode_image(model: "nn.Module", image_BCHW: "Tensor") -> "Tensor":
     return _unit(model.encode_image(image_BCHW.to(memory_format=torch.channels_last)))  # type: ignore[operator]
 
 
-def encode_text(model: "nn.Module", tokens_BL: "Tensor") -> "Tensor":
+class Pooling(NamedTuple):
+    """Where a text tower looks for what a text says: open_clip's kind of pooling, and the token that ends a text."""
+
+    kind: str
+    end_id: int | None
+
+
+def pooling(model: "nn.Module") -> Pooling | None:
+    """How a text tower pools whose texts can share what their beginnings give (prefix_tree.py); None for another."""
+    from pipeline.clip import prefix_tree
+
+    tower: Any = getattr(model, "text", model)
+    return _pooling(tower) if _is_cuttable(tower) and prefix_tree.fits(tower.transformer) else None
+
+
+def tree(tokens_BL: "Tensor", pooled: Pooling) -> "Tree":
+    """The distinct beginnings of padded texts, for `encode_text`."""
+    import torch
+    from open_clip.transformer import text_global_pool
+
+    from pipeline.clip import prefix_tree
+
+    place_BL1 = torch.arange(tokens_BL.shape[1], device=tokens_BL.device).expand(tokens_BL.shape)[..., None]
+    end_B = text_global_pool(place_BL1, tokens_BL, pooled.kind, eos_token_id=pooled.end_id)[:, 0]
+    return prefix_tree.grow(tokens_BL, end_B)
+
+
+def encode_text(model: "nn.Module", tokens_BL: "Tensor", grown: "Tree | None" = None) -> "Tensor":
     """Token ids, padded at the end to any common length up to the context length -> `text_BD`, each row of L2 norm 1.
+
+    `grown` is their `tree` where the model has a `pooling`; without it is grown here, which waits for a GPU.
 
     Exact for every L that holds the longest text: the tower is causal and pooled at the end token, so the positions
     behind it change nothing, and texts share what their common beginnings give (prefix_tree.py). Towers of another
     kind need their full context length, which `tokenizer` gives them.
     """
-    import torch
     from open_clip.transformer import text_global_pool
 
     from pipeline.clip import prefix_tree
 
     tower: Any = getattr(model, "text", model)
     length = tokens_BL.shape[1]
-    if not hasattr(tower, "token_embedding") or tower.attn_mask is None or getattr(tower, "cls_emb", None) is not None:
+    if not _is_cuttable(tower):
         return _unit(model.encode_text(tokens_BL))  # type: ignore[operator]
-    dtype = tower.transformer.get_cast_dtype()
-    pool = getattr(tower, "text_pool_type", None) or tower.pool_type
-    end_id = getattr(tower, "text_eos_id", None) or getattr(tower, "eos_id", None)
+    dtype, pooled = tower.transformer.get_cast_dtype(), _pooling(tower)
     if prefix_tree.fits(tower.transformer):
-        place_BL1 = torch.arange(length, device=tokens_BL.device).expand(len(tokens_BL), length)[..., None]
-        end_B = text_global_pool(place_BL1, tokens_BL, pool, eos_token_id=end_id)[:, 0]
-        tree = prefix_tree.grow(tokens_BL, end_B)
-        placed_SW = tower.positional_embedding.index_select(0, tree.place_S)  # [] adds gradients up in any order
-        x_SW = tower.token_embedding(tree.token_S).to(dtype) + placed_SW.to(dtype)
-        x_BW = prefix_tree.run(tower.transformer, x_SW, tree)
+        grown = tree(tokens_BL, pooled) if grown is None else grown
+        placed_SW = tower.positional_embedding.index_select(0, grown.place_S)  # [] adds gradients up in any order
+        x_SW = tower.token_embedding(grown.token_S).to(dtype) + placed_SW.to(dtype)
+        x_BW = prefix_tree.run(tower.transformer, x_SW, grown)
     else:
         x_BLW = tower.token_embedding(tokens_BL).to(dtype) + tower.positional_embedding[:length].to(dtype)
         x_BLW = tower.transformer(x_BLW, attn_mask=tower.attn_mask[:length, :length])
-        x_BW = text_global_pool(x_BLW, tokens_BL, pool, eos_token_id=end_id)
+        x_BW = text_global_pool(x_BLW, tokens_BL, pooled.kind, eos_token_id=pooled.end_id)
     x_BW = tower.ln_final(x_BW)
     if tower.text_projection is not None:
         projection = tower.text_projection
         x_BW = projection(x_BW) if callable(projection) else x_BW @ projection
     return _unit(x_BW)
+
+
+def _is_cuttable(tower: Any) -> bool:
+    """Whether padding behind the end of a text changes nothing: the tower is causal and pooled at the end."""
+    has_own = hasattr(tower, "token_embedding") and tower.attn_mask is not None
+    return has_own and getattr(tower, "cls_emb", None) is None
+
+
+def _pooling(tower: Any) -> Pooling:
+    kind = getattr(tower, "text_pool_type", None) or tower.pool_type
+    return Pooling(kind, getattr(tower, "text_eos_id", None) or getattr(tower, "eos_id", None))
 
 
 def _unit(x_BD: "Tensor") -> "Tensor":
@@ -207,8 +246,14 @@ def crop(clip: Clip) -> Callable[["Image"], "Tensor"]:
 
 def normalise(clip: Clip, image_BCHW: "Tensor") -> "Tensor":
     """uint8 images -> what the model reads, on their device; after `crop`, bit for bit what `preprocess` gives."""
-    from torchvision.transforms.functional import normalize
-
     settings = clip.description["preprocess"]
-    normalised: Tensor = normalize(image_BCHW.float().div(255), settings["mean"], settings["std"])
-    return normalised
+    mean, deviation = (_of_channels(tuple(settings[name]), image_BCHW.device) for name in ("mean", "std"))
+    return image_BCHW.float().div(255).sub_(mean).div_(deviation)
+
+
+@lru_cache(maxsize=8)
+def _of_channels(values: tuple[float, ...], device: "torch.device") -> "Tensor":
+    """A number per channel, moved to the device once: torchvision's normalize does in every call, and waits for it."""
+    import torch
+
+    return torch.tensor(values, device=device)[:, None, None]

@@ -8,6 +8,7 @@ Shapes: N texts, L positions, S states (distinct beginnings), W width, H heads, 
 """
 # ruff: noqa: N815 - shapes are suffixes of names here, also of fields
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -35,9 +36,16 @@ class Tree(NamedTuple):
     home_S: Tensor
     end_N: Tensor
 
+    def map(self, change: Callable[[Tensor], Tensor]) -> "Tree":
+        """The same with each tensor changed, for instance moved."""
+        return Tree(*map(change, self))
+
 
 def grow(tokens_NL: Tensor, end_N: Tensor) -> Tree:
-    """The tree of texts that are pooled at `end_N`; what stands behind the end plays no part."""
+    """The tree of texts that are pooled at `end_N`; what stands behind the end plays no part.
+
+    It is grown on the CPU, so tokens that lie on a GPU are waited for.
+    """
     tokens, end = tokens_NL.cpu().numpy(), end_N.cpu().numpy()
     count, length = tokens.shape
     state = np.zeros((count, length), dtype=np.int64)

@@ -69,10 +69,11 @@ def rank_thresholds(student: Embeddings, scale: Tensor, threshold_T: Tensor) -> 
     Zero before the first step and at the start of each epoch. Source: CE-CLIP's released loss (threshold type "mean").
     """
     own = own_logits(student.image_BD, student.text_BD, student.neg_BKD, student.have_BK, scale)
-    # Sums by matrix product: on a GPU bincount would add in another order each time.
-    of_type_MT = F.one_hot(student.type_BK[student.have_BK], len(threshold_T)).double()
-    count_T = of_type_MT.sum(dim=0)
-    sum_T = own[:, 1:][student.have_BK].double() @ of_type_MT
+    # Sums by matrix product: on a GPU bincount would add in another order each time. X = B * K.
+    types_T = torch.arange(len(threshold_T), device=threshold_T.device)
+    of_type_XT = (student.type_BK.flatten()[:, None] == types_T).double()
+    count_T = of_type_XT.sum(dim=0)
+    sum_T = torch.where(student.have_BK, own[:, 1:], 0).double().flatten() @ of_type_XT
     found_T = (own[:, 0].double().mean() - sum_T / count_T.clamp(min=1)).clamp(0, MOST_THRESHOLD)
     return torch.where(count_T > 0, found_T.to(threshold_T.dtype), threshold_T)
 
@@ -136,16 +137,17 @@ def distractor_loss(student: Embeddings, scale: Tensor) -> Tensor:
 
     Source: CoN-CLIP (arXiv 2403.20312).
     """
-    other_MD, neg_MD = _depicted(student)
-    texts_XD = torch.cat([student.text_BD, neg_MD])
-    images_XD = torch.cat([student.image_BD, other_MD])
-    own_B = torch.arange(len(student.image_BD), device=scale.device)
-    loss = F.cross_entropy(scale * student.image_BD @ texts_XD.T, own_B)
-    loss = loss + F.cross_entropy(scale * student.text_BD @ images_XD.T, own_B)
-    if len(other_MD):
-        logits = scale * other_MD @ torch.cat([neg_MD, student.text_BD]).T
-        loss = loss + F.cross_entropy(logits, own_B[: len(other_MD)])
-    return loss / 3
+    there_B, neg_BD = student.depicted_B, _first_negatives(student)
+    own_B = torch.arange(len(neg_BD), device=scale.device)
+
+    def first(anchor_BD: Tensor, all_BD: Tensor, some_BD: Tensor) -> Tensor:
+        return torch.cat([scale * anchor_BD @ all_BD.T, _only(there_B, scale * anchor_BD @ some_BD.T)], dim=1)
+
+    i2t = F.cross_entropy(first(student.image_BD, student.text_BD, neg_BD), own_B)
+    t2i = F.cross_entropy(first(student.text_BD, student.image_BD, student.other_BD), own_B)
+    others = first(student.other_BD, student.text_BD, neg_BD)
+    o2t = F.cross_entropy(others, own_B + len(own_B), reduction="none")
+    return (i2t + t2i + _mean(o2t, there_B)) / 3
 
 
 def triplet_loss(student: Embeddings, scale: Tensor) -> Tensor:
@@ -162,13 +164,14 @@ def triplet_loss(student: Embeddings, scale: Tensor) -> Tensor:
 
     The first half is the base term with one negative per caption. Source: TripletCLIP (arXiv 2411.02545).
     """
-    other_MD, neg_MD = _depicted(student)
-    if not len(other_MD):
-        return scale.new_zeros(())
-    own_M = torch.arange(len(other_MD), device=scale.device)
-    own_MM = scale * other_MD @ neg_MD.T
-    captions_MM = scale * other_MD @ student.text_BD[student.depicted_B].T
-    return (F.cross_entropy(torch.cat([own_MM, captions_MM], 1), own_M) + F.cross_entropy(own_MM.T, own_M)) / 2
+    there_B, other_BD = student.depicted_B, student.other_BD
+    own_B = torch.arange(len(other_BD), device=scale.device)
+    own_BB = scale * other_BD @ _first_negatives(student).T
+    captions_BB = scale * other_BD @ student.text_BD.T
+    options = torch.cat([_only(there_B, own_BB), _only(there_B, captions_BB)], dim=1)
+    n2t = F.cross_entropy(options, own_B, reduction="none")
+    t2n = F.cross_entropy(_only(there_B, own_BB.T), own_B, reduction="none")
+    return (_mean(n2t, there_B) + _mean(t2n, there_B)) / 2
 
 
 def contrast_distill_loss(student: Embeddings, teacher: Embeddings, scale: Tensor, temperature: float) -> Tensor:
@@ -209,8 +212,16 @@ def fisher_importance(gradients: list[Tensor]) -> list[Tensor]:
     return [torch.where(mean > 0, square / mean, 0) for square in squares for mean in (square.mean(),)]
 
 
-def _depicted(student: Embeddings) -> tuple[Tensor, Tensor]:
-    """The images of negatives there are, and the negatives they show: two tensors [M, D]."""
-    chosen_B = student.depicted_B
-    neg_BD = student.neg_BKD[:, 0] if student.neg_BKD.shape[1] else torch.zeros_like(student.text_BD)
-    return student.other_BD[chosen_B], neg_BD[chosen_B]
+def _first_negatives(student: Embeddings) -> Tensor:
+    """The negatives that the images of negatives show, [B, D]; zeros where there is none."""
+    return student.neg_BKD[:, 0] if student.neg_BKD.shape[1] else torch.zeros_like(student.text_BD)
+
+
+def _only(there_B: Tensor, logits_AB: Tensor) -> Tensor:
+    """Logits of which only some columns are options."""
+    return logits_AB.masked_fill(~there_B, -torch.inf)
+
+
+def _mean(loss_B: Tensor, there_B: Tensor) -> Tensor:
+    """Mean over the rows there are, 0 without any. The others may be infinite: no gradient comes through `where`."""
+    return torch.where(there_B, loss_B, 0).sum() / there_B.sum().clamp(min=1)

@@ -2,18 +2,19 @@
 
 A batch is a pure function of (dataset, settings, step), so a resumed run needs to remember nothing but its step.
 
-Shapes: B pairs of this process, K negatives per caption, N texts = B captions + the negatives there are, L tokens of
+Shapes: B pairs of this process, K negatives per caption, N texts = B captions + the R negatives there are, L tokens of
 the longest of them, M pairs with a second image, C, H, W pixels.
 """
 # ruff: noqa: N815 - shapes are suffixes of names here, also of fields
 
 import os
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, fields, replace
 from functools import partial
 from itertools import chain
 from multiprocessing.util import Finalize
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -25,13 +26,32 @@ from torch.utils.data import DataLoader, Dataset
 
 from pipeline import clip, tables
 from pipeline.artifact import Artifact
-from pipeline.clip import Clip
+from pipeline.clip import Clip, Pooling
+from pipeline.clip.prefix_tree import Tree
 from pipeline.errors import UserError
 from pipeline.negative_types import NEGATIVE_TYPES
 from stages.train import crops
 from stages.train.pictures import Images, size_of
 
 Ints = NDArray[np.int64]
+
+
+class Places(NamedTuple):
+    """Where things of a batch are, found on the CPU: a step would have to wait for the device to tell.
+
+    Attributes:
+        negative_R: int64, place of each text behind the captions among the B * K negatives.
+        depicted_M: int64, the rows of `depicted_B`.
+        tree: the distinct beginnings of the texts; None where the text tower cannot use it.
+    """
+
+    negative_R: Tensor
+    depicted_M: Tensor
+    tree: Tree | None
+
+    def map(self, change: Callable[[Tensor], Tensor]) -> "Places":
+        """The same with each tensor changed."""
+        return Places(change(self.negative_R), change(self.depicted_M), self.tree and self.tree.map(change))
 
 
 @dataclass(frozen=True)
@@ -46,6 +66,7 @@ class Batch:
         depicted_B: bool, which pairs have such an image.
         box_B4: where each image is cut at random (`crops.draw`); None = it is as the model wants it.
         other_box_M4: the same of the others.
+        places: what `located` finds.
     """
 
     image_BCHW: Tensor
@@ -55,6 +76,7 @@ class Batch:
     depicted_B: Tensor
     box_B4: Tensor | None = None
     other_box_M4: Tensor | None = None
+    places: Places | None = None
 
     @property
     def have_BK(self) -> Tensor:  # noqa: N802 - shapes are suffixes of names here
@@ -64,15 +86,38 @@ class Batch:
     def on(self, device: str, model: Clip) -> "Batch":
         """The batch on a device, its images cut and normalised for the model."""
         move = partial(torch.Tensor.to, device=device, non_blocking=True)
+        moved = self._each(move)
 
         def ready(image_BCHW: Tensor, box_B4: Tensor | None) -> Tensor:
-            image_BCHW = move(image_BCHW)
-            if box_B4 is not None:
-                image_BCHW = crops.cut(image_BCHW, move(box_B4), size_of(model))
-            return clip.normalise(model, image_BCHW)
+            cut_BCHW = image_BCHW if box_B4 is None else crops.cut(image_BCHW, box_B4, size_of(model))
+            return clip.normalise(model, cut_BCHW)
 
-        image_BCHW, other_MCHW = ready(self.image_BCHW, self.box_B4), ready(self.other_MCHW, self.other_box_M4)
-        return Batch(image_BCHW, move(self.tokens_NL), move(self.type_BK), other_MCHW, move(self.depicted_B))
+        return replace(
+            moved,
+            image_BCHW=ready(moved.image_BCHW, moved.box_B4),
+            other_MCHW=ready(moved.other_MCHW, moved.other_box_M4),
+            box_B4=None,
+            other_box_M4=None,
+        )
+
+    def pin_memory(self) -> "Batch":
+        """In memory that a GPU copies from while the program goes on; torch's loader calls it."""
+        return self._each(torch.Tensor.pin_memory)
+
+    def located(self, pooled: Pooling | None) -> "Batch":
+        """With its places; the tree is grown for a text tower that pools so."""
+        negative_R, depicted_M = (there.flatten().nonzero()[:, 0] for there in (self.have_BK, self.depicted_B))
+        return replace(self, places=Places(negative_R, depicted_M, pooled and clip.tree(self.tokens_NL, pooled)))
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> "Batch":
+        """The same with each tensor changed."""
+        given = {one.name: getattr(self, one.name) for one in fields(self)}
+        changed: dict[str, Any] = {
+            name: value.map(change) if isinstance(value, Places) else change(value)
+            for name, value in given.items()
+            if value is not None
+        }
+        return replace(self, **changed)
 
     def split(self, parts: int) -> list["Batch"]:
         """The batch in pieces of as equal a size as can be; each keeps the negatives and images of its captions."""
@@ -385,16 +430,27 @@ class Batches(Dataset[Batch]):
         return found
 
 
-def load(batches: Batches, start: int, workers: int) -> Iterator[Batch]:
-    """The batches from number `start` on; `workers` processes make them ahead of time."""
+def load(
+    batches: Batches, start: int, workers: int, chunks: int = 1, pooled: Pooling | None = None, *, pinned: bool = False
+) -> Iterator[list[Batch]]:
+    """The batches from number `start` on, each in `chunks` pieces, all that a step needs of them `located`.
+
+    Args:
+        batches: the batches.
+        start: number of the first one.
+        workers: processes that make them ahead of time; 0 = none.
+        chunks: pieces of a batch.
+        pooled: of the model's text tower (`clip.pooling`).
+        pinned: whether they come in memory that a GPU copies from while the program goes on.
+    """
     loader = DataLoader(
-        _Carrying(batches), batch_size=None, sampler=range(start, len(batches)), num_workers=workers,
-        worker_init_fn=_leave_at_once,
+        _Carrying(batches, chunks, pooled), batch_size=None, sampler=range(start, len(batches)), num_workers=workers,
+        worker_init_fn=_leave_at_once, pin_memory=pinned,
     )  # fmt: skip
-    for batch in loader:
-        if isinstance(batch, UserError):
-            raise batch
-        yield batch
+    for parts in loader:
+        if isinstance(parts, UserError):
+            raise parts
+        yield parts
 
 
 def _leave_at_once(worker: int) -> None:
@@ -402,14 +458,14 @@ def _leave_at_once(worker: int) -> None:
     Finalize(None, os._exit, (0,), exitpriority=-1000)  # after those that hand over what is still in queues
 
 
-class _Carrying(Dataset[Batch | UserError]):
-    """The batches; a user's error comes as a value, because the loader's processes lose what it says."""
+class _Carrying(Dataset[list[Batch] | UserError]):
+    """The batches in pieces; a user's error comes as a value, because the loader's processes lose what it says."""
 
-    def __init__(self, batches: Batches) -> None:
-        self.batches = batches
+    def __init__(self, batches: Batches, chunks: int, pooled: Pooling | None) -> None:
+        self.batches, self.chunks, self.pooled = batches, chunks, pooled
 
-    def __getitem__(self, step: int) -> Batch | UserError:
+    def __getitem__(self, step: int) -> list[Batch] | UserError:
         try:
-            return self.batches[step]
+            return [part.located(self.pooled) for part in self.batches[step].split(self.chunks)]
         except UserError as error:
             return error

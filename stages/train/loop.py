@@ -2,12 +2,13 @@
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from pipeline import clip, tables
 from pipeline.artifact import SCRATCH
@@ -28,6 +29,9 @@ from stages.train.terms import columns
 
 GIVE_UP = 10
 """Steps in a row without a finite loss and gradient after which training stops."""
+
+FETCH_STEPS = 10
+"""Steps after which a GPU is waited for, to learn what it measured; a CPU tells after each."""
 
 
 def train(config: Config, inputs: Inputs, out: Path, device: str, *, progress: Progress) -> dict[str, Any]:
@@ -193,6 +197,13 @@ class Training:
         self.scaler = torch.amp.GradScaler(device.split(":")[0], enabled=config.precision == "fp16")
         self.steps: list[dict[str, Any]] = []
         self.validation: list[dict[str, float]] = []
+        self.fetch_steps = 1 if device == "cpu" else FETCH_STEPS
+        self._measured: list[tuple[dict[str, Any], list[str], Tensor]] = []
+
+    @property
+    def done(self) -> int:
+        """Steps made."""
+        return len(self.steps) + len(self._measured)
 
     @property
     def best_step(self) -> int:
@@ -205,59 +216,91 @@ class Training:
         """Train from the step reached to the last, with checkpoints."""
         # A CPU has nothing to do while a batch that only has to be copied is made.
         ahead = 0 if self.device == "cpu" and batches.images.are_kept else self.config.workers
-        loader = load(batches, len(self.steps), ahead)
+        on_gpu = self.device.startswith("cuda")
+        pooled = clip.pooling(self.objective.student)
+        loader = load(batches, self.done, ahead, self.config.accumulate, pooled, pinned=on_gpu)
         log = Log(self.config.tensorboard, self.config.wandb) if not processes.rank() else None
-        ready = time.perf_counter()
-        for batch in loader:
+        ready = since = time.perf_counter()
+        for parts in loader:
             waited = time.perf_counter() - ready
-            if batches.epoch_starts(len(self.steps)):
+            if batches.epoch_starts(self.done):
                 self.objective.new_epoch()
-            self.step(batch.on(self.device, student))
-            done, now = len(self.steps), time.perf_counter()
-            speed = self.config.batch / (now - ready + waited)
-            self.steps[-1] |= {"epoch": batches.epochs_done(done), "samples_per_s": speed, "data_wait": waited}
-            ready = now
-            self.raise_if_diverged()
+            epoch = batches.epochs_done(self.done + 1)
+            self.step([part.on(self.device, student) for part in parts], epoch=epoch, data_wait=waited)
+            done = self.done
             ends = done == self.total or batches.epoch_starts(done)
-            if not processes.rank():
-                if held_out is not None and ends:
+            validates = held_out is not None and ends
+            saves = validates or done % self.config.checkpoint_steps == 0 or done == self.total
+            if saves or len(self._measured) >= self.fetch_steps:
+                fetched = self.fetch()
+                each = (time.perf_counter() - since) / len(fetched)
+                for step in fetched:
+                    step["samples_per_s"] = self.config.batch / each
+                    if log:
+                        log.write(step)
+                self.raise_if_diverged()
+                if held_out is not None and validates and not processes.rank():
                     self.validate(held_out, student, work)
-                if (held_out is not None and ends) or done % self.config.checkpoint_steps == 0 or done == self.total:
+                if saves and not processes.rank():
                     self.save(work)
-                if log:
-                    log.write(self.steps[-1])
-            progress(f"steps, loss {self.steps[-1]['loss']:.3f}", done, self.total)
+                since = time.perf_counter()
+            progress(f"steps, loss {self.steps[-1]['loss']:.3f}" if self.steps else "steps", done, self.total)
             ready = time.perf_counter()
         if log:
             log.close()
 
-    def step(self, batch: Batch) -> None:
-        """One optimizer step and one step of the teacher; neither when the loss or a gradient is not finite."""
-        lr = learning_rate(len(self.steps), self.total, self.config)
+    def step(self, parts: Sequence[Batch], **told: float) -> None:
+        """One optimizer step and one step of the teacher; neither when the loss or a gradient is not finite.
+
+        Nothing here waits for the device: it decides whether the step is made, and `fetch` brings what it measured.
+
+        Args:
+            parts: this process's share of the batch, in pieces, on the device.
+            told: what else is to stand in the step's row of the table.
+        """
+        number = self.done
+        lr = learning_rate(number, self.total, self.config)
         for group in self.optimizer.param_groups:
             group["lr"] = lr
         # Whatever a model draws at random (dropped patches) depends on seed, step and process alone.
-        torch.manual_seed((self.config.seed * 1_000_003 + len(self.steps)) * 4099 + processes.rank())
-        losses = self.objective.forward_backward(batch, self.config.accumulate, self.scaler.scale)
+        torch.manual_seed((self.config.seed * 1_000_003 + number) * 4099 + processes.rank())
+        losses = self.objective.forward_backward(parts, self.scaler.scale)
         self.scaler.unscale_(self.optimizer)
-        norm = torch.nn.utils.get_total_norm(p.grad for p in self.parameters if p.grad is not None).item()
+        norm = torch.nn.utils.get_total_norm(p.grad for p in self.parameters if p.grad is not None)
         if self.config.grad_clip is not None:
-            torch.nn.utils.clip_grads_with_norm_(self.parameters, self.config.grad_clip, torch.tensor(norm))
-        record = {"step": len(self.steps) + 1, **losses, "lr": lr, "grad_norm": norm}
-        if _finite(record):
-            self.scaler.step(self.optimizer)
-            self.objective.after_step()
+            torch.nn.utils.clip_grads_with_norm_(self.parameters, self.config.grad_clip, norm)
+        finite = losses["loss"].isfinite() & norm.isfinite()
+        # Where this is 1, fused AdamW changes nothing; so a loss scaler tells it as well.
+        self.optimizer.found_inf = (~finite).float()  # type: ignore[attr-defined]
+        self.optimizer.step()
+        self.objective.after_step(finite)
         self.scaler.update()
-        self.steps.append(record | {"logit_scale": self.objective.scale})
+        found = losses | {"grad_norm": norm, "logit_scale": self.objective.scale}
+        self._measured.append(({"step": number + 1, "lr": lr, **told}, list(found), torch.stack(list(found.values()))))
+
+    def fetch(self) -> list[dict[str, Any]]:
+        """The steps since the last call, as they now stand in `steps`; the device is waited for once."""
+        if not self._measured:
+            return []
+        rows = torch.stack([values for _, _, values in self._measured]).tolist()
+        unused = dict.fromkeys((f"{name}_loss" for name in self.config.objective.weights()), math.nan)
+        fetched = [
+            told | unused | dict(zip(names, row, strict=True))
+            for (told, names, _), row in zip(self._measured, rows, strict=True)
+        ]
+        self.steps += fetched
+        self._measured.clear()
+        return fetched
 
     def raise_if_diverged(self) -> None:
         """Raise UserError after `GIVE_UP` steps in a row without an update, and at the end for weights not finite."""
-        patience, done = min(GIVE_UP, self.total), len(self.steps)
-        last, ended = self.steps[-patience:], done == self.total
-        if len(last) == patience and not any(map(_finite, last)):
-            what = f"loss or gradient not finite in {patience} steps in a row, up to step {done}"
+        patience, ended = min(GIVE_UP, self.total), self.done == self.total
+        recent = self.steps[-(patience + self.fetch_steps - 1) :]
+        runs = [recent[end - patience : end] for end in range(patience, len(recent) + 1)]
+        if run := next((run for run in runs if not any(map(_finite, run))), None):
+            what = f"loss or gradient not finite in {patience} steps in a row, up to step {run[-1]['step']}"
         elif ended and not all(parameter.isfinite().all() for parameter in self.parameters):
-            what = f"weights not finite after the last of {done} steps"
+            what = f"weights not finite after the last of {self.done} steps"
         else:
             return
         fix = "lower train.lr, set train.grad_clip, or set train.precision to fp32"

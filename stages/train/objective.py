@@ -8,12 +8,11 @@ Shapes: B images and captions, K negatives per caption, T types, D embedding wid
 
 import copy
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from pipeline import clip
 from pipeline.errors import UserError
@@ -69,7 +68,6 @@ class Objective:
         self.freshly_normed = _settle_batch_norm(student)
         self.threshold_T = torch.zeros(len(NEGATIVE_TYPES), device=next(student.parameters()).device)
         self.next_threshold_T = self.threshold_T
-        self._average = get_ema_multi_avg_fn(config.ema)  # type: ignore[no-untyped-call]
         theirs = self.teacher.state_dict()
         pairs = [(theirs[name], tensor) for name, tensor in student.state_dict().items()]
         self._averaged = [pair for pair in pairs if pair[0].is_floating_point()]
@@ -80,56 +78,66 @@ class Objective:
         return self._embed(self.student, batch)
 
     def forward_backward(
-        self, batch: Batch, chunks: int = 1, scaled: Callable[[Tensor], Tensor] = lambda loss: loss
-    ) -> dict[str, float]:
-        """Set the gradients of the loss on the student's parameters.
+        self, parts: Sequence[Batch], scaled: Callable[[Tensor], Tensor] = lambda loss: loss
+    ) -> dict[str, Tensor]:
+        """Set the gradients of the loss on the student's parameters; nothing here waits for the device.
 
         Args:
-            batch: this process's share of the global batch, on the student's device.
-            chunks: pieces the batch is encoded in. More than one bounds the memory to one piece and costs a second
-                forward pass (gradient caching, Gao et al. 2021); loss and gradients stay those of the whole batch.
+            parts: this process's share of the global batch, on the student's device, in the pieces it is encoded in.
+                More than one bounds the memory to one piece and costs a second forward pass (gradient caching, Gao et
+                al. 2021); loss and gradients stay those of the whole batch.
             scaled: what multiplies the loss before it is differentiated (a loss scaler).
 
         Returns:
-            "loss" and each raw term; NaN for a term of weight 0, which is not computed.
+            "loss" and each raw term, scalars on the device; a term of weight 0 is not computed.
         """
-        if (chunks > 1 or processes.world() > 1) and self.freshly_normed:
+        pieces = max(len(parts), processes.world())
+        if pieces > 1 and self.freshly_normed:
             raise UserError(
                 "train",
-                f"BatchNorm without statistics would see {max(chunks, processes.world())} pieces of the batch, not it",
+                f"BatchNorm without statistics would see {pieces} pieces of the batch, not it",
                 "weights to start from, or whole batches in one process",
                 "--set train.accumulate=1 --set train.processes=1, or another train.model",
             )
-        importance = self._importance(batch, chunks, scaled) if _take("importance", self._of_weights) else []
+        importance = self._importance(parts, scaled) if _take("importance", self._of_weights) else []
         self.student.zero_grad()
-        found, self.next_threshold_T = self._backward(batch, chunks, self._of_embeddings, scaled)
+        found, self.next_threshold_T = self._backward(parts, self._of_embeddings, scaled)
         if self._of_weights:
             found |= self._backward_of_weights(importance, scaled)
         weights = self.config.weights()
-        total = sum(weight * found[name] for name, weight in weights.items() if weight)
-        return {"loss": total} | {f"{name}_loss": found.get(name, math.nan) for name in weights}
+        total = torch.stack([weights[name] * value for name, value in found.items()]).sum()
+        return {"loss": total} | {f"{name}_loss": found[name] for name in weights if name in found}
 
     @property
-    def scale(self) -> float:
+    def scale(self) -> Tensor:
         """The student's logit scale."""
-        return float(self.student.logit_scale.detach().exp())  # type: ignore[operator]
+        scale: Tensor = self.student.logit_scale.detach().exp()  # type: ignore[operator]
+        return scale
 
     @torch.no_grad()
-    def after_step(self) -> None:
-        """What follows the optimizer's step: the logit scale kept in bounds, teacher and thresholds moved on."""
+    def after_step(self, made: Tensor | bool = True) -> None:
+        """What follows the optimizer's step: the logit scale kept in bounds, teacher and thresholds moved on.
+
+        `made`: whether the step changed anything, which only the device may know.
+        """
+        made = torch.as_tensor(made, device=self.threshold_T.device)
         scale: Any = self.student.logit_scale
         if scale.requires_grad and self.config.max_logit_scale is not None:
             scale.clamp_(0, math.log(self.config.max_logit_scale))
-        self.update_teacher()
-        self.threshold_T = self.next_threshold_T
+        self.update_teacher(made)
+        self.threshold_T = torch.where(made, self.next_threshold_T, self.threshold_T)
 
     @torch.no_grad()
-    def update_teacher(self) -> None:
-        """teacher <- ema * teacher + (1 - ema) * student, over parameters and buffers; counters are copied."""
+    def update_teacher(self, moves: Tensor) -> None:
+        """teacher <- ema * teacher + (1 - ema) * student, over parameters and buffers; counters are copied.
+
+        Where `moves` is false it stays as it is.
+        """
         teacher, student = zip(*self._averaged, strict=True)
-        self._average(teacher, student, None)
+        share = {kind: ((1 - self.config.ema) * moves).to(kind) for kind in {tensor.dtype for tensor in teacher}}
+        torch._foreach_lerp_(teacher, student, [share[tensor.dtype] for tensor in teacher])
         for theirs, mine in self._copied:
-            theirs.copy_(mine)
+            theirs.copy_(torch.where(moves, mine, theirs))
 
     def new_epoch(self) -> None:
         """The ranking term's thresholds begin at 0 in every epoch."""
@@ -139,16 +147,14 @@ class Objective:
 
     def _backward(
         self,
-        batch: Batch,
-        chunks: int,
+        parts: Sequence[Batch],
         terms: Mapping[str, Weighted],
         scaled: Callable[[Tensor], Tensor],
-    ) -> tuple[dict[str, float], Tensor]:
+    ) -> tuple[dict[str, Tensor], Tensor]:
         """Add the gradients of weighted terms of embeddings to the parameters, summed over chunks and processes.
 
         Returns the raw terms and the ranking thresholds that follow.
         """
-        parts = batch.split(chunks)
         teacher = self._teach(parts) if _take("teacher", terms) else None
         with torch.set_grad_enabled(len(parts) == 1):
             pieces = [self._embed(self.student, part) for part in parts]
@@ -185,7 +191,7 @@ class Objective:
         student: Embeddings,
         teacher: Embeddings | None,
         scaled: Callable[[Tensor], Tensor],
-    ) -> tuple[dict[str, float], Tensor]:
+    ) -> tuple[dict[str, Tensor], Tensor]:
         """Backward through the weighted sum of the terms; the raw value of each, and the thresholds that follow."""
         scale: Tensor = self.student.logit_scale.exp()  # type: ignore[operator]
         threshold_T = self.threshold_T
@@ -196,27 +202,27 @@ class Objective:
             scaled(total).backward()  # type: ignore[no-untyped-call]
         if _take("threshold_T", terms):
             threshold_T = rank_thresholds(student, scale, threshold_T)
-        return {name: value.item() for name, value in values.items()}, threshold_T
+        return {name: value.detach() for name, value in values.items()}, threshold_T
 
-    def _importance(self, batch: Batch, chunks: int, scaled: Callable[[Tensor], Tensor]) -> list[Tensor]:
+    def _importance(self, parts: Sequence[Batch], scaled: Callable[[Tensor], Tensor]) -> list[Tensor]:
         """How much each parameter matters to the retention terms at this step, by a backward pass of their own."""
         self.student.zero_grad()
         retention = {name: weighted for name, weighted in self._of_embeddings.items() if weighted.term.retention}
-        self._backward(batch, chunks, retention, scaled)
+        self._backward(parts, retention, scaled)
         return fisher_importance([mine.grad for mine, _ in self._tuned() if mine.grad is not None])
 
-    def _backward_of_weights(self, importance: list[Tensor], scaled: Callable[[Tensor], Tensor]) -> dict[str, float]:
+    def _backward_of_weights(self, importance: list[Tensor], scaled: Callable[[Tensor], Tensor]) -> dict[str, Tensor]:
         """Add the gradients of weighted terms of the weights to those there are already; returns the raw terms."""
         pairs = [(mine, start) for mine, start in self._tuned() if mine.grad is not None]
         parameters, start = map(list, zip(*pairs, strict=True))
-        factor = scaled(torch.ones_like(self.threshold_T[0])).item()
+        factor = scaled(torch.ones_like(self.threshold_T[0]))
         found = {}
         for name, weighted in self._of_weights.items():
             loss = self._value(weighted, {"parameters": parameters, "start": start, "importance": importance})
             gradients = torch.autograd.grad(loss, parameters, materialize_grads=True)
             for parameter, gradient in zip(parameters, gradients, strict=True):
-                parameter.grad.add_(gradient, alpha=weighted.weight * factor)
-            found[name] = loss.item()
+                parameter.grad.add_(gradient * factor, alpha=weighted.weight)
+            found[name] = loss.detach()
         return found
 
     def _value(self, weighted: Weighted, given: Mapping[str, Any]) -> Tensor:
@@ -231,7 +237,7 @@ class Objective:
         named = zip(self.student.named_parameters(), self.teacher.parameters(), strict=True)
         return [(mine, theirs) for (name, mine), theirs in named if name != "logit_scale" and mine.requires_grad]
 
-    def _teach(self, parts: list[Batch]) -> Embeddings:
+    def _teach(self, parts: Sequence[Batch]) -> Embeddings:
         with torch.inference_mode():
             pieces = [self._embed(self.teacher, part) for part in parts]
             found = [processes.gathered(torch.cat(each)) for each in zip(*pieces, strict=True)]
@@ -239,16 +245,17 @@ class Objective:
         return Embeddings(*(tensor.clone() for tensor in found))
 
     def _embed(self, model: nn.Module, batch: Batch) -> Embeddings:
-        device = batch.type_BK.device.type
+        places, device = batch.places or batch.located(None).places, batch.type_BK.device.type
+        assert places is not None
         with torch.autocast(device, dtype=self.dtype, enabled=self.dtype is not None):
             image_MD = clip.encode_image(model, torch.cat([batch.image_BCHW, batch.other_MCHW]))
-            text_ND = clip.encode_text(model, batch.tokens_NL)
+            text_ND = clip.encode_text(model, batch.tokens_NL, places.tree)
         count, kinds = batch.type_BK.shape
-        none_BKD = text_ND.new_zeros(count, kinds, text_ND.shape[1])
-        neg_BKD = none_BKD.index_put((batch.have_BK,), text_ND[count:])
+        none_XD = text_ND.new_zeros(count * kinds, text_ND.shape[1])  # X = B * K
+        neg_BKD = none_XD.index_copy(0, places.negative_R, text_ND[count:]).view(count, kinds, text_ND.shape[1])
         other_BD = image_MD.new_zeros(count, image_MD.shape[1])
         if len(batch.other_MCHW):
-            other_BD = other_BD.index_put((batch.depicted_B,), image_MD[count:])
+            other_BD = other_BD.index_copy(0, places.depicted_M, image_MD[count:])
         return Embeddings(image_MD[:count], text_ND[:count], neg_BKD, other_BD, batch.type_BK, batch.depicted_B)
 
 

@@ -121,6 +121,32 @@ def test_nothing_to_do_is_said_stage_by_stage_and_starts_no_server(
     assert out.splitlines()[-1] == f"report: {home / 'tiny' / 'report' / 'report.html'}"
 
 
+def test_what_another_run_made_is_taken_from_the_store_without_a_server(
+    home: Path, tiny_recipe: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("flows.serve.find_server", None)
+    words = ("run", str(tiny_recipe), "--name", "other", "--until", "evaluate")  # the report says the run's name
+    status, out, err = degla(home, monkeypatch, capsys, *words)
+    assert status == 0, err
+    assert [line.split()[1] for line in out.splitlines()[:5]] == ["reused"] * 5
+    assert (home / "other" / "scores").resolve() == (home / "tiny" / "scores").resolve()
+
+
+def test_without_prefect_stages_are_made_here(
+    home: Path, tiny_recipe: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("flows.serve.find_server", None)
+    (home / "tiny" / "report").resolve().rename(home / "away")
+    words = ("run", str(tiny_recipe), "--no-prefect")
+    status, out, err = degla(home, monkeypatch, capsys, *words)
+    assert status == 0, err
+    assert [line.split()[1] for line in out.splitlines()[:6]] == ["reused"] * 5 + ["made"]
+    status, out, _ = degla(home, monkeypatch, capsys, *words, "--only", "report", "--force")
+    assert status == 0 and out.splitlines()[0].split()[:2] == ["report", "made"]
+    status, _, err = degla(home, monkeypatch, capsys, "run", "ablation", "--no-prefect")
+    assert status == 2 and err.startswith("run: ablation is an ablation, which is a flow; expected a recipe or a run")
+
+
 def test_a_second_command_with_other_settings_is_one_line_and_changes_nothing(
     home: Path, tiny_recipe: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -159,15 +185,8 @@ def test_a_recipe_named_beside_the_run_is_the_one_used(
     opened(home, tiny_recipe, "train.lr=1e-5").make("train")
     other = tiny_recipe.with_name("other.yaml")
     other.write_text(tiny_recipe.read_text())
-    walked: list[float] = []
-
-    def walk(run: Run, stages: list[str], force: bool) -> dict[str, bool]:
-        walked.append(run.config("train").lr)
-        return {}
-
-    monkeypatch.setattr("flows.cli.main._walk", walk)
     status, _, err = degla(home, monkeypatch, capsys, "run", str(other), "--name", "tiny", "--only", "train")
-    assert status == 0 and walked == [1e-6], err
+    assert status == 0 and Run.open("tiny", home=home)["model"].manifest.config["lr"] == 1e-6, err
 
 
 def test_ctrl_c_says_that_the_same_command_resumes(

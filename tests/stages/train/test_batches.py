@@ -123,7 +123,7 @@ def test_kept_images_and_loader_processes_change_nothing(made: tuple, tmp_path: 
     pictures = Images(rows, model, crop)
     pictures.keep(tmp_path, 2, silent)
     kept = Batches(rows, pictures, batch=4, negatives=4, epochs=2, seed=5)
-    for step, batch in enumerate(load(kept, start=1, workers=1), start=1):  # begun later, by another process
+    for step, (batch,) in enumerate(load(kept, start=1, workers=1), start=1):  # begun later, by another process
         assert same(batch, reading[step]) and same(batch, kept[step])
         assert same(batch.on("cpu", model), reading[step].on("cpu", model))
     assert step == len(reading) - 1

@@ -150,37 +150,44 @@ def test_mixed_precision_stays_near_fp32(
     assert {tensor.dtype for tensor in weights.values()} == {torch.float32}
 
 
+def look(training: Training) -> None:
+    training.fetch()
+    training.raise_if_diverged()
+
+
 def test_a_step_that_is_not_finite_changes_neither_student_nor_teacher(world: dict[str, Any]) -> None:
     student = clip.load(world["model"])
     training = Training(config(world), Objective(Loss(), student.model), STEPS, "cpu")
     batches, _ = _data(config(world), world["inputs"], student, world["folder"], "cpu", silent)
     good = batches[0].on("cpu", student)
     bad = replace(good, image_BCHW=torch.full_like(good.image_BCHW, torch.nan))
-    training.step(good)
+    training.step([good])
     models = (training.objective.student, training.objective.teacher)
     before = [{name: tensor.clone() for name, tensor in model.state_dict().items()} for model in models]
     for _ in range(GIVE_UP):
-        training.raise_if_diverged()
-        training.step(bad)
+        look(training)
+        training.step([bad])
     for model, state in zip(models, before, strict=True):
         assert all(torch.equal(tensor, state[name]) for name, tensor in model.state_dict().items())
+    training.fetch()
     assert math.isnan(training.steps[-1]["loss"])
     with pytest.raises(UserError, match="not finite in 10 steps in a row, up to step 11"):
-        training.raise_if_diverged()
-    training.step(good)
-    training.raise_if_diverged()
+        look(training)
+    training.step([good])
+    look(training)
+    assert not all(torch.equal(tensor, before[0][name]) for name, tensor in models[0].state_dict().items())
 
 
 def test_weights_that_are_not_finite_end_the_training(world: dict[str, Any]) -> None:
     student = clip.load(world["model"])
     training = Training(config(world), Objective(Loss(), student.model), 1, "cpu")
     batches, _ = _data(config(world), world["inputs"], student, world["folder"], "cpu", silent)
-    training.step(batches[0].on("cpu", student))
-    training.raise_if_diverged()
+    training.step([batches[0].on("cpu", student)])
+    look(training)
     with torch.no_grad():
         training.parameters[0].view(-1)[0] = math.inf
     with pytest.raises(UserError, match="train: weights not finite after the last of 1 steps; .* lower train.lr"):
-        training.raise_if_diverged()
+        look(training)
 
 
 def test_a_training_shorter_than_the_patience_has_less_of_it(world: dict[str, Any]) -> None:
@@ -189,11 +196,11 @@ def test_a_training_shorter_than_the_patience_has_less_of_it(world: dict[str, An
     batches, _ = _data(config(world), world["inputs"], student, world["folder"], "cpu", silent)
     good = batches[0].on("cpu", student)
     bad = replace(good, image_BCHW=torch.full_like(good.image_BCHW, torch.nan))
-    training.step(bad)
-    training.raise_if_diverged()
-    training.step(bad)
+    training.step([bad])
+    look(training)
+    training.step([bad])
     with pytest.raises(UserError, match="not finite in 2 steps in a row, up to step 2"):
-        training.raise_if_diverged()
+        look(training)
 
 
 def test_a_learning_rate_that_explodes_stops_the_training(world: dict[str, Any], tmp_path: Path) -> None:

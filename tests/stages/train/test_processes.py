@@ -23,7 +23,7 @@ from stages.train.config import Loss
 from stages.train.objective import Objective
 from tests.listening import LOOPBACK, listening
 from tests.paths import ROOT
-from tests.stages.train.test_objective import LOSSES, batch, gradients
+from tests.stages.train.test_objective import LOSSES, batch, gradients, learned
 from tests.stages.training import config, made, small_clip
 
 B = 6
@@ -52,7 +52,7 @@ def learn(folder: Path, names: list[str], chunks: tuple[int, ...], progress: Any
         learning = Objective(LOSSES[name], model)
         learning.teacher.load_state_dict(start.state_dict())
         learning.threshold_T += 0.5
-        losses = learning.forward_backward(share(batch(B), processes.rank(), processes.world()), pieces)
+        losses = learned(learning, share(batch(B), processes.rank(), processes.world()).split(pieces))
         # As lists, because a tensor would come home as a handle on a process that is gone.
         grads = {key: grad.tolist() for key, grad in gradients(model).items()}
         found[name, pieces] = (losses, grads, learning.next_threshold_T.tolist())
