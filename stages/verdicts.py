@@ -133,6 +133,17 @@ def best_blind(one: Facts) -> Facts | None:
     return max(one.get("blind", {}).values(), key=lambda judge: float(judge["value"]), default=None)
 
 
+def cut(descriptions: Mapping[str, Facts], labels: Mapping[str, str]) -> list[str]:
+    """Of which benchmarks a model does not read the texts to their end, a line each."""
+    return [
+        f"{benchmark}: {count['cut']:,} of {count['of']:,} texts are longer than the "
+        f"{one['context_length']} tokens that {label} reads."
+        for name, label in labels.items()
+        for one in (descriptions[name],)
+        for benchmark, count in one.get("cut", {}).items()
+    ]
+
+
 def _about(name: str) -> "About":
     from stages.benchmarks.loaders import about  # the readers of all benchmarks, which a name alone does not need
 

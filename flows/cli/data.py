@@ -13,6 +13,7 @@ from rich.table import Table
 from flows import progress
 from flows.cli.evaluate import ROOT
 from flows.terminal import Json, out, print_json
+from pipeline import tables
 from pipeline.artifact import file_sha256
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ def show(
     root: Annotated[Path | None, typer.Option(envvar=ROOT, help="to say what is there")] = None,
     as_json: Json = False,
 ) -> None:
-    """Every benchmark: licence, what it measures, what is there; of those named also where each part is from."""
+    """Every benchmark: licence, what it measures, what was verified and when; with names, where each part is from."""
     from stages.benchmarks import fetch, inventory
     from stages.benchmarks.registry import registry
 
@@ -41,17 +42,19 @@ def show(
         told = {name: dict(zip(there, _there(name, root), strict=True)) if root else {} for name in selected}
         print_json({name: registry()[name] | told[name] for name in selected})
         return
-    table = Table("benchmark", "licence", *there, "measures")
+    table = Table("benchmark", "licence", *there, "measures", "verified")
     for name in selected:
         facts = registry()[name]
-        table.add_row(name, facts["licence"], *(_there(name, root) if root else ()), facts["measures"])
+        table.add_row(
+            name, facts["licence"], *(_there(name, root) if root else ()), facts["measures"], facts.get("verified", "-")
+        )
     out.print(table)
     for name in names or ():
         facts = registry()[name]
         out.print(f"\n{facts['title']} ({facts['licence']})", style="bold", soft_wrap=True)
-        for key, label in (("source", "source"), ("paper", "paper"), ("layout", "layout"), ("pictures", "images")):
+        for key in ("source", "mirror", "paper", "layout", "pictures", "verified"):
             if key in facts:
-                out.print(f"  {label:9} {facts[key]}")
+                out.print(f"  {'images' if key == 'pictures' else key:9} {facts[key]}")
         for file in fetch.files(name, Path()):
             out.print(f"  {'archive' if file.into else 'file':9} {file.path}  {file.url}")
 
@@ -131,6 +134,29 @@ def fetch(
             for file in wanted:
                 downloads.fetch(file, bar)
         out.print(f"{len(wanted)} files fetched; now: degla data check --root {root} {' '.join(names)}")
+
+
+@app.command()
+def items(
+    target: Annotated[Path, typer.Argument(help="the table to write, e.g. items.parquet")],
+    root: Root,
+    names: Annotated[list[str] | None, typer.Option("--benchmark", help="only this one; may be repeated")] = None,
+    pictures: Annotated[Path | None, typer.Option(help="folder for images that are part of a file, as PNG")] = None,
+) -> None:
+    """List every image and text that benchmarks ask for, to embed them elsewhere.
+
+    Add a column `embedding` (a list of numbers) to the table: that file is a model for `degla eval --model FILE`.
+    """
+    from stages.benchmarks import inventory, loaders
+    from stages.evaluate import embeddings
+
+    chosen = inventory.select(names) if names else loaders.available(root)
+    subsets = [subset for name in chosen for subset in loaders.read(name, root)]
+    with progress.shown("data") as bar:
+        found = embeddings.items(subsets, root, pictures, bar)
+    tables.write(target, found, found.schema)
+    images = sum(kind == "image" for kind in found["kind"].to_pylist())
+    out.print(f"{images:,} images and {len(found) - images:,} texts of {', '.join(chosen)} in {target}")
 
 
 @app.command()

@@ -4,17 +4,20 @@ from collections.abc import Callable
 from enum import StrEnum
 from functools import partial
 from pathlib import Path
-from typing import Annotated, NamedTuple
+from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
 
 from flows import progress
 from flows.terminal import Json, out, print_json
 from pipeline import clip, tables
-from pipeline.artifact import digest
+from pipeline.artifact import digest, file_sha256
 from pipeline.clip import Clip
 from pipeline.errors import UserError
 from stages.evaluate import Config
+
+if TYPE_CHECKING:
+    from stages.evaluate.embeddings import Embeddings
 
 ROOT = "DEGLA_BENCHMARKS"
 
@@ -31,13 +34,13 @@ class Asked(NamedTuple):
     """The models to measure, by the name the scores table gives them: one `model`, or `before` and `after`.
 
     Attributes:
-        loads: what loads each.
+        loads: what loads each, or its embeddings.
         labels: what a reader sees.
         digests: identity of each, of its weights and what it computes.
         random_start: whether `before` has random weights.
     """
 
-    loads: dict[str, Callable[[], Clip]]
+    loads: "dict[str, Callable[[], Clip] | Embeddings]"
     labels: dict[str, str]
     digests: dict[str, str]
     random_start: bool = False
@@ -45,12 +48,17 @@ class Asked(NamedTuple):
 
 def measure(
     model: Annotated[
-        str, typer.Option(help="open_clip architecture, hf-hub:owner/name, or local folder (open_clip's, CLIPModel)")
+        str,
+        typer.Option(
+            help="open_clip architecture, hf-hub:owner/name, folder (open_clip's, CLIPModel), or embeddings.parquet"
+        ),
     ],
     pretrained: Annotated[str, typer.Option(help="open_clip tag or weights file; without it random weights")] = "",
     root: Annotated[Path | None, typer.Option(help="folder of benchmarks", envvar=ROOT, show_envvar=True)] = None,
     benchmarks: Annotated[str, typer.Option(help="comma-separated; default: all that root holds")] = "",
-    against: Annotated[str, typer.Option(help="MODEL[:PRETRAINED] to compare with, row by row")] = "",
+    against: Annotated[
+        str, typer.Option(help="MODEL[:PRETRAINED], or embeddings.parquet, to compare with, row by row")
+    ] = "",
     activation: Annotated[
         Activation | None, typer.Option(help="of a weights file that does not say; both = what a mismatch does")
     ] = None,
@@ -88,7 +96,9 @@ def measure(
         batch=batch,
         workers=workers,
     )
-    asked = _asked(model, pretrained, against, activation, seed)
+    asked = _asked(model, pretrained, against, activation, seed, _root(root))
+    if attack and any(callable(load) is False for load in asked.loads.values()):
+        raise UserError("eval", f"--attack {attack} is given with embeddings", "a model", "leave --attack out")
     folders = {name: work / identity for name, identity in asked.digests.items()} if work else None
     with progress.shown("eval") as bar:
         found = score(asked.loads, config, folders, bar)
@@ -112,7 +122,7 @@ def measure(
         print_json(facts | {"descriptions": found.descriptions})
         return
     out.print(score_tables.of_models(found.aggregates, asked.labels, random_start=asked.random_start))
-    for line in says:
+    for line in (*says, *verdicts.cut(found.descriptions, asked.labels)):
         out.print(line)
     if target is not None:
         out.print(f"page: {target / 'eval.html'}")
@@ -126,12 +136,22 @@ def _root(root: Path | None) -> Path:
     return root
 
 
-def _asked(model: str, pretrained: str, against: str, activation: Activation | None, seed: int) -> Asked:
-    def load(name: str, weights: str | None, computing: str | None = None) -> Callable[[], Clip]:
+def _asked(model: str, pretrained: str, against: str, activation: Activation | None, seed: int, root: Path) -> Asked:
+    from stages.evaluate.embeddings import ENDING, Embeddings
+
+    def load(name: str, weights: str | None, computing: str | None = None) -> "Callable[[], Clip] | Embeddings":
+        if name.endswith(ENDING):
+            return Embeddings(Path(name), root)
         return partial(clip.load, name, weights, seed=seed, activation=computing)
 
     def identity(name: str, weights: str | None, computing: str | None = None) -> str:
+        if name.endswith(ENDING):
+            return file_sha256(Path(name))
         return digest([clip.model_digest(name, weights), seed, computing])
+
+    if model.endswith(ENDING) and (pretrained or activation):
+        given = "--activation" if activation else "--pretrained"
+        raise UserError("eval", f"{given} is given with embeddings", "--model alone", f"leave {given} out")
 
     mine = (model, pretrained or None)
     label = ":".join(filter(None, mine))
@@ -141,8 +161,9 @@ def _asked(model: str, pretrained: str, against: str, activation: Activation | N
         trained = clip.trained_with(*mine)
         first = trained or "quick_gelu"
         second = "gelu" if first == "quick_gelu" else "quick_gelu"
+        start = partial(clip.load, *mine, seed=seed, activation=first)
         return Asked(
-            {"before": load(*mine, first), "after": lambda: clip.with_activation(load(*mine, first)(), second)},
+            {"before": start, "after": lambda: clip.with_activation(start(), second)},
             {"before": first + (", as trained" if trained else ""), "after": second},
             {"before": identity(*mine, first), "after": identity(*mine, second)},
         )
@@ -155,5 +176,5 @@ def _asked(model: str, pretrained: str, against: str, activation: Activation | N
         {"before": load(*theirs), "after": load(*mine, computing)},
         {"before": against, "after": label},
         {"before": identity(*theirs), "after": identity(*mine, computing)},
-        clip.is_random(*theirs),
+        not name.endswith(ENDING) and clip.is_random(*theirs),
     )

@@ -20,7 +20,7 @@ def read(folder: Path) -> Iterator[Subset]:
                 fields.below(path, row_id, "row", address.rpartition("/")[2], folder / "images")
                 for address in (one, two)
             )
-            rows.append(Row(row_id, key, image, (first, second), other=other))
+            rows.append(Row(row_id, key, image, (first, second), others=(other,)))
         yield Subset("cola", "multi_object", "square", "wrong", fields.digest(path), tuple(rows))
 
 

@@ -1,10 +1,12 @@
 """Benchmark files read with care: whatever is wrong with one is a UserError of one line with the file and the row."""
 
+import ast
 import csv
+import hashlib
 import io
 import json
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any, NoReturn
 
@@ -20,6 +22,11 @@ LONGEST_NAME = 255
 def digest(path: Path) -> str:
     """First twelve digits of the file's sha256."""
     return file_sha256(path)[:12]
+
+
+def digest_of(files: Sequence[Path]) -> str:
+    """Of many small files, as one: twelve digits over their names and digests."""
+    return hashlib.sha256("\n".join(f"{path.name} {file_sha256(path)}" for path in files).encode()).hexdigest()[:12]
 
 
 def only(folder: Path, pattern: str, *known: str) -> list[Path]:
@@ -110,6 +117,23 @@ def worded(path: Path, row_id: str, name: str, value: Any) -> str:
     return str(value)
 
 
+def listed(path: Path, row_id: str, item: Any, name: str) -> list[str]:
+    """A field that is a list of texts written as Python writes it, as in a CSV file; at least one."""
+    value = text(path, row_id, item, name)
+    try:
+        found = ast.literal_eval(value)
+    except (ValueError, SyntaxError, MemoryError, RecursionError, TypeError):
+        found = None
+    if not isinstance(found, list | tuple) or not found:
+        wrong(path, row_id, name, value, "a list of texts, ['...', '...']")
+    return [worded(path, row_id, name, one) for one in found]
+
+
+def first_line(path: Path) -> str:
+    """The first line of a text file, without its ends."""
+    return _utf8(path).split("\n", 1)[0].strip()
+
+
 def texts(path: Path, row_id: str, item: Any, *names: str) -> tuple[str, ...]:
     """Several fields that are texts, in the order given."""
     return tuple(text(path, row_id, item, name) for name in names)
@@ -135,11 +159,20 @@ def below(
 
 def box(path: Path, row_id: str, item: Any, *names: str) -> tuple[int, int, int, int]:
     """Left, top, right, bottom from the four fields left, top, width, height, in pixels."""
-    found = [field(path, row_id, item, name, int | float) for name in names]
+    found = [_number(path, row_id, item, name) for name in names]
     if not all(math.isfinite(number) for number in found) or min(found) < 0 or min(found[2:]) < 1:
         wrong(path, row_id, "box", found, "left and top >= 0, width and height >= 1")
     left, top, width, height = (int(number) for number in found)
     return left, top, left + width, top + height
+
+
+def _number(path: Path, row_id: str, item: Any, name: str) -> float:
+    """A field that is a number, or in a CSV file the text of one."""
+    value = field(path, row_id, item, name, int | float | str)
+    try:
+        return float(value)
+    except (ValueError, OverflowError):
+        wrong(path, row_id, name, value, "a number")
 
 
 def wrong(path: Path, row_id: str, name: str, value: Any, expected: str) -> NoReturn:

@@ -7,7 +7,8 @@ were. Each benchmark's own are beside its reader; all of them are computed from 
 (stages/evaluate/aggregates.py).
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -26,14 +27,32 @@ Present = Mapping[tuple[str, str], Iterable[str]]
 RANKS = {"correct": 1, "at5": 5, "at10": 10}
 """Measures: the right option beats all wrong ones, or all but 4, or all but 9."""
 
-SIDES: dict[str, Callable[[list[float]], bool]] = {
+
+def own_first(similarities: Sequence[float]) -> Iterator[list[float]]:
+    """Of a set of K images and K texts: those of each image, its own text first."""
+    count = math.isqrt(len(similarities))
+    for image in range(count):
+        row = list(similarities[image * count : (image + 1) * count])
+        yield [row.pop(image), *row]
+
+
+def _pairs(similarities: list[float]) -> float:
+    own = [first >= max(rest) for first, *rest in own_first(similarities)]
+    return sum(map(min, own[::2], own[1::2])) * 2 / len(own)
+
+
+SIDES: dict[str, Callable[[list[float]], float]] = {
     "text": lambda s: s[0] > s[1] and s[3] > s[2],
     "image": lambda s: s[0] > s[2] and s[3] > s[1],
     "original": lambda s: s[0] > s[2],
     "brittle": lambda s: (s[0] > s[2] > s[1]) or (s[1] > s[2] > s[0]),
+    "ordered": lambda s: s[1] > s[0] > s[2],
+    "pairs": _pairs,
 }
 """Measures of a square: each image finds its text, each text finds its image; `correct` asks for both. Of two right
-texts and a wrong one: the first beats it; the wrong one comes between them. All count a tie as not so."""
+texts and a wrong one: the first beats it; the wrong one comes between them; the second beats the first and that beats
+the wrong one. Of a set: the share of its pairs (images 0-1, 2-3, ...) that both find their texts. A tie counts as not
+so, but in a set as so."""
 
 
 @dataclass(frozen=True)

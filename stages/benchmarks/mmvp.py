@@ -26,7 +26,7 @@ def read(folder: Path) -> Iterator[Subset]:
                 for which in (one, two)
             )
             texts = tuple(f"a photo of {fields.worded(path, row_id, 'statement', which[2])}" for which in (one, two))
-            patterns.setdefault(pattern, []).append(Row(row_id, f"mmvp:{row_id}", first, texts, other=second))
+            patterns.setdefault(pattern, []).append(Row(row_id, f"mmvp:{row_id}", first, texts, others=(second,)))
         for pattern, rows in patterns.items():
             name = pattern.lower().replace(" ", "_")
             yield Subset("mmvp", name, "square", "wrong", fields.digest(path), tuple(rows))

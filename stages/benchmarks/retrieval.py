@@ -28,7 +28,7 @@ def karpathy(benchmark: str) -> Callable[[Path], Iterator[Subset]]:
     def read(folder: Path) -> Iterator[Subset]:
         for path in fields.only(folder, "*.json", *KARPATHY[benchmark]):
             rows = list(karpathy_test(path, folder / "images"))
-            yield from _both_directions(benchmark, fields.digest(path), rows, rows)
+            yield from both_directions(benchmark, fields.digest(path), rows, rows)
 
     return read
 
@@ -82,13 +82,13 @@ def from_dataset(dataset: Artifact, image_root: Path, most: int) -> list[Subset]
     ]
     once = {row.caption: row for row in reversed(rows)}
     queries = [row for row in rows if once[row.caption] is row]
-    return _both_directions("retrieval", dataset.digest, rows, queries) if rows else []
+    return both_directions("retrieval", dataset.digest, rows, queries) if rows else []
 
 
-def _both_directions(
-    benchmark: str, digest: str, rows: Sequence[Captioned], queries: Sequence[Captioned]
+def both_directions(
+    benchmark: str, digest: str, rows: Sequence[Captioned], queries: Sequence[Captioned], prefix: str = ""
 ) -> list[Subset]:
-    """Every image among the distinct captions, and the captions that are queries among the images.
+    """Every image among the distinct captions, and the captions that are queries among the images: i2t and t2i.
 
     A caption written of several images is one option, right for each of them: equal texts cannot be told apart.
     """
@@ -109,8 +109,8 @@ def _both_directions(
     )
     prompts = tuple((text,) for text in text_at)
     return [
-        Subset(benchmark, "i2t", "image_to_text", "wrong", digest, to_text, prompts),
-        Subset(benchmark, "t2i", "text_to_image", "wrong", digest, to_image, (), tuple(images.values())),
+        Subset(benchmark, f"{prefix}i2t", "image_to_text", "wrong", digest, to_text, prompts),
+        Subset(benchmark, f"{prefix}t2i", "text_to_image", "wrong", digest, to_image, (), tuple(images.values())),
     ]
 
 

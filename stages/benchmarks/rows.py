@@ -2,12 +2,14 @@
 
 Rules, with what `similarities` hold:
     choice          one image, K texts, the right one first; correct when it scores highest (SugarCrepe, VALSE, ARO,
-                    VL-CheckList).
+                    VL-CheckList, NegBench, What'sUp, SPEC, CREPE, Half-Truths).
     both            one image, two right texts and a wrong one; correct when both beat it (SugarCrepe++ ITT, Hard
                     Positives).
     texts           no image; the same three: first-second, first-wrong, second-wrong (SugarCrepe++ TOT).
     square          two images, two texts: 0-0, 0-1, 1-0, 1-1; correct when each finds its own (Winoground, COLA,
-                    BiVLC, MMVP-VLM).
+                    BiVLC, MMVP-VLM, ColorSwap, VisMin, COCO-Counterfactuals).
+    image_choice    K images, one text, the right image first; correct when it scores highest (SPEC).
+    set             K images, K texts: 0-0, 0-1, ..., K-K; correct when each image finds its own text (What'sUp).
     classify        one image against the subset's classes, each the normalised mean of its prompts.
     image_to_text   one image against all texts of the subset; right when one of its own comes first.
     text_to_image   one text against all images of the subset.
@@ -25,7 +27,7 @@ from pipeline.errors import UserError
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-Rule = Literal["choice", "both", "texts", "square", "classify", "image_to_text", "text_to_image"]
+Rule = Literal["choice", "both", "texts", "square", "image_choice", "set", "classify", "image_to_text", "text_to_image"]
 Tie = Literal["wrong", "right"]
 
 
@@ -79,7 +81,7 @@ class Row:
         texts: `choice`: the options, the right one first. `text_to_image`: the query.
         right: indices of the right options, into `texts` for `choice`, else into the subset's options.
         group: what a macro rule averages over (relation, attribute pair, class); None = in no group.
-        other: `square`: the second image, of the second text.
+        others: further images: `square`, `set`: those of the further texts; `image_choice`: the wrong ones.
     """
 
     row_id: str
@@ -88,7 +90,7 @@ class Row:
     texts: tuple[str, ...] = ()
     right: tuple[int, ...] = (0,)
     group: str | None = None
-    other: ImageRef | None = None
+    others: tuple[ImageRef, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -126,4 +128,4 @@ class Subset:
     @property
     def images(self) -> set[ImageRef]:
         """Every image it uses, options among them."""
-        return {one for row in self.rows for one in (row.image, row.other) if one} | set(self.image_options)
+        return {one for row in self.rows for one in (row.image, *row.others) if one} | set(self.image_options)

@@ -5,19 +5,17 @@ from pathlib import Path
 
 from stages.benchmarks import fields
 from stages.benchmarks.means import Aggregate, Present, square
-from stages.benchmarks.rows import Row, Subset
+from stages.benchmarks.records import records
+from stages.benchmarks.records import square as square_row
+from stages.benchmarks.rows import Subset
 
 
 def read(folder: Path) -> Iterator[Subset]:
     """Lines of {image_0, image_1, caption_0, caption_1}; the names are given without .png."""
     for path in fields.only(folder, "*.jsonl", "examples.jsonl"):
-        rows = []
-        for row_id, item in fields.lines(path):
-            names = [fields.text(path, row_id, item, f"image_{k}").removesuffix(".png") for k in (0, 1)]
-            texts = fields.texts(path, row_id, item, "caption_0", "caption_1")
-            first, second = (fields.below(path, row_id, "image", f"{name}.png", folder / "images")[1] for name in names)
-            rows.append(Row(row_id, names[0], first, texts, other=second))
-        yield Subset("winoground", "all", "square", "wrong", fields.digest(path), tuple(rows))
+        found = records(path, (), ("image_0", "image_1"), folder / "images", ".png")
+        rows = tuple(square_row(path, record, "caption_0", "caption_1") for record in found)
+        yield Subset("winoground", "all", "square", "wrong", fields.digest(path), rows)
 
 
 def means(benchmark: str, names: list[str], present: Present) -> list[Aggregate]:

@@ -3,6 +3,7 @@
 Shapes: N images or texts · D embedding width.
 """
 
+import string
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -68,6 +69,15 @@ class Encoder:
         """What the report says of the model: activation, preprocessing, tokenizer, device."""
         keep = ("activation", "preprocess", "tokenizer", "context_length")
         return {key: self.clip.description.get(key) for key in keep} | {"device": self.device}
+
+    def cut(self, texts: Sequence[str]) -> int:
+        """How many of these texts are longer than the model reads: the rest of them changes nothing."""
+        longest = self.clip.description.get("context_length") or 0
+        ends = {text: text.rstrip(string.whitespace + string.punctuation) for text in dict.fromkeys(texts)}
+        tokens = zip(ends.values(), self.clip.tokenize(list(ends.values())), strict=True)
+        full = [(end, row) for end, row in tokens if end and len(row) >= longest]
+        shorter = self.clip.tokenize([end[:-1] for end, _ in full])
+        return sum(row == other for (_, row), other in zip(full, shorter, strict=True))
 
     def images(self, images: Sequence[ImageRef]) -> tuple[dict[ImageRef, int], Floats]:
         """Row of each image in image_ND; images that are not there have rows of NaN."""

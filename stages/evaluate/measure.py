@@ -26,6 +26,7 @@ from stages.benchmarks.rows import Subset
 from stages.evaluate import bindings, blind, robustness
 from stages.evaluate.aggregates import aggregate
 from stages.evaluate.config import Config
+from stages.evaluate.embeddings import Embeddings
 from stages.evaluate.encoder import Encoder, Load
 from stages.evaluate.rows import Judge, Leaked, options
 from stages.evaluate.scoring import score, score_blind
@@ -40,7 +41,8 @@ class Measured(NamedTuple):
     Attributes:
         scores: rows of the scores table.
         aggregates: as `aggregates.aggregate` gives them.
-        descriptions: model -> activation, preprocessing, tokenizer, device.
+        descriptions: model -> activation, preprocessing, tokenizer, device; `cut`: benchmark -> how many of its texts
+            are longer than the model reads.
         protocols: benchmark.subset -> identity of its measurement.
     """
 
@@ -84,7 +86,7 @@ def score_artifacts(config: Config, inputs: Inputs, out: Path, progress: Progres
 
 
 def measure(
-    models: Mapping[str, Load],
+    models: Mapping[str, Load | Embeddings],
     config: Config,
     folders: Mapping[str, Path] | None = None,
     progress: Progress = silent,
@@ -92,7 +94,7 @@ def measure(
     """Score models without a run; of two called before and after also their paired differences.
 
     Args:
-        models: name -> what loads it.
+        models: name -> what loads it, or its embeddings.
         config: what is measured, on the benchmarks of `root`.
         folders: name -> folder that keeps the embeddings of this very model between calls; None = nothing is kept.
         progress: callback.
@@ -125,7 +127,7 @@ def measure(
 
 
 def score_models(
-    models: Mapping[str, Load],
+    models: Mapping[str, Load | Embeddings],
     subsets: Sequence[Subset],
     config: Config,
     out: Path,
@@ -138,7 +140,7 @@ def score_models(
     """Score every model, then the text-only baselines, each to its own part below `out`; parts that are there stay.
 
     Args:
-        models: name -> what loads it; called only when its part is not there.
+        models: name -> what loads it, called only when its part is not there; or its embeddings.
         subsets: what is scored.
         config: baselines, attack, seed, device.
         out: folder of the parts; unfinished work lies in its `.work/`.
@@ -148,19 +150,24 @@ def score_models(
         folders: model -> folder that keeps its embeddings; None = below `.work/`.
     """
     work, leaked, labels, descriptions = out / SCRATCH, leaked or set(), labels or {}, {}
-    for index, (name, load_model) in enumerate(models.items()):
+    for index, (name, model) in enumerate(models.items()):
         path, card = tables.part(out, index), work / f"{name}.json"
         if not (path.exists() and card.exists()):
             folder = folders[name] if folders else work / name
             shown = partial(_named, progress, name)
-            encoder = Encoder(
-                load_model, folder, shown, device=config.device, batch=config.batch, workers=config.workers
+            encoder = (
+                model
+                if isinstance(model, Embeddings)
+                else Encoder(model, folder, shown, device=config.device, batch=config.batch, workers=config.workers)
             )
             rows = score(encoder, subsets, name, leaked)
-            if config.robustness.rows and not name.startswith(MIXTURE):
-                rows += robustness.score(encoder, subsets, config.robustness, name, leaked, config.seed)
+            described = encoder.description
+            if isinstance(encoder, Encoder):
+                described |= {"cut": _cut(encoder, subsets)}
+                if config.robustness.rows and not name.startswith(MIXTURE):
+                    rows += robustness.score(encoder, subsets, config.robustness, name, leaked, config.seed)
             tables.write(path, bindings.labelled(rows, labels), SCORES)
-            tables.write_text(card, json.dumps(encoder.description))
+            tables.write_text(card, json.dumps(described))
         descriptions[name] = json.loads(card.read_text())
     for index, (name, judge) in enumerate(_judges(config, subsets, work, progress).items(), start=len(models)):
         if not (path := tables.part(out, index)).exists():
@@ -172,6 +179,16 @@ def score_models(
     progress("aggregates", 1, 1)
     protocols = {f"{subset.benchmark}.{subset.name}": subset.protocol for subset in subsets}
     return Measured(scores, aggregates, descriptions, protocols)
+
+
+def _cut(encoder: Encoder, subsets: Sequence[Subset]) -> dict[str, dict[str, int]]:
+    """Benchmark -> how many of its distinct texts the model does not read to the end, where there is one."""
+    texts: dict[str, set[str]] = {}
+    for subset in subsets:
+        asked = {text for row in subset.rows for text in row.texts}
+        texts.setdefault(subset.benchmark, set()).update(asked, *subset.prompts)
+    counted = {name: {"cut": encoder.cut(sorted(found)), "of": len(found)} for name, found in texts.items()}
+    return {name: one for name, one in counted.items() if one["cut"]}
 
 
 def _named(progress: Progress, model: str, what: str, done: int, total: int) -> None:

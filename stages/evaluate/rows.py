@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from stages.benchmarks.means import own_first
 from stages.benchmarks.rows import Row, Rule, Subset
 
 Floats = NDArray[np.float32]
@@ -36,6 +37,8 @@ def margin(rule: Rule, similarities: Sequence[float]) -> float:
     if rule == "square":
         (b, c, d) = rest
         return min(first - b, d - c, first - c, d - b)
+    if rule == "set":
+        return min(margin("choice", own) for own in own_first(similarities))
     return first - max(rest, default=float("-inf"))
 
 

@@ -34,7 +34,7 @@ def score(embeds: Embeds, subsets: Sequence[Subset], model: str, leaked: Leaked)
         + [text for subset in subsets for prompt in subset.prompts for text in prompt]
     )
     image_at, image_ND = embeds.images(
-        [image for row in rows for image in (row.image, row.other) if image]
+        [image for row in rows for image in (row.image, *row.others) if image]
         + [image for subset in subsets for image in subset.image_options]
     )
 
@@ -73,8 +73,7 @@ def _compared(rule: Rule, row: Row) -> list[tuple[ImageRef | str | None, ImageRe
     if rule == "texts":
         first, second, foil = row.texts
         return [(first, second), (first, foil), (second, foil)]
-    images = (row.image, row.other) if rule == "square" else (row.image,)
-    return [(image, text) for image in images for text in row.texts]
+    return [(image, text) for image in (row.image, *row.others) for text in row.texts]
 
 
 def _own(subset: Subset, of: Callable[[Sequence[ImageRef | str | None]], Floats]) -> Iterator[list[float] | None]:

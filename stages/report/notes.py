@@ -33,6 +33,7 @@ def notes(config: Config, inputs: Inputs, changed: Sequence[Mapping[str, Any]], 
     for name, one in subsets.items():
         if one["n"] < one["of"]:
             found.append(f"{name}: {one['n']} of {one['of']} rows scored, the images of the others are missing.")
+    found += verdicts.cut(scores["models"], {name: f"the model {name}" for name in scores["models"]})
     activations = {name: model.get("activation") for name, model in scores["models"].items()}
     if len(set(activations.values())) > 1:
         found.append(f"The models compute different activations: {activations}.")

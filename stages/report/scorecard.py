@@ -9,6 +9,7 @@ from pipeline import tables
 from stages.pages import render
 from stages.report.facts import benchmarks, headline, side_by_side
 from stages.report.published import published
+from stages.verdicts import cut
 
 
 def write(
@@ -45,6 +46,7 @@ def write(
         "benchmarks": benchmarks(aggregates, random_start=random_start),
         "published": published(aggregates, list(labels), official),
         "models": {name: descriptions[name] for name in labels},
+        "cut": list(cut(descriptions, labels)),
         "protocols": protocols,
         "official": official,
         "settings": settings,

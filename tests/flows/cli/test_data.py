@@ -34,6 +34,10 @@ def test_list_shows_every_benchmark_and_where_its_parts_are_from(root: Path) -> 
     one = call("list", "sugarcrepe", "--root", root).output
     assert "raw.githubusercontent.com" in one and "arXiv:2306.14610" in one
     assert "2 of 7" in one and "4 of 4" in one  # files, pictures
+    assert (
+        "mirror" in call("list", "negbench").output
+        and "2026-11-30, columns and rule" in call("list", "negbench").output
+    )
 
 
 def test_check_is_status_2_with_a_line_for_each_thing_that_is_wrong(root: Path) -> None:
@@ -71,7 +75,7 @@ def served(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     url = f"http://127.0.0.1:{server.server_port}/swap_obj.json"
     sha256 = hashlib.sha256((folder / "swap_obj.json").read_bytes()).hexdigest()
     facts = {
-        "title": "Small", "licence": "MIT", "pictures": "yours", "measures": "order",
+        "title": "Small", "licence": "MIT", "verified": "never", "pictures": "yours", "measures": "order",
         "subsets": {"swap_obj": {"valid": 1, "sha256": sha256[:12]}},
         "files": [{"path": "swap_obj.json", "url": url, "sha256": sha256},
                   {"path": "images", "url": url, "unpack": {"into": "images"}, "pictures": True}],

@@ -4,6 +4,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner
@@ -11,7 +13,7 @@ from typer.testing import CliRunner
 from flows.cli import main as cli
 from pipeline import clip
 from pipeline.errors import UserError
-from tests.stages.small_road import TOWER, model_folder, write_benchmarks
+from tests.stages.small_road import TOWER, model_folder, picture, write_benchmarks
 
 
 @pytest.fixture(scope="module")
@@ -49,6 +51,37 @@ def test_a_table_the_rows_and_a_page(tower: str, root: Path, tmp_path: Path, mon
     assert value in said and value in (tmp_path / "eval.md").read_text()
     page = (tmp_path / "eval.html").read_text()
     assert value in page and tower in page and "change</th>" not in page and "http" not in page
+
+
+def test_long_captions_are_said_to_be_cut(tower: str, tmp_path: Path) -> None:
+    for number, words in enumerate((3, 100)):
+        picture(tmp_path / f"root/urban1k_retrieval/image/{number}.jpg", "red", "blue")
+        caption = tmp_path / f"root/urban1k_retrieval/caption/{number}.txt"
+        caption.parent.mkdir(exist_ok=True)
+        caption.write_text(" ".join(["cup"] * words))
+    said = run("--model", tower, "--root", tmp_path / "root", "--out", tmp_path / "page")
+    line = "urban1k_retrieval: 1 of 2 texts are longer than the 77 tokens"
+    assert line in " ".join(said.split()) and line in (tmp_path / "page/eval.html").read_text()
+    assert line in (tmp_path / "page/eval.md").read_text().replace("\\", "")
+
+
+def test_embeddings_from_elsewhere_have_a_row_beside_a_model(tower: str, root: Path, tmp_path: Path) -> None:
+    table, file = tmp_path / "items.parquet", tmp_path / "given.parquet"
+    listed = CliRunner().invoke(
+        cli.app, ["data", "items", str(table), "--root", str(root), "--benchmark", "sugarcrepe"]
+    )
+    assert listed.exit_code == 0 and "4 images and" in listed.output
+    items = pq.read_table(table)
+    rng = np.random.default_rng(0)
+    pq.write_table(items.append_column("embedding", pa.array(rng.normal(size=(len(items), 5)).tolist())), file)
+    asked = ("--root", root, "--benchmarks", "sugarcrepe")
+    said = run("--model", file, "--against", tower, *asked, "--out", tmp_path / "page")
+    assert "sugarcrepe.swap_att" in said
+    found = facts_of(tmp_path / "page")
+    assert found["models"]["after"]["embeddings"] == "given.parquet" and found["models"]["after"]["width"] == 5
+    for wrong in (["--pretrained", "x"], ["--activation", "gelu"], ["--attack", "1"]):
+        words = ["eval", "--no-official", "--model", str(file), *map(str, asked), *wrong]
+        assert isinstance(CliRunner().invoke(cli.app, words).exception, UserError), wrong
 
 
 def test_a_model_against_itself_differs_in_nothing(tower: str, root: Path, tmp_path: Path) -> None:

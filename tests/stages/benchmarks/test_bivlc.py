@@ -43,9 +43,9 @@ def test_shards_show_the_images_inside(tmp_path: Path) -> None:
     add, swap = benchmarks.load("bivlc", tmp_path, official=False)
     assert (add.name, swap.name) == ("add_obj", "swap_att") and (len(add.rows), len(swap.rows)) == (2, 3)
     last = swap.rows[-1]
-    assert last.image_key == "000000000004.jpg" and last.image and last.other
+    assert last.image_key == "000000000004.jpg" and last.image
     assert last.image().getpixel((10, 20)) == (255, 0, 0)  # row 4 begins with red again, its negative with green
-    assert last.other().getpixel((10, 20)) == (0, 128, 0)
+    assert last.others[0]().getpixel((10, 20)) == (0, 128, 0)
     with pytest.raises(UserError, match="bivlc has valid 5; expected 2933"):
         benchmarks.load("bivlc", tmp_path, official=True)
 

@@ -17,7 +17,7 @@ def test_an_address_names_the_file_by_its_last_part(tmp_path: Path) -> None:
     (subset,) = benchmarks.load("cola", tmp_path, official=False)
     (row,) = subset.rows
     assert (subset.name, subset.rule, row.texts) == ("multi_object", "square", ("a cup", "a dog"))
-    assert row.image and row.other and (row.image_key, row.other.path.name) == ("0.png", "1.png")
+    assert row.image and (row.image_key, row.others[0].path.name) == ("0.png", "1.png")
 
 
 @pytest.mark.parametrize(

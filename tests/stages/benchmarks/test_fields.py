@@ -29,6 +29,10 @@ WHOLE = {
     "coco_retrieval/dataset_coco.json": {
         "images": [{"split": "test", "filepath": "val2014", "filename": "0.png", "sentences": [{"raw": "a"}]}]
     },
+    "colorswap/test.json": [{"caption_1": "a", "caption_2": "b", "image_1": "0.png", "image_2": "1.png"}],
+    "spec/count/text2image.json": [{"query": "a", "keys": ["0.png", "1.png"], "label": 1}],
+    "whatsup/vg_qa_one_obj.json": [[1, "a", "b"]],
+    "dci_retrieval/annotations/1.json": {"image": "0.png", "extra_caption": "a"},
     "flickr30k_retrieval/flickr30k_test.json": [{"image": "0.png", "caption": ["a", "b"]}],
 }
 """A good row in each format."""

@@ -79,7 +79,7 @@ def test_absent_benchmark_and_absent_images(root: Path) -> None:
 def test_every_benchmark_is_registered_and_documented() -> None:
     page = (ROOT / "docs" / "benchmarks-data.md").read_text()
     for name in benchmarks.folder_readers():
-        assert {"title", "licence", "pictures", "measures"} <= set(registry()[name]), name
+        assert {"title", "licence", "pictures", "measures", "verified"} <= set(registry()[name]), name
         assert f"| `{name}` |" in page
     for name, facts in registry()["zeroshot"]["subsets"].items():
         (line,) = [line for line in page.splitlines() if line.startswith("|") and f"`{name}`" in line]

@@ -21,7 +21,7 @@ def test_statements_are_paired_with_their_images(tmp_path: Path) -> None:
     (row,) = count.rows
     assert row.texts == ("a photo of two cups", "a photo of three cups")
     assert row.image == ImageRef(folder / "MLLM_VLM Images/Quantity and Count/3.jpg")
-    assert row.other == ImageRef(folder / "MLLM_VLM Images/Quantity and Count/4.jpg")
+    assert row.others == (ImageRef(folder / "MLLM_VLM Images/Quantity and Count/4.jpg"),)
     for broken in (lines[:-1], [*lines[:3], *reversed(lines[3:])]):
         save(folder / "Questions.csv", "\n".join(broken))
         with pytest.raises(UserError, match="row 3 has pair"):

@@ -26,7 +26,7 @@ def test_a_part_is_named_alike_in_every_process() -> None:
 
 def test_every_image_of_a_subset_and_its_protocol() -> None:
     first, second, option = (ImageRef(Path(f"{name}.png")) for name in "abc")
-    rows = (Row("0", "a", first, ("x", "y"), other=second), Row("1", "t", None, ("x",)))
+    rows = (Row("0", "a", first, ("x", "y"), others=(second,)), Row("1", "t", None, ("x",)))
     subset = Subset("b", "s", "square", "wrong", "d", rows, image_options=(option,))
     assert subset.images == {first, second, option}
     assert subset.protocol == "square;tie=wrong;fp32;d"

@@ -16,8 +16,8 @@ def test_two_images_and_two_captions(tmp_path: Path) -> None:
     (subset,) = benchmarks.load("winoground", tmp_path, official=False)
     (row,) = subset.rows
     assert (subset.name, subset.rule, row.texts) == ("all", "square", ("a cup on a dog", "a dog on a cup"))
-    assert row.image and row.other
-    assert (row.image.path.name, row.other.path.name) == ("0.png", "1.png"), "with or without the ending"
+    assert row.image
+    assert (row.image.path.name, row.others[0].path.name) == ("0.png", "1.png"), "with or without the ending"
 
 
 @pytest.mark.parametrize(

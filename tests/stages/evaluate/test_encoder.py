@@ -52,6 +52,14 @@ def test_embeddings_are_kept_until_the_file_changes(encoder: Encoder, tmp_path: 
     assert (other[0] != first[0]).any()
 
 
+def test_a_text_is_cut_when_its_end_changes_nothing(encoder: Encoder) -> None:
+    """The context is 77 tokens, two of them start and end."""
+    assert encoder.cut(["a cup"]) == 0
+    fits, too_long = " ".join(["cup"] * 75), " ".join(["cup"] * 76)
+    assert encoder.cut([fits]) == 0 and encoder.cut([too_long]) == 1
+    assert encoder.cut([fits, too_long, too_long, f"{too_long}!", f"{fits}.", "", "..."]) == 2, "distinct ones"
+
+
 def test_a_model_says_how_it_reads(encoder: Encoder) -> None:
     assert set(encoder.description) == {"activation", "preprocess", "tokenizer", "context_length", "device"}
     assert encoder.description["device"] == encoder.device and encoder.description["activation"] == "gelu"

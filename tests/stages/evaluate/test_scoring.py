@@ -106,7 +106,9 @@ def test_each_rule_keeps_its_similarities_in_the_documented_order() -> None:
         ("choice", Row("0", "0", one, ("a", "b", "c")), [0.1, 0.5, 0.9]),
         ("both", Row("0", "0", one, ("a", "b", "c")), [0.1, 0.5, 0.9]),
         ("texts", Row("0", "0", None, ("a", "b", "c")), [0.4, 0.8, 0.4]),
-        ("square", Row("0", "0", one, ("a", "b"), other=other), [0.1, 0.5, 1.1, 0.7]),
+        ("square", Row("0", "0", one, ("a", "b"), others=(other,)), [0.1, 0.5, 1.1, 0.7]),
+        ("set", Row("0", "0", one, ("a", "b"), others=(other,)), [0.1, 0.5, 1.1, 0.7]),
+        ("image_choice", Row("0", "0", one, ("a",), others=(other,)), [0.1, 1.1]),
     ]
     for rule, row, expected in cases:
         (found,) = score(Told(vectors), [Subset("b", "s", rule, "wrong", "d", (row,))], "m", set())
@@ -116,7 +118,7 @@ def test_each_rule_keeps_its_similarities_in_the_documented_order() -> None:
 def test_a_square_without_its_second_image_is_not_scored() -> None:
     one, other = images(2)
     vectors: dict[Any, list[float]] = {**unit(0.1, 0.5), one: [1.0, 0.0], other: [float("nan")] * 2}
-    subset = Subset("b", "s", "square", "wrong", "d", (Row("0", "0", one, ("a", "b"), other=other),))
+    subset = Subset("b", "s", "square", "wrong", "d", (Row("0", "0", one, ("a", "b"), others=(other,)),))
     (found,) = score(Told(vectors), [subset], "m", set())
     assert found["similarities"] is None and np.isnan(found["correct"])
 
