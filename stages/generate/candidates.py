@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from functools import partial
-from itertools import count
+from itertools import chain
 from pathlib import Path
 from typing import Any, Self
 
@@ -25,12 +25,16 @@ from stages.generate.checks import Verdict, likely_types, validate
 from stages.generate.config import Config
 from stages.generate.limits import Watch
 from stages.generate.prompts import prompt_digest, prompts_of
+from stages.generate.ranked import Ranked
 from stages.generate.responses import Cached, ResponseCache, sources
 from stages.generate.shards import Entry, Pair, Shards
 from stages.language_models.base import LanguageModel, Request, Response, Scorer
 
 CHUNK = 500
 """Responses a process judges at a time, to find those worth a repair."""
+
+WIDEST = 128
+"""Responses that a request may bring."""
 
 ENOUGH = 8000
 """Distinct captions from which on further processes are worth their start."""
@@ -59,6 +63,7 @@ class Work:
             for kind, source in sources(config, self._prompts, inputs).items()
         }
         self._attempts = 1 + (config.repair_attempts if self._backend.repairs else 0)
+        self._width = config.samples if self._backend.repairs else WIDEST
         self._watches = {kind: Watch(config, kind, self.shards.captions, self._attempts) for kind in self._responses}
         worth = max(cores() // config.workers, 1) if self.shards.captions > ENOUGH else 1
         self.crew = Crew("generate", config.processes or worth)
@@ -79,7 +84,9 @@ class Work:
     def _model(self) -> LanguageModel:
         """The language model, started when it is first needed, and only then."""
         if self._started is None:
-            self._started = self._backend.open(self._config, self.shards.sample, self._scratch / "engine.log")
+            model = self._backend.open(self._config, self.shards.sample, self._scratch / "engine.log")
+            is_ordered = self._config.samples > 1 and isinstance(model, Scorer)
+            self._started = Ranked(model, model) if is_ordered else model
         return self._started
 
     @property
@@ -188,30 +195,35 @@ class Work:
                 request = requests[kept + len(unkept)]
                 unkept.append(response)
                 advance(count + kept + len(unkept))
-                self._see(kind, attempt, by_caption[request.caption], response)
+                self._see(kind, attempt, by_caption[request.caption], (response, *response.others))
                 if time.monotonic() - start >= self._config.keep_every:
                     keep()
         finally:
             keep()
         return len(entries)
 
-    def _see(self, kind: str, attempt: int, entry: Entry, response: Response) -> None:
+    def _see(self, kind: str, attempt: int, entry: Entry, responses: Sequence[Response]) -> None:
         if self._backend.repairs:  # else a response brings all there is, and costs little
-            verdicts = (_verdict(kind, entry.caption, response, pair) for pair in entry.pairs)
-            self._watches[kind].see(attempt, response, verdicts)
+            verdicts = (_best(kind, entry.caption, responses, pair) for pair in entry.pairs)
+            self._watches[kind].see(attempt, responses[0], verdicts)
+
+    def _came(self, cached: Mapping[tuple[str, int], Cached], entry: Entry, attempt: int) -> list[Response]:
+        """What one attempt brought for a caption, in order; none where it was not made."""
+        places = range(attempt * self._width, (attempt + 1) * self._width)
+        return [found.response for place in places if (found := cached.get((entry.key, place)))]
 
     def _missing(self, kind: str, attempt: int, index: int, entries: Sequence[Entry]) -> list[Request]:
         """Requests of this attempt without a response; a repair only where a pair rejected the response before."""
         cached = self._responses[kind].find(*self.shards.bounds(index))
         unasked, requests = [], []
         for entry in entries:
-            if found := cached.get((entry.key, attempt)):
+            if (entry.key, attempt * self._width) in cached:
                 if self._watches[kind].wants(attempt):
-                    self._see(kind, attempt, entry, found.response)
+                    self._see(kind, attempt, entry, self._came(cached, entry, attempt))
             else:
                 unasked.append(entry)
         if attempt:
-            tries = [(entry, found) for entry in unasked if (found := cached.get((entry.key, attempt - 1)))]
+            tries = [(entry, found) for entry in unasked if (found := self._came(cached, entry, attempt - 1))]
             some = [tries[start : start + CHUNK] for start in range(0, len(tries), CHUNK)]
             unasked = [entry for found in self.crew.map(partial(_refused, kind), some) for entry in found]
         for entry in unasked:
@@ -219,7 +231,7 @@ class Work:
             requests.append(
                 Request(
                     entry.caption,
-                    attempt,
+                    attempt * self._width,
                     request_seed(self._config.seed, kind, attempt, entry.caption),
                     max_tokens=16 + len(entry.caption) // 2,
                     avoid=tuple(sorted(siblings - {entry.caption})),
@@ -325,9 +337,9 @@ def _candidates(
     kind: str, entry: Entry, pair: Pair, cached: Mapping[tuple[str, int], Cached]
 ) -> Iterator[dict[str, Any]]:
     """What became of one pair's tries of one type: up to the first that is not rejected."""
-    for attempt in count():
-        if (found := cached.get((entry.key, attempt))) is None:
-            return
+    for attempt in range(WIDEST):
+        if (found := cached.get((entry.key, attempt))) is None:  # also of equal texts that came together all but one
+            continue
         response = found.response
         verdict = _verdict(kind, entry.caption, response, pair)
         yield {
@@ -374,13 +386,20 @@ def _brought(entry: Entry, pair: Pair, kinds: Collection[str]) -> Iterator[dict[
         tries[named] += 1
 
 
-def _refused(kind: str, tries: Sequence[tuple[Entry, Cached]]) -> list[Entry]:
-    """Captions whose response some pair of theirs rejects."""
+def _refused(kind: str, tries: Sequence[tuple[Entry, Sequence[Response]]]) -> list[Entry]:
+    """Captions of whose responses some pair of theirs rejects all."""
     return [
         entry
-        for entry, found in tries
-        if any(_verdict(kind, entry.caption, found.response, pair).status == "rejected" for pair in entry.pairs)
+        for entry, responses in tries
+        if any(_best(kind, entry.caption, responses, pair).status == "rejected" for pair in entry.pairs)
     ]
+
+
+def _best(kind: str, caption: str, responses: Sequence[Response], pair: Pair) -> Verdict:
+    """The verdict on the first response that is not rejected, else on the first."""
+    verdicts = (_verdict(kind, caption, response, pair) for response in responses)
+    first = next(verdicts)
+    return next((one for one in chain((first,), verdicts) if one.status != "rejected"), first)
 
 
 def _verdict(kind: str, caption: str, response: Response, pair: Pair) -> Verdict:

@@ -64,6 +64,13 @@ class Config(Settings):
         return self
 
     @model_validator(mode="after")
+    def _samples_are_drawn(self) -> "Config":
+        if self.samples > 1 and not BACKENDS[self.backend].is_sampler:
+            samplers = " or ".join(name for name, backend in BACKENDS.items() if backend.is_sampler)
+            raise ValueError(f"samples={self.samples} needs backend {samplers}; got {self.backend}")
+        return self
+
+    @model_validator(mode="after")
     def _model_is_of_use(self) -> "Config":
         unset = type(self).model_fields["model"].default
         if self.model != unset and not BACKENDS[self.backend].has_model:

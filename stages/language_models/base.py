@@ -49,6 +49,13 @@ class Settings(Config):
     temperature: float = Field(0.7, ge=0, le=2, description="sampling temperature; 0 = greedy")
     top_p: float = Field(0.9, gt=0, le=1, description="nucleus sampling")
     seed: int = Field(42, ge=0, description="seed of all sampling")
+    samples: int = Field(
+        1,
+        ge=1,
+        le=16,
+        description="vllm, openai: texts drawn together per request, sharing its prompt; of those that pass the checks "
+        "the first is kept, where vllm puts that first whose likelihood is nearest to the caption's",
+    )
     chat_template: dict[str, Any] = Field(
         {}, description="vllm, openai: arguments of the model's chat template; else a fixed date, and thinking off"
     )
@@ -122,7 +129,7 @@ class Request:
 
     Attributes:
         caption: the caption.
-        attempt: 0 = first try, 1 = repair.
+        attempt: number of its first response: 0, or that of a repair.
         seed: of the sampling; fixed by caption, type and attempt.
         max_tokens: the response's cap.
         avoid: other captions of the same images; only the rules look at them.
@@ -194,6 +201,7 @@ class Backend(ABC):
         needs_prompt: its model is given a rule and examples.
         is_paid: a response costs time or money. Its seconds count, and clean-up leaves it alone unless asked for them.
         repairs: a rejected response is worth a second request with another seed.
+        is_sampler: its model gives as many texts per request as `samples` says.
         is_scorer: its model is a `Scorer`.
         is_plain: its model is plain data, of which every process can have a copy.
     """
@@ -203,6 +211,7 @@ class Backend(ABC):
     needs_prompt: ClassVar[bool] = True
     is_paid: ClassVar[bool] = True
     repairs: ClassVar[bool] = True
+    is_sampler: ClassVar[bool] = False
     is_scorer: ClassVar[bool] = False
     is_plain: ClassVar[bool] = False
 
@@ -250,4 +259,5 @@ def sampling(settings: Settings, prompt: str, *, is_constrained: bool) -> dict[s
         "chat_template": {**FIXED, **settings.chat_template},
         "reply": LINE if is_constrained else None,
         "prompt": prompt,
+        **({"samples": settings.samples} if settings.samples > 1 else {}),
     }

@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,8 @@ _NEUTRAL = {"repetition_penalty": 1.0, "frequency_penalty": 0.0, "presence_penal
 class ServerBackend(Backend):
     """`generate.model` is the server's name of the model, `generate.base_url` its address."""
 
+    is_sampler = True
+
     def identity(self, settings: Settings) -> str:
         """The model's name: a server tells no more."""
         return settings.model
@@ -53,6 +56,7 @@ class ServerBackend(Backend):
             settings.model,
             temperature=settings.temperature,
             top_p=settings.top_p,
+            samples=settings.samples,
             concurrency=settings.concurrency,
             timeout=settings.timeout,
             structured=settings.structured,
@@ -76,6 +80,7 @@ class Server:
         *,
         temperature: float,
         top_p: float,
+        samples: int = 1,
         concurrency: int,
         timeout: float,
         tries: int = 5,
@@ -92,6 +97,8 @@ class Server:
         self._client = httpx.Client(base_url=base_url.rstrip("/"), headers=headers, timeout=timeout, limits=limits)
         self._model, self._tries, self._wait = model, tries, wait
         self._sampling: dict[str, Any] = {"temperature": temperature, "top_p": top_p, "stop": ["\n"]}
+        if samples > 1:
+            self._sampling["n"] = samples
         if structured:
             self._sampling["structured_outputs"] = {"regex": LINE}
         if chat_template:
@@ -160,7 +167,7 @@ class Server:
                 messages = chat if with_system else without_system(chat)
                 answer = self._client.post("/chat/completions", json={**body, "messages": messages})
                 if answer.is_success:
-                    return read_completion(answer.json())
+                    return read_completion(answer.json(), self._sampling.get("n", 1))
                 error = f"status {answer.status_code}: {answer.text[:200]}"
                 error = error.replace(self._key, "***") if self._key else error
                 if answer.status_code == 400 and with_system and _NO_SUCH_ROLE.search(answer.text):
@@ -211,18 +218,26 @@ class Server:
         self._client.close()
 
 
-def read_completion(answer: Any) -> Response:
-    """The response in what a server sent. Raises ValueError when there is none that can be kept."""
+def read_completion(answer: Any, samples: int = 1) -> Response:
+    """The response in what a server sent, further choices as its `others`, each text once.
+
+    A server counts tokens of all of them together: they are the first one's.
+
+    Raises ValueError when there is none that can be kept.
+    """
     try:
-        choice = answer["choices"][0]
-        text, reason = choice["message"]["content"], choice.get("finish_reason") or "stop"
+        texts: dict[str, str] = {}
+        for choice in answer["choices"][:samples]:
+            text, reason = choice["message"]["content"], choice.get("finish_reason") or "stop"
+            if not isinstance(text, str):
+                raise ValueError("content is no text")
+            for told in (text, reason):
+                str(told).encode()  # half a surrogate pair could not be kept
+            texts.setdefault(text, str(reason))
         usage = answer.get("usage") or {}
         counts = [usage.get(name) for name in ("prompt_tokens", "completion_tokens")]
-        if not isinstance(text, str):
-            raise ValueError("content is no text")
-        for told in (text, reason):
-            str(told).encode()  # half a surrogate pair could not be kept
-    except (KeyError, IndexError, TypeError, AttributeError) as error:
+        first, *others = [Response(text, reason, 0, 0) for text, reason in texts.items()]
+    except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{type(error).__name__} {error}") from None
     prompt, written = (count if isinstance(count, int) and 0 <= count < 2**31 else None for count in counts)
-    return Response(text, str(reason), prompt, written)
+    return replace(first, prompt_tokens=prompt, reply_tokens=written, others=tuple(others))

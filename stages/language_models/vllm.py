@@ -15,6 +15,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,7 @@ _DULL = ("engine core initialization failed", "see root cause", "see stack trace
 class VllmBackend(Backend):
     """`generate.model` is a folder, or a name on the model hub."""
 
+    is_sampler = True
     is_scorer = True
 
     def identity(self, settings: Settings) -> str:
@@ -64,6 +66,7 @@ class VllmBackend(Backend):
             temperature=settings.temperature,
             top_p=settings.top_p,
             seed=settings.seed,
+            samples=settings.samples,
             structured=settings.structured,
             workers=settings.workers,
             chat_template=settings.chat_template,
@@ -83,6 +86,7 @@ class Engine:
         temperature: float,
         top_p: float,
         seed: int,
+        samples: int = 1,
         structured: bool = True,
         workers: int = 1,
         settings: dict[str, Any],
@@ -94,6 +98,7 @@ class Engine:
         Args:
             model: a local folder, or a name on the model hub.
             revision: of the hub's model.
+            samples: texts per request, the further ones as its response's `others`, each once.
             structured: only what `LINE` allows can be written.
             workers: engines that share this machine's cores.
             settings: further keyword arguments of `vllm.LLM`.
@@ -128,7 +133,7 @@ class Engine:
                 {
                     "model": model,
                     "revision": None if is_local else revision,
-                    "sampling": {"temperature": temperature, "top_p": top_p},
+                    "sampling": {"temperature": temperature, "top_p": top_p, "n": samples},
                     "seed": seed,
                     "structured": structured,
                     "chat_template": chat_template or {},
@@ -405,10 +410,14 @@ class _Loaded:
         while engine.has_unfinished_requests():
             came = {}
             for output in engine.step():
-                done, asked = output.outputs[0], len(output.prompt_token_ids)
-                came[places[output.request_id]] = Response(
-                    done.text, str(done.finish_reason), asked, len(done.token_ids)
-                )
+                asked = len(output.prompt_token_ids)
+                texts: dict[str, Any] = {}
+                for done in sorted(output.outputs, key=lambda one: one.index):
+                    texts.setdefault(done.text, done)
+                first, *others = [
+                    Response(text, str(done.finish_reason), 0, len(done.token_ids)) for text, done in texts.items()
+                ]
+                came[places[output.request_id]] = replace(first, prompt_tokens=asked, others=tuple(others))
                 prompt_tokens += asked
                 cached_tokens += output.num_cached_tokens or 0
             if came:

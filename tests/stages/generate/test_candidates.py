@@ -1,19 +1,21 @@
 import json
 import shutil
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from pipeline import tables
-from pipeline.errors import UserError
+from pipeline.errors import TransientError, UserError
 from pipeline.negative_types import NEGATIVE_TYPES
 from pipeline.schema import NEGATIVES, PAIRS_NEGATIVES
 from pipeline.stage import silent
 from stages.generate import STAGE, Config
 from stages.generate.responses import caption_key
-from tests.stages.generate.canned import canned, captions, kept, pairs, read, reply_rows, work
+from tests.stages.generate.canned import canned, captions, content, kept, pairs, read, reply_rows, work
+from tests.stages.language_models.serving import Answer, completion, serving
 
 
 def test_every_candidate_is_a_row_and_repairs_follow_refusals(tmp_path: Path) -> None:
@@ -137,3 +139,42 @@ def test_failed_asks_are_rows_and_are_asked_again_after_the_stage_gave_up(tmp_pa
     with pytest.raises(UserError, match="requests for reshuffle_order failed.*no reply.*max_error_rate"):
         work(tmp_path, rows, "refused", **settings)
     assert not list((tmp_path / "store" / "negatives" / "refused.partial").glob("**/faults/**/*.parquet"))
+
+
+def sampled(caption: str, before: int) -> Answer:
+    """Three texts: the last one good, or only one of those of a second request."""
+    words = caption.rstrip(".").split()
+    good = " ".join([*words[:2], words[7], *words[3:7], words[2], *words[8:]]) + "."
+    is_hard = caption.endswith(("3.", "7."))
+    first = (caption, caption, "A dog.") if is_hard else (caption, caption, good)
+    return 200, {}, completion(*((good, caption, "A dog.") if is_hard and before else first))
+
+
+def sample(home: Path, answer: Callable[[str, int], Answer], dies_after: int | None = None) -> Path:
+    with serving(answer, dies_after=dies_after) as (url, _):
+        settings: dict[str, Any] = {"backend": "openai", "model": "m", "base_url": url, "samples": 3}
+        out, _ = work(home, captions(40), types=["swap_nouns"], shard_size=16, concurrency=2, **settings)
+    return out
+
+
+def test_texts_sampled_together_are_tries_in_order_and_a_repair_follows_when_all_are_rejected(tmp_path: Path) -> None:
+    out = sample(tmp_path, sampled)
+    tries: dict[str, list[tuple[int, str, str | None]]] = {}
+    for row in read(out):
+        tries.setdefault(row["pair_id"], []).append((row["attempt"], row["status"], row["reason"]))
+    easy = [(0, "rejected", "identical"), (1, "accepted", None)]
+    hard = [(0, "rejected", "identical"), (1, "rejected", "length"), (3, "accepted", None)]
+    assert Counter(map(tuple, tries.values())) == {tuple(easy): 32, tuple(hard): 8}
+    asked = [row["attempt"] for name in kept(tmp_path) for row in reply_rows(tmp_path / name)]
+    assert Counter(asked) == {0: 40, 1: 40, 3: 8, 4: 8, 5: 8}
+
+
+def test_a_run_of_sampled_texts_that_was_cut_short_goes_on_to_the_same_bytes(tmp_path: Path) -> None:
+    def first(caption: str, before: int) -> Answer:
+        return sampled(caption, 0)  # whenever it is asked
+
+    whole = content(sample(tmp_path / "whole", first))
+    with pytest.raises(TransientError, match="the server is gone"):
+        sample(tmp_path / "cut", first, dies_after=25)
+    assert kept(tmp_path / "cut")
+    assert content(sample(tmp_path / "cut", first)) == whole

@@ -41,3 +41,9 @@ def test_a_model_beside_a_backend_without_one_is_refused() -> None:
             Config(backend=backend, model="big")
         assert Config(backend=backend).model == Config().model
     assert Config(backend="ranked", model="big").model == "big"
+
+
+def test_only_a_model_that_samples_gives_several_texts() -> None:
+    assert Config(samples=4).identity() != Config().identity()
+    with pytest.raises(ValidationError, match="samples=4 needs backend vllm or openai; got ranked"):
+        Config(backend="ranked", samples=4)

@@ -11,9 +11,9 @@ from typing import Any
 Answer = tuple[int, dict[str, str], bytes]
 
 
-def completion(text: str, reason: str = "stop") -> bytes:
-    choice = {"message": {"role": "assistant", "content": text}, "finish_reason": reason}
-    return json.dumps({"choices": [choice], "usage": {"prompt_tokens": 7, "completion_tokens": 3}}).encode()
+def completion(*texts: str, reason: str = "stop") -> bytes:
+    choices = [{"message": {"role": "assistant", "content": text}, "finish_reason": reason} for text in texts]
+    return json.dumps({"choices": choices, "usage": {"prompt_tokens": 7, "completion_tokens": 3}}).encode()
 
 
 @contextmanager

@@ -44,7 +44,7 @@ def test_faults_stay_with_their_own_ask() -> None:
             case "no text":
                 return 200, {}, b'{"choices": [{"message": {"content": null}}]}'
             case "cut":
-                return 200, {}, completion("b", "length")
+                return 200, {}, completion("b", reason="length")
         return 200, {}, completion(f"{caption}!")
 
     names = ("busy", "broken", "always 503", "refused", "garbage", "truncated", "half", "other shape", "no text", "cut")
@@ -73,6 +73,16 @@ def test_the_request_carries_prompt_sampling_seed_cap_and_key(monkeypatch: pytes
     assert body["messages"] == [*PREFIX, {"role": "user", "content": "b"}]
     assert (body["model"], body["seed"], body["max_tokens"], body["temperature"]) == ("m", 1, 20, 0.5)
     assert body["key"] == "Bearer secret" and "regex" in body["structured_outputs"]
+
+
+def test_several_texts_come_of_one_request_each_once_and_its_tokens_count_once() -> None:
+    with serving(lambda caption, before: (200, {}, completion("x", "y", "x", "z"))) as (url, bodies):
+        server = connect(url, samples=3)
+        (found,) = server.respond("swap_nouns", PREFIX, asks("a"))
+        server.close()
+    assert bodies[0]["n"] == 3
+    assert [one.text for one in (found, *found.others)] == ["x", "y"]  # the fourth was not asked for
+    assert [(one.prompt_tokens, one.reply_tokens) for one in (found, *found.others)] == [(7, 3), (0, 0)]
 
 
 def neutral_of(body: dict[str, Any]) -> list[Any]:
