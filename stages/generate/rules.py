@@ -27,14 +27,14 @@ from stages.language_models.base import FOREIGN, Backend, Corpus, Message, Reque
 from stages.text.inflection import lemma, plural
 from stages.text.words import LEXICON, PLACES, Word, is_english, lexicon, parse, word_set
 
-VERSION = 2
+VERSION = 3
 MOST_PROPOSALS = 12
 """Rewrites proposed per request."""
 
 SAMPLE = 50_000
 """Captions the vocabulary is counted from."""
 
-_KEPT = word_set("one other another same only own such first second third last next")
+_KEPT = word_set("one other another same only lone own such first second third last next")
 """Describing words that are not replaced."""
 
 _SYMMETRIC = word_set("and or , & with near beside next by alongside of")
