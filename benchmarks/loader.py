@@ -23,10 +23,10 @@ import torch
 from PIL import Image
 
 from pipeline import clip
-from pipeline.clip import Clip
+from pipeline.clip import Clip, Pooling
 from pipeline.negative_types import NEGATIVE_TYPES
 from pipeline.stage import silent
-from stages.train.batches import Batch, Batches, Rows
+from stages.train.batches import Batch, Batches, Rows, load
 from stages.train.pictures import Images
 
 CAPTIONS = 5
@@ -70,13 +70,15 @@ def rows_of(folder: Path, names: list[str], seed: int = 0) -> Rows:
     )
 
 
-def rate(batches: Batches, pairs: int, least: float) -> float:
-    """Pairs per CPU second; at least so many seconds."""
+def rate(batches: Batches, pooled: Pooling | None, least: float) -> float:
+    """Pairs per CPU second as training loads them in this process; at least so many seconds."""
     done, begun = 0, time.process_time()
-    while time.process_time() - begun < least or not done:
-        batches[done % len(batches)]
-        done += 1
-    return done * pairs / (time.process_time() - begun)
+    while time.process_time() - begun < least:
+        for _ in load(batches, 0, 0, 1, pooled):
+            done += 1
+            if time.process_time() - begun >= least:
+                break
+    return done * batches.batch / (time.process_time() - begun)
 
 
 def distance(model: Clip, folder: Path, names: list[str], images: Images, theirs: Callable[..., Any]) -> float:
@@ -97,7 +99,7 @@ def measure(folder: Path, home: Path, arguments: argparse.Namespace) -> list[tup
     """Rows of the table: how images are cut, what, figure."""
     model = clip.load(arguments.model, None)
     names = sorted(path.name for path in folder.glob("*.jp*g"))[: arguments.count]
-    rows, found = rows_of(folder, names), []
+    rows, pooled, found = rows_of(folder, names), clip.pooling(model.model), []
     for crop in ("center", "random"):
         fresh, kept = Images(rows, model, crop), Images(rows, model, crop)
         begun = time.process_time()
@@ -108,8 +110,8 @@ def measure(folder: Path, home: Path, arguments: argparse.Namespace) -> list[tup
         assert same(each[0], mapped[0]), "what is kept is not what is decoded"
         for step in range(len(mapped)):
             mapped[step]
-        found.append((crop, "pairs per CPU second, decoded each time", rate(each, arguments.batch, arguments.seconds)))
-        found.append((crop, "pairs per CPU second, kept", rate(mapped, arguments.batch, arguments.seconds)))
+        found.append((crop, "pairs per CPU second, decoded each time", rate(each, pooled, arguments.seconds)))
+        found.append((crop, "pairs per CPU second, kept", rate(mapped, pooled, arguments.seconds)))
         if crop == "center":
             apart = distance(model, folder, names[:64], kept, model.preprocess)
             found.append((crop, "mean difference from open_clip's transform, of 255", apart))

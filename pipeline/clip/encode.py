@@ -49,6 +49,11 @@ def encode_image(model: "nn.Module", image_BCHW: "Tensor") -> "Tensor":
     """Images -> `image_BD`, each row of L2 norm 1."""
     import torch
 
+    from pipeline.clip import image_tower
+
+    tower: Any = getattr(model, "visual", None)
+    if image_tower.fits(tower):
+        return _unit(image_tower.run(tower, image_BCHW))
     return _unit(model.encode_image(image_BCHW.to(memory_format=torch.channels_last)))  # type: ignore[operator]
 
 
