@@ -115,12 +115,11 @@ class Objective:
         return scale
 
     @torch.no_grad()
-    def after_step(self, made: Tensor | bool = True) -> None:
+    def after_step(self, made: Tensor) -> None:
         """What follows the optimizer's step: the logit scale kept in bounds, teacher and thresholds moved on.
 
-        `made`: whether the step changed anything, which only the device may know.
+        `made`: bool, whether the step changed anything, which only the device may know.
         """
-        made = torch.as_tensor(made, device=self.threshold_T.device)
         scale: Any = self.student.logit_scale
         if scale.requires_grad and self.config.max_logit_scale is not None:
             scale.clamp_(0, math.log(self.config.max_logit_scale))
@@ -134,7 +133,7 @@ class Objective:
         Where `moves` is false it stays as it is.
         """
         teacher, student = zip(*self._averaged, strict=True)
-        share = {kind: ((1 - self.config.ema) * moves).to(kind) for kind in {tensor.dtype for tensor in teacher}}
+        share = {kind: (1 - self.config.ema) * moves.to(kind) for kind in {tensor.dtype for tensor in teacher}}
         torch._foreach_lerp_(teacher, student, [share[tensor.dtype] for tensor in teacher])
         for theirs, mine in self._copied:
             theirs.copy_(torch.where(moves, mine, theirs))

@@ -136,7 +136,7 @@ def test_the_logit_scale_is_clamped(student: nn.Module) -> None:
     for raw, clamped in ((9.0, math.log(50)), (-3.0, 0.0), (2.0, 2.0)):
         with torch.no_grad():
             student.logit_scale.fill_(raw)
-        learning.after_step()
+        learning.after_step(torch.tensor(True))
         assert student.logit_scale.item() == pytest.approx(clamped)
 
 
