@@ -155,7 +155,7 @@ def compare(model: nn.Module, size: tuple[int, int], device: str) -> str:
     padded = torch.nn.functional.pad(batch.tokens_NL, (0, context - batch.tokens_NL.shape[1])).to(device)
     theirs = released.loss(batch.image_BCHW, padded)
     theirs.backward()  # type: ignore[no-untyped-call]
-    mine = ours.training.objective.forward_backward([ours.located(batch)])["loss"]
+    mine, theirs = ours.training.objective.forward_backward([ours.located(batch)])["loss"], theirs.detach()
     pairs = list(zip(ours.training.objective.student.parameters(), released.student.parameters(), strict=True))
     gap = torch.stack([(a.grad - b.grad).norm() for a, b in pairs if a.grad is not None and b.grad is not None]).norm()
     whole = torch.stack([b.grad.norm() for _, b in pairs if b.grad is not None]).norm()
