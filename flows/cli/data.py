@@ -109,31 +109,38 @@ def fetch(
     pictures: Annotated[bool, typer.Option("--pictures", help="also archives of images, many gigabytes")] = False,
     only: Annotated[str, typer.Option(help="only paths like this, e.g. 'zeroshot/cifar10/*'")] = "*",
     yes: Annotated[bool, typer.Option("--yes", help="do not ask")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="print JSON; needs --yes, or downloads nothing")] = False,
 ) -> None:
     """Download what can be downloaded, after saying what and under which licence; resumes where it was stopped."""
     from stages.benchmarks import fetch as downloads
     from stages.benchmarks import inventory
     from stages.benchmarks.registry import registry
 
+    def tell(line: str) -> None:
+        if not as_json:
+            out.print(line)
+
     wanted = []
     for name in inventory.select(names):
         facts = registry()[name]
-        out.print(f"{facts['title']}: licence {facts['licence']}; images: {facts['pictures']}")
+        tell(f"{facts['title']}: licence {facts['licence']}; images: {facts['pictures']}")
         known = downloads.files(name, root)
         lacking = [f for f in known if not f.is_complete and fnmatch(str(f.path.relative_to(root)), only)]
         missing = [file for file in lacking if pictures or not file.images]
         for file in missing:
-            out.print(f"  {file.url}\n    -> {file.path}")
+            tell(f"  {file.url}\n    -> {file.path}")
         if not known:
-            out.print(f"  nothing can be fetched; get it from {facts.get('source', 'its authors')}")
+            tell(f"  nothing can be fetched; get it from {facts.get('source', 'its authors')}")
         elif not missing:
-            out.print(f"  nothing to do{f'; {len(lacking)} more with --pictures' if lacking else ''}")
+            tell(f"  nothing to do{f'; {len(lacking)} more with --pictures' if lacking else ''}")
         wanted += missing
-    if wanted and (yes or typer.confirm(f"download {len(wanted)} files?", default=False)):
+    if wanted and (yes or (not as_json and typer.confirm(f"download {len(wanted)} files?", default=False))):
         with progress.shown("data") as bar:
             for file in wanted:
                 downloads.fetch(file, bar)
-        out.print(f"{len(wanted)} files fetched; now: degla data check --root {root} {' '.join(names)}")
+        tell(f"{len(wanted)} files fetched; now: degla data check --root {root} {' '.join(names)}")
+    if as_json:
+        print_json([{"url": file.url, "path": file.path, "is_complete": file.is_complete} for file in wanted])
 
 
 @app.command()

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from flows.terminal import out, with_interval
+from flows.terminal import Json, out, print_json, with_interval
 from pipeline.artifact import Artifact
 from pipeline.errors import UserError
 from pipeline.home import open_store
@@ -20,6 +20,7 @@ def label(
     n: Annotated[int, typer.Option("--n", help="rows per type", min=1)] = 20,
     seed: Annotated[int, typer.Option(help="another one draws other rows")] = SEED,
     target: Annotated[Path | None, typer.Option("--out", help="sheet to write; default: RUN-labels.tsv")] = None,
+    as_json: Json = False,
 ) -> None:
     """Write a sheet of accepted negatives to label, or read one back: then card and report state the precision."""
     from stages import labels
@@ -37,11 +38,17 @@ def label(
             raise UserError("label", f"there is a {path} already", "a new file: labels are work", "--out")
         drawn = label_sheet.draw(negatives, pairs, n, seed)
         sheets.write(path, drawn, "label")
+        if as_json:
+            print_json({"sheet": path, "rows": drawn.num_rows, "questions": list(labels.QUESTIONS)})
+            return
         out.print(f"{drawn.num_rows:,} rows in {path}: write 1, 0 or u (undecided) under {', '.join(labels.QUESTIONS)}")
         out.print(f"then: degla label {name} {path}")
         return
     answered = sheets.read(sheet, "label", [*label_sheet.KEY, *labels.QUESTIONS])
     count = label_sheet.keep(answered, negatives, pairs)
+    if as_json:
+        print_json({"kept": count, "file": labels.file_of(negatives.path), "types": labels.of(negatives)})
+        return
     out.print(_precision(negatives))
     out.print(
         f"{count:,} rows kept in {labels.file_of(negatives.path)}; card: {store.run(name) / 'negatives/card.html'}"

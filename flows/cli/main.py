@@ -208,12 +208,22 @@ def gc(
 @app.command()
 def export(
     name: Name,
-    kind: Annotated[str, typer.Argument(help="open_clip, transformers, onnx; negclip_tsv, degla_json, webdataset")],
-    target: Annotated[Path, typer.Argument(help="file, or for webdataset and models folder, to write")],
+    kind: Annotated[
+        str,
+        typer.Argument(
+            help="open_clip, transformers, onnx; negclip_tsv, degla_json, webdataset, croissant; clip_benchmark"
+        ),
+    ],
+    target: Annotated[
+        Path, typer.Argument(help="file to write; a folder for webdataset, croissant, clip_benchmark and models")
+    ],
     split: Annotated[str, typer.Option(help="of the dataset: train, val or test")] = "train",
     alpha: Annotated[float, typer.Option(help="of the model: 1 = trained, 0 = start (WiSE-FT)", min=0, max=1)] = 1.0,
+    about: Annotated[Path | None, typer.Option(help="of croissant: YAML of license, url, creator, rai:... ")] = None,
+    as_json: Json = False,
 ) -> None:
     """Write a run's model for another library, or its dataset in another project's format."""
+    from stages.export import croissant, results
     from stages.export import datasets as exports
     from stages.export import models as model_exports
 
@@ -224,20 +234,46 @@ def export(
             raise UserError("export", f"run {name!r} has no model", "a trained run", f"degla run {name} --until train")
         chosen = cast(model_exports.ModelFormat, kind)
         off = model_exports.export_model(model, chosen, target, alpha, store.linked(name, "scores"))
-        out.print(f"{kind} in {target}; read back, no embedding differs by more than {off:.1e}")
+        if as_json:
+            print_json({"format": kind, "target": target, "differs_by": off})
+        else:
+            out.print(f"{kind} in {target}; read back, no embedding differs by more than {off:.1e}")
+        return
+    if kind == "clip_benchmark":
+        scores, model = store.linked(name, "scores"), store.linked(name, "model")
+        if scores is None or model is None:
+            raise UserError("export", f"run {name!r} has no scores", "an evaluated run", f"degla run {name}")
+        count = results.export(scores, model.meta["start"], name, target)
+        if as_json:
+            print_json({"format": kind, "target": target, "files": count})
+        else:
+            out.print(f"{count} result files in {target}")
         return
     dataset, pairs = store.linked(name, "dataset"), store.linked(name, "pairs")
     if dataset is None or pairs is None:
         raise UserError(
             "export", f"run {name!r} has no dataset", "an assembled run", f"degla run {name} --until assemble"
         )
+    if kind == "croissant":
+        negatives = store.linked(name, "negatives")
+        if negatives is None:
+            raise UserError("export", f"run {name!r} has no negatives", "a whole run", f"degla run {name}")
+        to_say = croissant.export(dataset, pairs, negatives, target, about)
+        if as_json:
+            print_json({"format": kind, "target": target, "to_say": to_say})
+        else:
+            out.print(f"{target / croissant.FILE}" + (f"; to say with --about: {', '.join(to_say)}" if to_say else ""))
+        return
     if kind not in get_args(exports.DatasetFormat):
-        known = (*get_args(model_exports.ModelFormat), *get_args(exports.DatasetFormat))
+        known = (*get_args(model_exports.ModelFormat), *get_args(exports.DatasetFormat), "croissant", "clip_benchmark")
         raise UserError("export", f"no format {kind!r}", f"one of {', '.join(known)}", "name one")
     rows = exports.export(
         dataset, pairs.path / pairs.meta["image_root"], cast(exports.DatasetFormat, kind), target, split
     )
-    out.print(f"{rows:,} rows of {split} in {target}")
+    if as_json:
+        print_json({"format": kind, "target": target, "split": split, "rows": rows})
+    else:
+        out.print(f"{rows:,} rows of {split} in {target}")
 
 
 app.command()(planning.plan)
@@ -273,9 +309,14 @@ def prompt(
     type: Annotated[str, typer.Argument(help="negative type, e.g. swap_nouns")],
     caption: Annotated[str, typer.Argument(help="caption to rewrite")],
     recipe: Annotated[str, typer.Option(help="recipe whose prompts are used")] = "paper",
+    as_json: Json = False,
 ) -> None:
     """Print the exact prompt a caption would get; loads no model."""
-    print(render_prompt(road.load(recipe).generate, type, caption))
+    found = render_prompt(road.load(recipe).generate, type, caption)
+    if as_json:
+        print_json({"type": type, "caption": caption, "prompt": found})
+    else:
+        print(found)
 
 
 @app.command()
@@ -283,9 +324,15 @@ def recipe(
     name: Annotated[str, typer.Argument(help="recipe or YAML file")] = "demo",
     overrides: Set = [],  # noqa: B006
     schema: Annotated[bool, typer.Option("--schema", help="print the JSON schema of recipes instead")] = False,
+    as_json: Json = False,
 ) -> None:
     """Print a recipe with all defaults resolved, or the JSON schema of recipes."""
-    print(road.schema() if schema else to_yaml(road.load(name, overrides)))
+    if schema:
+        print(road.schema())
+    elif as_json:
+        print_json(road.load(name, overrides).model_dump(mode="json"))
+    else:
+        print(to_yaml(road.load(name, overrides)))
 
 
 @app.command()

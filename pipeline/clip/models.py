@@ -29,6 +29,7 @@ from pipeline.clip.names import (
     local_folder,
     model_card,
     open_clip_name,
+    preprocessing,
     trained_with,
     weights_file,
 )
@@ -154,7 +155,8 @@ def model_digest(model: str, pretrained: str | None = None) -> str:
     Raises UserError when the architecture, the folder or the weights file does not exist.
     """
     arch, weights = architecture(model), weights_file(model, pretrained)
-    return digest([arch, path_digest(weights) if weights else pretrained, model if ":" in model else None])
+    parts = [arch, path_digest(weights) if weights else pretrained, model if ":" in model else None]
+    return digest([*parts, preprocess] if (preprocess := preprocessing(model)) else parts)
 
 
 def with_activation(clip: Clip, activation: str) -> Clip:

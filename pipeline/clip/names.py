@@ -46,14 +46,7 @@ def local_folder(model: str) -> Path | None:
 def architecture(model: str) -> dict[str, Any]:
     """open_clip's `model_cfg` of a model, a fresh copy; no import of open_clip except for hub names."""
     if folder := local_folder(model):
-        if not (folder / CONFIG).is_file():
-            return dict(hugging_face.open_clip_config(folder)["model_cfg"])
-        try:
-            return _without_code(model, json.loads((folder / CONFIG).read_text())["model_cfg"])
-        except (ValueError, KeyError, TypeError, RecursionError) as error:
-            raise UserError(
-                "clip", f"{folder / CONFIG} holds no model: {error!r}", "open_clip's format", "mend it"
-            ) from (error)
+        return dict(_folder_config(folder, model)["model_cfg"])
     if model.startswith(HUB):
         with import_open_clip() as open_clip:
             try:
@@ -66,6 +59,24 @@ def architecture(model: str) -> dict[str, Any]:
     if Path(model).is_absolute() or not builtin.is_file():
         raise _no_model(model)
     return dict(json.loads(builtin.read_text()))
+
+
+def preprocessing(model: str) -> dict[str, Any] | None:
+    """open_clip's `preprocess_cfg` of a local folder; None where none is given, and of models whose name says it."""
+    folder = local_folder(model)
+    return _folder_config(folder, model).get("preprocess_cfg") if folder else None
+
+
+def _folder_config(folder: Path, model: str) -> dict[str, Any]:
+    if not (folder / CONFIG).is_file():
+        return hugging_face.open_clip_config(folder)
+    try:
+        found = json.loads((folder / CONFIG).read_text())
+        return {**found, "model_cfg": _without_code(model, found["model_cfg"])}
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise UserError(
+            "clip", f"{folder / CONFIG} holds no model: {error!r}", "open_clip's format", "mend it"
+        ) from error
 
 
 def _no_model(model: str) -> UserError:

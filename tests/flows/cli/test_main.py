@@ -65,12 +65,24 @@ def test_a_command_answers(
         (["show", "tiny", "pairs", "--limit", "1"], {"caption"}),
         (["doctor"], {"verdict", "what", "detail"}),
         (["data", "list"], {"sugarcrepe"}),
+        (["recipe", "demo"], {"ingest", "train"}),
+        (["prompt", "swap_nouns", "a red cup on a table"], {"type", "caption", "prompt"}),
+        (["label", "tiny", "--n", "1", "--out", "{}/sheet.tsv"], {"sheet", "rows", "questions"}),
+        (["export", "tiny", "negclip_tsv", "{}/pairs.tsv"], {"format", "target", "split", "rows"}),
+        (["export", "tiny", "clip_benchmark", "{}/results"], {"format", "target", "files"}),
+        (["export", "tiny", "croissant", "{}/published"], {"format", "target", "to_say"}),
     ],
     ids=lambda value: value[0] if isinstance(value, list) else "",
 )
 def test_a_program_gets_json(
-    home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], words: list[str], said: set[str]
+    home: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    words: list[str],
+    said: set[str],
 ) -> None:
+    words = [word.format(tmp_path) for word in words]
     status, out, err = degla(home, monkeypatch, capsys, *words, "--json")
     found = json.loads(out)
     assert status == 0 and said <= (found[0] if isinstance(found, list) else found).keys(), err

@@ -222,6 +222,10 @@ def test_digests_follow_the_content(tiny: clip.Clip, tmp_path: Path) -> None:
     clip.save(tiny, tmp_path / "c")
     first, second, third = (clip.model_digest(str(tmp_path / name)) for name in "abc")
     assert first == third != second
+    config = json.loads((tmp_path / "c" / clip.CONFIG).read_text())
+    config["preprocess_cfg"]["mean"] = [0.1, 0.2, 0.3]
+    (tmp_path / "c" / clip.CONFIG).write_text(json.dumps(config))
+    assert clip.model_digest(str(tmp_path / "c")) != first, "other pixels are another model"
     assert clip.model_digest("ViT-B-32", "openai") != clip.model_digest("ViT-B-32", "laion2b_e16")
     assert clip.tokenizer_digest(TINY) == clip.tokenizer_digest("ViT-B-32")
     assert clip.tokenizer_digest("ViT-B-16-SigLIP") != clip.tokenizer_digest("ViT-B-32")
