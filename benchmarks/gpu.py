@@ -108,9 +108,8 @@ def batch_of(count: int, size: tuple[int, int], seed: int) -> Batch:
             texts.append(text)
     tokens_NL = clip.pad([[49_406, *text, 49_407] for text in texts])
     image_BCHW = torch.randn(count, 3, *size, generator=generator)
-    return Batch(
-        image_BCHW, tokens_NL, torch.arange(K).repeat(count, 1), image_BCHW[:0], torch.zeros(count, dtype=torch.bool)
-    )
+    none_B = torch.zeros(count, dtype=torch.bool)
+    return Batch(image_BCHW, tokens_NL, torch.arange(K).repeat(count, 1), image_BCHW[:0], none_B, none_B)
 
 
 def steps_of(model: nn.Module, config: Config, device: str) -> dict[str, Callable[[Batch], float]]:

@@ -98,7 +98,9 @@ class Released:
             text_ND[:count],
             text_ND[count:].unflatten(0, (count, K)),
             torch.zeros_like(image_BD),
+            torch.zeros_like(image_BD),
             type_BK,
+            none,
             none,
         )
 
@@ -135,7 +137,7 @@ class Ours:
         """What the loader gives."""
         tokens = clip.pad(self.tokenize([*captions, *(text for each in negatives for text in each)]))
         type_BK, none = torch.arange(K).repeat(len(captions), 1), torch.zeros(len(captions), dtype=torch.bool)
-        return Batch(image_BCHW, tokens, type_BK, image_BCHW[:0], none)
+        return Batch(image_BCHW, tokens, type_BK, image_BCHW[:0], none, none)
 
     def located(self, batch: Batch) -> Batch:
         """The tree of its texts grown, as the loader does it, and all but the images moved to the device."""

@@ -50,6 +50,7 @@ select pair_id from dataset group by pair_id having count(*) > 1;
 
 -- error: text without tokens, or tokens without text, in dataset
 select pair_id from dataset where len(caption_tokens) < 2
+or (paraphrases is null) <> (paraphrases_tokens is null) or len(paraphrases) <> len(paraphrases_tokens)
 {%- for type in types %}
 or ({{ type }} is null) <> ({{ type }}_tokens is null)
 {%- endfor %};

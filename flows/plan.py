@@ -24,8 +24,8 @@ from stages.road import load as load_recipe
 
 PLANS = DATA / "ablations"
 METHOD = (
-    "objective", "types", "negatives_per_caption", "similar_images", "negative_images", "lock_image", "lock_text",
-    "lock_scale",
+    "objective", "types", "negatives_per_caption", "similar_images", "negative_images", "paraphrases", "lock_image",
+    "lock_text", "lock_scale", "text_map",
 )  # fmt: skip
 """What of a recipe's training is its method; the rest is schedule and scale, which all rows share."""
 SHARED = ("ingest", "generate", "assemble")

@@ -10,6 +10,7 @@ _ENUM = pa.dictionary(pa.int32(), pa.string())
 _TEXTS = pa.list_(pa.string())
 _CHANCES = pa.list_(pa.float32())
 _TOKENS = pa.list_(pa.int32())
+_TOKEN_LISTS = pa.list_(_TOKENS)
 
 
 def _schema(*columns: tuple[str, pa.DataType, str] | tuple[str, pa.DataType, str, bool]) -> pa.Schema:
@@ -98,6 +99,7 @@ DATASET = _schema(
     ("leaks", _TEXTS, "names of the benchmarks that share this picture or caption"),
     ("caption_tokens", _TOKENS, "token ids with start and end, at their own length, no padding"),
     *((f"{kind}_tokens", _TOKENS, f"token ids of {kind}; null where the text is", NULL) for kind in NEGATIVE_TYPES),
+    ("paraphrases_tokens", _TOKEN_LISTS, "token ids of each of the paraphrases; null where they are", NULL),
 )
 
 LEAKS = _schema(

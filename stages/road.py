@@ -93,6 +93,7 @@ class Run(pipeline_run.Run):
         self._check_types(stages)
         if "train" in stages:
             train.check_machine(self.recipe.train)
+            train.check_paraphrases(self.recipe.train, self.recipe.generate.paraphrases)
         tokenizer, model = self.recipe.assemble.tokenizer, self.recipe.train.model
         both = {"assemble", "train"} <= set(stages)
         if both and clip.tokenizer_digest(tokenizer) != clip.tokenizer_digest(model):
@@ -124,6 +125,7 @@ class Run(pipeline_run.Run):
         if stage in ("generate", "assemble"):
             if "train" in self.planned:
                 train.check_pairs(self.recipe.train, self["pairs"])
+                train.check_paraphrases(self.recipe.train, self.recipe.generate.paraphrases, self["pairs"])
             if "evaluate" in self.planned:
                 evaluate.check_pairs(self.recipe.evaluate, self["pairs"])
         return super().make(stage, working, force=force)

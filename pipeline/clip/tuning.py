@@ -12,6 +12,9 @@ from pipeline.errors import UserError, need_package
 if TYPE_CHECKING:
     from torch import nn
 
+LOGIT = ("logit_scale", "logit_bias")
+"""Names of what makes logits of similarities, and belongs to no tower; the bias is SigLIP's."""
+
 LORA_MODULES = ("attn", "c_fc", "c_proj")
 """Names of the layers of an open_clip transformer that LoRA adapts: attention (input and output) and MLP."""
 
@@ -44,7 +47,7 @@ def lock(model: "nn.Module", *, image: bool, text: bool, unlocked: int = 0) -> N
 def _text_parts(network: Any) -> list[Any]:
     """Modules and parameters of a CLIP whose text tower is no module of its own."""
     parts = [*network.named_children(), *network.named_parameters(recurse=False)]
-    return [part for name, part in parts if name not in ("visual", "logit_scale", "logit_bias")]
+    return [part for name, part in parts if name not in ("visual", *LOGIT)]
 
 
 def decayed(model: "nn.Module") -> "list[nn.Parameter]":
@@ -69,7 +72,7 @@ def speed_up(model: "nn.Module", *, checkpoint_gradients: bool, compiled: bool) 
 def add_lora(model: "nn.Module", rank: int, alpha: float, seed: int) -> None:
     """Freeze the model and put LoRA (Hu et al. 2021) of that rank beside attention and MLP, in place.
 
-    The logit scale still learns. Raises UserError when peft is not installed or the model has no such layers.
+    Logit scale and bias still learn. Raises UserError when peft is not installed or the model has no such layers.
     """
     need_package("train", "peft", "lora")
     import torch
@@ -84,7 +87,8 @@ def add_lora(model: "nn.Module", rank: int, alpha: float, seed: int) -> None:
         raise UserError(
             "train", f"LoRA finds no layer: {error}", f"layers named {LORA_MODULES}", "--set train.lora_rank=0"
         ) from error
-    model.logit_scale.requires_grad_(True)
+    for parameter in logit_parameters(model):
+        parameter.requires_grad_(True)
 
 
 def merge_lora(model: "nn.Module") -> None:
@@ -102,6 +106,12 @@ def merge_lora(model: "nn.Module") -> None:
             plain = layer.get_base_layer()
         parent, _, child = name.rpartition(".")
         setattr(model.get_submodule(parent), child, plain)
+
+
+def logit_parameters(model: "nn.Module") -> "list[nn.Parameter]":
+    """What makes logits of similarities: the scale, and the bias of a SigLIP."""
+    named = dict(model.named_parameters(recurse=False))
+    return [named[name] for name in LOGIT if name in named]
 
 
 @contextmanager
@@ -122,7 +132,7 @@ def weight_delta(start: "nn.Module", tuned: "nn.Module") -> dict[str, float]:
     sums: dict[str, list[float]] = {}
     for name, tensor in before.items():
         if tensor.is_floating_point() and name in after:
-            part = "image" if name.startswith("visual.") else "logit_scale" if name == "logit_scale" else "text"
+            part = "image" if name.startswith("visual.") else name if name in LOGIT else "text"
             change = (after[name].double().cpu() - tensor.double()).square().sum().item()
             size = tensor.double().square().sum().item()
             total = sums.setdefault(part, [0.0, 0.0])

@@ -179,6 +179,7 @@ def _rechunk(reader: pa.RecordBatchReader, size: int) -> Iterator[pa.Table]:
 def _with_tokens(table: pa.Table, tokeniser: Tokeniser) -> pa.Table:
     for column in ("caption", *NEGATIVE_TYPES):
         table = table.append_column(f"{column}_tokens", tokeniser.column(table[column].combine_chunks()))
+    table = table.append_column("paraphrases_tokens", tokeniser.lists(table["paraphrases"].combine_chunks()))
     return table.select(DATASET.names)
 
 

@@ -38,5 +38,5 @@ def run(config: Config, inputs: Inputs, out: Path, progress: Progress) -> dict[s
 
 
 STAGE = Stage(
-    name="assemble", makes="dataset", needs=("pairs", "negatives"), version=2, config=Config, outside=outside, run=run
+    name="assemble", makes="dataset", needs=("pairs", "negatives"), version=3, config=Config, outside=outside, run=run
 )

@@ -60,6 +60,11 @@ class Tokeniser:
             values_T[_ranges(begin_N[chosen_N] + 1, length)] = body_T
         return _lists(values_T, length_N, null_N)
 
+    def lists(self, texts: pa.ListArray) -> pa.ListArray:
+        """`column` of the texts in every list; a null list stays null."""
+        length_N = np.asarray(texts.value_lengths().fill_null(0)).astype(np.int64)
+        return _lists(self.column(texts.flatten()), length_N, np.asarray(texts.is_null()))
+
     def _plain(self, texts: pa.Array) -> tuple[NDArray[np.int32], Ints]:
         """Token ids without start and end of plain texts, in a row, and how many each text has."""
         words = pc.ascii_split_whitespace(pc.ascii_lower(texts))
@@ -102,6 +107,7 @@ def _ranges(begin: Ints, length: Ints) -> Ints:
     return positions
 
 
-def _lists(values_T: NDArray[np.int32], length_N: Ints, null_N: NDArray[np.bool_]) -> pa.ListArray:
+def _lists(values: NDArray[np.int32] | pa.Array, length_N: Ints, null_N: NDArray[np.bool_]) -> pa.ListArray:
     offsets = pa.array(np.concatenate([[0], np.cumsum(length_N)]), pa.int32())
-    return pa.ListArray.from_arrays(offsets, pa.array(values_T, pa.int32()), mask=pa.array(null_N))
+    values = pa.array(values, pa.int32()) if isinstance(values, np.ndarray) else values
+    return pa.ListArray.from_arrays(offsets, values, mask=pa.array(null_N))

@@ -174,6 +174,27 @@ def triplet_loss(student: Embeddings, scale: Tensor) -> Tensor:
     return (_mean(n2t, there_B) + _mean(t2n, there_B)) / 2
 
 
+def align_loss(student: Embeddings, scale: Tensor) -> Tensor:
+    """READ's paraphrase alignment: a paraphrase finds its caption among all captions of the batch.
+
+    Mean over the captions that bring a paraphrase, 0 without any::
+
+        loss = 0
+        rows = [i for i in range(B) if rephrased[i]]
+        for i in rows:
+            options = [scale * para[i] @ text[j] for j in range(B)]
+            loss += -log(share(options[i], options)) / len(rows)
+
+    No batch holds two captions of one image, so no other caption is right as well. Source: READ-CLIP (arXiv
+    2510.16540), its sentence-level alignment.
+    """
+    rows_B = student.rephrased_B
+    logits_BB = scale * student.para_BD @ student.text_BD.T
+    own_B = torch.arange(len(logits_BB), device=logits_BB.device)
+    loss_B = F.cross_entropy(logits_BB, own_B, reduction="none")
+    return (loss_B * rows_B).sum() / rows_B.sum().clamp(min=1)
+
+
 def contrast_distill_loss(student: Embeddings, teacher: Embeddings, scale: Tensor, temperature: float) -> Tensor:
     """GIFT's contrastive distillation: the student's softmaxes over the batch follow the teacher's, both ways::
 

@@ -2,8 +2,9 @@
 
 A batch is a pure function of (dataset, settings, step), so a resumed run needs to remember nothing but its step.
 
-Shapes: B pairs of this process, K negatives per caption, N texts = B captions + the R negatives there are, L tokens of
-the longest of them, M pairs with a second image, C, H, W pixels.
+Shapes: B pairs of this process, K negatives per caption, X = K + 1 further texts (the negatives and a paraphrase), N
+texts = B captions + the R further ones there are, L tokens of the longest of them, M pairs with a second image, C, H, W
+pixels.
 """
 # ruff: noqa: N815 - shapes are suffixes of names here, also of fields
 
@@ -31,6 +32,7 @@ from pipeline.clip.prefix_tree import Tree
 from pipeline.errors import UserError
 from pipeline.negative_types import NEGATIVE_TYPES
 from stages.train import crops
+from stages.train.paraphrases import Paraphrases, Source
 from stages.train.pictures import Images, size_of
 
 Ints = NDArray[np.int64]
@@ -40,18 +42,18 @@ class Places(NamedTuple):
     """Where things of a batch are, found on the CPU: a step would have to wait for the device to tell.
 
     Attributes:
-        negative_R: int64, place of each text behind the captions among the B * K negatives.
+        more_R: int64, place of each text behind the captions among the B * X further ones.
         depicted_M: int64, the rows of `depicted_B`.
         tree: the distinct beginnings of the texts; None where the text tower cannot use it.
     """
 
-    negative_R: Tensor
+    more_R: Tensor
     depicted_M: Tensor
     tree: Tree | None
 
     def map(self, change: Callable[[Tensor], Tensor]) -> "Places":
         """The same with each tensor changed."""
-        return Places(change(self.negative_R), change(self.depicted_M), self.tree and self.tree.map(change))
+        return Places(change(self.more_R), change(self.depicted_M), self.tree and self.tree.map(change))
 
 
 @dataclass(frozen=True)
@@ -60,10 +62,11 @@ class Batch:
 
     Attributes:
         image_BCHW: uint8 as `Images` has them; what the model reads after `on`.
-        tokens_NL: int64, zero-padded; the B captions, then the negatives there are, row by row of `have_BK`.
+        tokens_NL: int64, zero-padded; the B captions, then what else there is, row by row of `more_BX`.
         type_BK: int64, which type each negative is of (its place in `types`); -1 = there is none.
         other_MCHW: images of the first negatives, as `image_BCHW`, for the rows of `depicted_B`.
         depicted_B: bool, which pairs have such an image.
+        rephrased_B: bool, which captions bring a paraphrase.
         box_B4: where each image is cut at random (`crops.draw`); None = it is as the model wants it.
         other_box_M4: the same of the others.
         places: what `located` finds.
@@ -74,6 +77,7 @@ class Batch:
     type_BK: Tensor
     other_MCHW: Tensor
     depicted_B: Tensor
+    rephrased_B: Tensor
     box_B4: Tensor | None = None
     other_box_M4: Tensor | None = None
     places: Places | None = None
@@ -82,6 +86,11 @@ class Batch:
     def have_BK(self) -> Tensor:  # noqa: N802 - shapes are suffixes of names here
         """bool, which negatives there are."""
         return self.type_BK >= 0
+
+    @property
+    def more_BX(self) -> Tensor:  # noqa: N802 - shapes are suffixes of names here
+        """bool, which texts there are beside the caption: its negatives, then its paraphrase."""
+        return torch.cat([self.have_BK, self.rephrased_B[:, None]], dim=1)
 
     def on(self, device: str, model: Clip) -> "Batch":
         """The batch on a device, its images cut and normalised for the model."""
@@ -106,8 +115,8 @@ class Batch:
 
     def located(self, pooled: Pooling | None) -> "Batch":
         """With its places; the tree is grown for a text tower that pools so."""
-        negative_R, depicted_M = (there.flatten().nonzero()[:, 0] for there in (self.have_BK, self.depicted_B))
-        return replace(self, places=Places(negative_R, depicted_M, pooled and clip.tree(self.tokens_NL, pooled)))
+        more_R, depicted_M = (there.flatten().nonzero()[:, 0] for there in (self.more_BX, self.depicted_B))
+        return replace(self, places=Places(more_R, depicted_M, pooled and clip.tree(self.tokens_NL, pooled)))
 
     def _each(self, change: Callable[[Tensor], Tensor]) -> "Batch":
         """The same with each tensor changed."""
@@ -120,11 +129,11 @@ class Batch:
         return replace(self, **changed)
 
     def split(self, parts: int) -> list["Batch"]:
-        """The batch in pieces of as equal a size as can be; each keeps the negatives and images of its captions."""
+        """The batch in pieces of as equal a size as can be; each keeps the texts and images of its captions."""
         count = len(self.type_BK)
         if parts == 1:
             return [self]
-        ends = np.cumsum([0, *self.have_BK.sum(dim=1).tolist()]) + count
+        ends = np.cumsum([0, *self.more_BX.sum(dim=1).tolist()]) + count
         shown = np.cumsum([0, *self.depicted_B.tolist()])
         pieces = []
         for rows in np.array_split(np.arange(count), min(parts, count)):
@@ -134,7 +143,7 @@ class Batch:
             piece = (self.image_BCHW[first:last], texts, self.type_BK[first:last], other_MCHW)
             box_B4 = None if self.box_B4 is None else self.box_B4[first:last]
             box_M4 = None if self.other_box_M4 is None else self.other_box_M4[shown[first] : shown[last]]
-            pieces.append(Batch(*piece, self.depicted_B[first:last], box_B4, box_M4))
+            pieces.append(Batch(*piece, self.depicted_B[first:last], self.rephrased_B[first:last], box_B4, box_M4))
         return pieces
 
 
@@ -151,6 +160,7 @@ class Rows:
         have: [rows, types], whether a row has that negative; a text that is there under two types is of the first.
         chances: [rows, types], sampling probability of each negative in its turn, (0, 1].
         depicting: [rows, types], index into `uris` of an image that the negative is about; -1 = none.
+        paraphrases: what else says what the captions say; None = not asked for.
     """
 
     root: Path
@@ -162,6 +172,7 @@ class Rows:
     have: NDArray[np.bool_]
     chances: NDArray[np.float32]
     depicting: Ints
+    paraphrases: Paraphrases | None = None
 
     def __len__(self) -> int:
         return len(self.image_file)
@@ -171,9 +182,20 @@ class Rows:
         values, offsets = self.tokens[column]
         return torch.from_numpy(values[offsets[row] : offsets[row + 1]].astype(np.int64))
 
+    def paraphrase(self, number: int) -> Tensor:
+        """Token ids of a paraphrase, by the number that `Paraphrases.draw` gives."""
+        if number < len(self) or self.paraphrases is None:
+            return self.text(0, number)
+        return torch.from_numpy(self.paraphrases.tokens(number - len(self)))
+
 
 def read_rows(
-    dataset: Artifact, pairs: Artifact, types: Sequence[str], split: str = "train", shown: Path | None = None
+    dataset: Artifact,
+    pairs: Artifact,
+    types: Sequence[str],
+    split: str = "train",
+    shown: Path | None = None,
+    paraphrases: Sequence[Source] = (),
 ) -> Rows:
     """The rows of one split, only the columns training needs.
 
@@ -183,13 +205,15 @@ def read_rows(
         types: negative types to read.
         split: train, val or test.
         shown: a table that names images of negatives, see `_shown`.
+        paraphrases: where paraphrases come from; none are read without.
 
     Raises:
-        UserError: there is no such row, or `shown` cannot be read.
+        UserError: there is no such row, `shown` cannot be read, or there is no paraphrase.
     """
     columns = ["caption_tokens", *(f"{kind}_tokens" for kind in types)]
+    names = [*columns, *types, *(["paraphrases_tokens"] if paraphrases else [])]
     table = tables.read(
-        dataset.table_folder("dataset"), ["pair_id", "image_group", "image_uri", "split", "chances", *columns, *types]
+        dataset.table_folder("dataset"), ["pair_id", "image_group", "image_uri", "split", "chances", *names]
     )
     table = table.filter(np.asarray(table["split"].to_numpy() == split)).combine_chunks()
     if not len(table):
@@ -222,6 +246,9 @@ def read_rows(
         have=have,
         chances=_chances(table["chances"], types),
         depicting=np.where(have, depicting, -1),
+        paraphrases=Paraphrases(table["paraphrases_tokens"].combine_chunks(), image_group, paraphrases)
+        if paraphrases
+        else None,
     )
 
 
@@ -387,6 +414,7 @@ class Batches(Dataset[Batch]):
         self.order = np.concatenate(orders)[:, self.share]
         self.epoch = np.repeat(np.arange(epochs), [len(order) for order in orders])
         self.negatives = [epoch_negatives(rows.have, negatives, seed, epoch, rows.chances) for epoch in range(epochs)]
+        self.rephrasing = [rows.paraphrases.draw(seed, epoch) for epoch in range(epochs)] if rows.paraphrases else None
 
     def __len__(self) -> int:
         return len(self.order)
@@ -404,10 +432,12 @@ class Batches(Dataset[Batch]):
     def __getitem__(self, step: int) -> Batch:
         rows, chosen = self.order[step], self.negatives[self.epoch[step]][self.order[step]]
         shown_B = self._first_shown(rows, chosen)
+        none_B = np.full(len(rows), -1, dtype=np.int64)
+        rephrasing_B = none_B if self.rephrasing is None else self.rephrasing[self.epoch[step]][rows]
         texts = [self.rows.text(0, row) for row in rows]
-        texts += [
-            self.rows.text(1 + chosen[place], rows[place[0]]) for place in zip(*np.nonzero(chosen >= 0), strict=True)
-        ]
+        for row, kinds, rephrasing in zip(rows, chosen, rephrasing_B, strict=True):
+            texts += [self.rows.text(1 + kind, row) for kind in kinds if kind >= 0]
+            texts += [self.rows.paraphrase(rephrasing)] if rephrasing >= 0 else []
         depicted_B = shown_B >= 0
         image_BCHW, aspect_B = self.images.stack(self.rows.image_file[rows])
         other_MCHW, aspect_M = self.images.stack(shown_B[depicted_B])
@@ -416,8 +446,8 @@ class Batches(Dataset[Batch]):
             random_2BT4 = np.random.default_rng((self.seed, step)).random((2, self.batch, crops.TRIES, 4))
             own_BT4, other_BT4 = random_2BT4[:, self.share]
             box_B4, box_M4 = crops.draw(own_BT4, aspect_B), crops.draw(other_BT4[depicted_B], aspect_M)
-        type_BK, depicted = torch.from_numpy(chosen), torch.from_numpy(depicted_B)
-        return Batch(image_BCHW, clip.pad(texts), type_BK, other_MCHW, depicted, box_B4, box_M4)
+        type_BK, depicted, rephrased = map(torch.from_numpy, (chosen, depicted_B, rephrasing_B >= 0))
+        return Batch(image_BCHW, clip.pad(texts), type_BK, other_MCHW, depicted, rephrased, box_B4, box_M4)
 
     def _first_shown(self, rows: Ints, chosen: Ints) -> Ints:
         """The image of each row's first negative, -1 = none; a negative that has one is moved to the front."""

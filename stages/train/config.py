@@ -10,6 +10,7 @@ from pipeline.clip.names import HUB, local_folder
 from pipeline.config import LOCAL, placement
 from pipeline.config import Config as BaseConfig
 from pipeline.negative_types import NEGATIVE_TYPES
+from stages.train.paraphrases import Source
 from stages.train.terms import TERMS, Term
 
 
@@ -19,7 +20,8 @@ def _weight(name: str, default: float = 0.0) -> Any:
 
 def _description(term: Term) -> str:
     """What the weight of a term is, for the help of its setting."""
-    parts = [f"weight of {term.description}", term.note, "needs negative_images" if term.needs_images else ""]
+    parts = [f"weight of {term.description}", term.note]
+    parts += ["needs negative_images"] * term.needs_images + ["needs paraphrases"] * term.needs_paraphrases
     return "; ".join(filter(None, parts))
 
 
@@ -66,7 +68,7 @@ class Loss(BaseConfig):
     temperature: float = Field(2.0, gt=0, description="of GIFT's contrastive distillation")
     ema: float = Field(0.9996, ge=0, le=1, description="teacher <- ema * teacher + (1 - ema) * student, every step")
     max_logit_scale: float | None = Field(
-        100.0, gt=1, description="the learned logit scale is clamped to [1, this]; null = no clamp"
+        100.0, gt=1, description="the learned logit scale is clamped to [1, this]; null = no clamp, as for SigLIP"
     )
 
     @model_validator(mode="before")
@@ -132,6 +134,12 @@ class Config(BaseConfig):
         description="images of negatives: a CSV or Parquet file (pair_id, type, image beside it), or mined = the "
         "training image that the negative fits best by the starting model",
     )
+    paraphrases: tuple[Source, ...] = Field(
+        ("rewrites", "captions"),
+        min_length=1,
+        description="where the paraphrase that a term needs is drawn from, anew for each epoch: rewrites of the "
+        "caption (generate.paraphrases), other captions of its image",
+    )
     crop: Literal["center", "random"] = Field(
         "center",
         description="how images are cut: center, as in evaluation, but JPEGs are decoded at a reduced scale (mean "
@@ -142,8 +150,11 @@ class Config(BaseConfig):
     objective: Loss = Field(Loss(), description="the loss")
     lock_image: bool = Field(False, description="keep the image tower as it is")
     lock_text: bool = Field(False, description="keep the text tower as it is")
-    lock_scale: bool = Field(False, description="keep the logit scale as it is")
+    lock_scale: bool = Field(False, description="keep the logit scale, and a SigLIP's bias, as they are")
     unlocked_groups: int = Field(0, ge=0, description="last layer groups of a locked tower that learn all the same")
+    text_map: bool = Field(
+        False, description="learn one linear map of the text embeddings alone; folded into the text projection"
+    )
     lora_rank: int = Field(0, ge=0, description="learn by LoRA of this rank (needs the extra lora); 0 = all weights")
     lora_alpha: float = Field(8.0, gt=0, description="LoRA's scale, alpha / rank")
     lr: float = Field(1e-6, gt=0, description="peak learning rate")
@@ -182,6 +193,11 @@ class Config(BaseConfig):
     tensorboard: Path | None = placement(None, description="also log to this folder (needs the extra tensorboard)")
     wandb: str | None = placement(None, description="also log to this Weights & Biases project (needs the extra wandb)")
 
+    @property
+    def needs_paraphrases(self) -> bool:
+        """Whether a term looks at paraphrases."""
+        return any(weight and TERMS[name].needs_paraphrases for name, weight in self.objective.weights().items())
+
     @model_validator(mode="before")
     @classmethod
     def _folder_brings_its_weights(cls, given: Any) -> Any:
@@ -204,6 +220,8 @@ class Config(BaseConfig):
             raise ValueError(f"{' and '.join(needing)} need negative_images: a table, or mined")
         if self.lora_rank and (self.lock_image or self.lock_text):
             raise ValueError("lora_rank learns beside frozen towers already; leave lock_image and lock_text out")
+        if self.text_map and (self.lora_rank or self.lock_image or self.lock_text):
+            raise ValueError("text_map learns beside frozen towers; leave lora_rank, lock_image and lock_text out")
         return self
 
     @model_validator(mode="after")

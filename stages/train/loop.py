@@ -12,7 +12,7 @@ from torch import Tensor
 
 from pipeline import clip, tables
 from pipeline.artifact import SCRATCH
-from pipeline.clip import Clip, tuning
+from pipeline.clip import Clip, text_map, tuning
 from pipeline.crew import cores
 from pipeline.errors import UserError
 from pipeline.negative_types import NEGATIVE_TYPES
@@ -70,8 +70,11 @@ def _train(config: Config, inputs: Inputs, out: Path, device: str, progress: Pro
         best = checkpoints.best(out / SCRATCH, training.best_step)
         objective.student.load_state_dict(best["student"])
         objective.teacher.load_state_dict(best["teacher"])
-    for model in (objective.student, objective.teacher) if config.lora_rank else ():
-        tuning.merge_lora(model)
+    for model in (objective.student, objective.teacher):
+        if config.lora_rank:
+            tuning.merge_lora(model)
+        if config.text_map:
+            text_map.fold(model)
     student.model.eval()
     clip.save(student, out / "student")
     clip.save_weights(objective.teacher, out / "teacher.safetensors")
@@ -130,8 +133,11 @@ def _student(config: Config, device: str) -> Clip:
     tuning.lock(student.model, image=config.lock_image, text=config.lock_text, unlocked=config.unlocked_groups)
     if config.lora_rank:
         tuning.add_lora(student.model, config.lora_rank, config.lora_alpha, config.seed)
+    if config.text_map:
+        text_map.add(student.model)
     if config.lock_scale:
-        student.model.logit_scale.requires_grad_(False)
+        for parameter in tuning.logit_parameters(student.model):
+            parameter.requires_grad_(False)
     return student
 
 
@@ -148,7 +154,8 @@ def _data(
             f"--set assemble.tokenizer={config.model}",
         )
     table = config.negative_images if isinstance(config.negative_images, Path) else None
-    rows = read_rows(dataset, inputs["pairs"], config.types, shown=table)
+    sources = config.paraphrases if config.needs_paraphrases else ()
+    rows = read_rows(dataset, inputs["pairs"], config.types, shown=table, paraphrases=sources)
     images = _images(config, inputs, Images(rows, student, config.crop), progress)
     neighbours = None
     if config.similar_images or config.negative_images == "mined":

@@ -5,7 +5,7 @@ batch, in fp32, so its value and gradient do not depend on how the batch was cut
 baselines' terms are in stages/train/baselines.py.
 
 Shapes: B images and captions, K negatives per caption, D embedding width. All embeddings have L2 norm 1, except the
-rows of `neg_BKD` and `other_BD` for which there is nothing: those are zeros and take part in nothing.
+rows of `neg_BKD`, `other_BD` and `para_BD` for which there is nothing: those are zeros and take part in nothing.
 """
 # ruff: noqa: N815 - shapes are suffixes of names here, also of fields
 
@@ -24,16 +24,20 @@ class Embeddings(NamedTuple):
         text_BD: their captions.
         neg_BKD: the captions' negatives.
         other_BD: a second image of each pair, the one that its first negative is about.
+        para_BD: a paraphrase of each caption.
         type_BK: int64, the type of each negative (its place in the recipe's `types`); -1 = there is none.
         depicted_B: bool, whether there is that second image.
+        rephrased_B: bool, whether there is that paraphrase.
     """
 
     image_BD: Tensor
     text_BD: Tensor
     neg_BKD: Tensor
     other_BD: Tensor
+    para_BD: Tensor
     type_BK: Tensor
     depicted_B: Tensor
+    rephrased_B: Tensor
 
     @property
     def have_BK(self) -> Tensor:  # noqa: N802 - shapes are suffixes of names here
@@ -41,8 +45,10 @@ class Embeddings(NamedTuple):
         return self.type_BK >= 0
 
 
-def base_loss(student: Embeddings, scale: Tensor) -> Tensor:
+def base_loss(student: Embeddings, scale: Tensor, bias: Tensor | None = None) -> Tensor:
     """NegCLIP's loss: each image against all captions and all negatives, each caption against all images.
+
+    Of a model with a logit bias it is `sigmoid_loss`.
 
     Mean over images, mean over captions, mean of the two::
 
@@ -56,12 +62,36 @@ def base_loss(student: Embeddings, scale: Tensor) -> Tensor:
 
     Source: paper, the global term; NegCLIP (Yuksekgonul et al. 2023). Without negatives it is CLIP's own loss.
     """
+    if bias is not None:
+        return sigmoid_loss(student, scale, bias)
     image_text_BB = scale * student.image_BD @ student.text_BD.T
     own_B = torch.arange(len(image_text_BB), device=image_text_BB.device)
     image_to_text = F.cross_entropy(
         torch.cat([image_text_BB, to_negatives(student.image_BD, student, scale)], 1), own_B
     )
     return (image_to_text + F.cross_entropy(image_text_BB.T, own_B)) / 2
+
+
+def sigmoid_loss(student: Embeddings, scale: Tensor, bias: Tensor) -> Tensor:
+    """SigLIP's loss: of each image with each caption and each negative of the batch, whether they belong together.
+
+    Only an image and its own caption do; a negative is one more text that belongs to no image. Summed over the pairs,
+    mean over images::
+
+        loss = 0
+        for i in range(B):
+            pairs = [(image[i] @ text[j], +1 if j == i else -1) for j in range(B)]
+            pairs += [(image[i] @ neg[j][k], -1) for j in range(B) for k in range(K) if have[j][k]]
+            loss += sum(log(1 + exp(-sign * (scale * x + bias))) for x, sign in pairs) / B
+
+    Source: SigLIP (arXiv 2303.15343); the negatives as in NegCLIP's loss. Without negatives it is SigLIP's own loss.
+    """
+    logits_BB = scale * student.image_BD @ student.text_BD.T + bias
+    together_BB = 2 * torch.eye(len(logits_BB), dtype=logits_BB.dtype, device=logits_BB.device) - 1
+    # -inf where there is no negative: its part of the loss, and of the gradient, is 0.
+    negatives_BN = to_negatives(student.image_BD, student, scale) + bias
+    pairs = torch.cat([-F.logsigmoid(together_BB * logits_BB), F.softplus(negatives_BN)], dim=1)
+    return pairs.sum(dim=1).mean()
 
 
 def distill_loss(student: Embeddings, teacher: Embeddings) -> Tensor:
@@ -125,6 +155,29 @@ def tgc_loss(
         have_BK = have_BK.reshape(kinds, count).T
     own = own_logits(student.text_BD, teacher.text_BD, neg_BKD, have_BK, scale)
     return F.cross_entropy(own, torch.zeros(len(own), dtype=torch.int64, device=own.device))
+
+
+def pgc_loss(student: Embeddings, teacher: Embeddings, scale: float) -> Tensor:
+    """Paraphrase-grounded contrast: a caption and its paraphrase find each other among the caption's own negatives.
+
+    The text-grounded contrast with a paraphrase in place of the teacher's view of the same words, both ways: the one
+    that searches and the negatives are the student's, the one that is found is the teacher's. Mean over the captions
+    that bring a paraphrase, 0 without any; one without negatives adds 0::
+
+        loss = 0
+        rows = [i for i in range(B) if rephrased[i]]
+        for i in rows:
+            for mine, found in ((text[i], para_t[i]), (para[i], text_t[i])):
+                options = [mine @ found] + [mine @ neg[i][k] for k in range(K) if have[i][k]]
+                loss += -log(exp(scale * options[0]) / sum(exp(scale * x) for x in options)) / len(rows) / 2
+
+    It asks what SugarCrepe++ asks of texts (arXiv 2406.11171). Not in the paper.
+    """
+    rows_B = student.rephrased_B
+    sides = ((student.text_BD, teacher.para_BD), (student.para_BD, teacher.text_BD))
+    both = [own_logits(mine, found, student.neg_BKD, student.have_BK, scale) for mine, found in sides]
+    loss_B = torch.stack([own.logsumexp(dim=1) - own[:, 0] for own in both]).mean(dim=0)
+    return (loss_B * rows_B).sum() / rows_B.sum().clamp(min=1)
 
 
 def own_logits(

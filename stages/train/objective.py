@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from pipeline import clip
+from pipeline.clip import tuning
 from pipeline.errors import UserError
 from pipeline.negative_types import NEGATIVE_TYPES
 from stages.train import processes
@@ -44,8 +45,7 @@ class Objective:
         precision: of the encoders; the loss is always fp32.
 
     Raises:
-        UserError: the model has a logit bias (SigLIP), which a softmax over the batch cannot use; a term has no
-            function, or takes what there is not.
+        UserError: a term has no function, or takes what there is not.
 
     Attributes:
         freshly_normed: a BatchNorm of the student still learns its statistics, from each chunk as a whole.
@@ -54,10 +54,6 @@ class Objective:
     """
 
     def __init__(self, config: Loss, student: nn.Module, precision: Literal["fp32", "bf16", "fp16"] = "fp32") -> None:
-        if getattr(student, "logit_bias", None) is not None:
-            raise UserError(
-                "train", "the model has a logit bias (SigLIP)", "a CLIP with a softmax loss", "set train.model to one"
-            )
         self.config, self.student = config, student
         terms = _weighted(config)
         self._of_embeddings = {name: weighted for name, weighted in terms.items() if not weighted.term.of_weights}
@@ -114,6 +110,11 @@ class Objective:
         scale: Tensor = self.student.logit_scale.detach().exp()  # type: ignore[operator]
         return scale
 
+    @property
+    def _bias(self) -> nn.Parameter | None:
+        """The student's logit bias, if it is a SigLIP."""
+        return getattr(self.student, "logit_bias", None)
+
     @torch.no_grad()
     def after_step(self, made: Tensor) -> None:
         """What follows the optimizer's step: the logit scale kept in bounds, teacher and thresholds moved on.
@@ -121,7 +122,7 @@ class Objective:
         `made`: bool, whether the step changed anything, which only the device may know.
         """
         scale: Any = self.student.logit_scale
-        if scale.requires_grad and self.config.max_logit_scale is not None:
+        if scale.requires_grad and self.config.max_logit_scale is not None and self._bias is None:
             scale.clamp_(0, math.log(self.config.max_logit_scale))
         self.update_teacher(made)
         self.threshold_T = torch.where(made, self.next_threshold_T, self.threshold_T)
@@ -161,9 +162,8 @@ class Objective:
             return self._differentiate(terms, pieces[0], teacher, scaled)
         mine = Embeddings(*map(torch.cat, zip(*pieces, strict=True)))
         whole = Embeddings(*map(processes.gathered, mine))
-        leaves = [tensor.detach().requires_grad_() for tensor in whole[:4]]
-        image_BD, text_BD, neg_BKD, other_BD = leaves
-        whole = Embeddings(image_BD, text_BD, neg_BKD, other_BD, whole.type_BK, whole.depicted_B)
+        leaves = [tensor.detach().requires_grad_() for tensor in whole if tensor.is_floating_point()]
+        whole = Embeddings(*leaves, *whole[len(leaves) :])
         found = self._differentiate(terms, whole, teacher, scaled)
 
         first = processes.rank() * len(mine.type_BK)
@@ -177,10 +177,10 @@ class Objective:
             ]
             if learning:  # not a locked tower, nor what no term looks at
                 torch.autograd.backward([piece[at] for at in learning], [of_part[at] for at in learning])
-        # Of the scale every process has the whole gradient already, of the rest its own share's.
-        scale: Any = self.student.logit_scale
-        if scale.grad is not None:
-            scale.grad /= processes.world()
+        # Of scale and bias every process has the whole gradient already, of the rest its own share's.
+        for shared in tuning.logit_parameters(self.student):
+            if shared.grad is not None:
+                shared.grad /= processes.world()
         processes.summed([parameter.grad for parameter in self.student.parameters() if parameter.grad is not None])
         return found
 
@@ -194,7 +194,9 @@ class Objective:
         """Backward through the weighted sum of the terms; the raw value of each, and the thresholds that follow."""
         scale: Tensor = self.student.logit_scale.exp()  # type: ignore[operator]
         threshold_T = self.threshold_T
-        given = {"student": student, "teacher": teacher, "scale": scale, "threshold_T": threshold_T}
+        given = {
+            "student": student, "teacher": teacher, "scale": scale, "bias": self._bias, "threshold_T": threshold_T
+        }  # fmt: skip
         values = {name: self._value(weighted, given) for name, weighted in terms.items()}
         if values:
             total = torch.stack([weighted.weight * values[name] for name, weighted in terms.items()]).sum()
@@ -233,8 +235,8 @@ class Objective:
 
     def _tuned(self) -> list[tuple[nn.Parameter, Tensor]]:
         """The student's parameters with the teacher's, which are the start's where it does not move (ema 1)."""
-        named = zip(self.student.named_parameters(), self.teacher.parameters(), strict=True)
-        return [(mine, theirs) for (name, mine), theirs in named if name != "logit_scale" and mine.requires_grad]
+        both = zip(self.student.named_parameters(), self.teacher.parameters(), strict=True)
+        return [(mine, theirs) for (name, mine), theirs in both if name not in tuning.LOGIT and mine.requires_grad]
 
     def _teach(self, parts: Sequence[Batch]) -> Embeddings:
         with torch.inference_mode():
@@ -250,12 +252,21 @@ class Objective:
             image_MD = clip.encode_image(model, torch.cat([batch.image_BCHW, batch.other_MCHW]))
             text_ND = clip.encode_text(model, batch.tokens_NL, places.tree)
         count, kinds = batch.type_BK.shape
-        none_XD = text_ND.new_zeros(count * kinds, text_ND.shape[1])  # X = B * K
-        neg_BKD = none_XD.index_copy(0, places.negative_R, text_ND[count:]).view(count, kinds, text_ND.shape[1])
+        none_XD = text_ND.new_zeros(count * (kinds + 1), text_ND.shape[1])
+        more_BXD = none_XD.index_copy(0, places.more_R, text_ND[count:]).view(count, kinds + 1, -1)
         other_BD = image_MD.new_zeros(count, image_MD.shape[1])
         if len(batch.other_MCHW):
             other_BD = other_BD.index_copy(0, places.depicted_M, image_MD[count:])
-        return Embeddings(image_MD[:count], text_ND[:count], neg_BKD, other_BD, batch.type_BK, batch.depicted_B)
+        return Embeddings(
+            image_MD[:count],
+            text_ND[:count],
+            more_BXD[:, :kinds],
+            other_BD,
+            more_BXD[:, kinds],
+            batch.type_BK,
+            batch.depicted_B,
+            batch.rephrased_B,
+        )
 
 
 def _take(argument: str, terms: Mapping[str, Weighted]) -> bool:

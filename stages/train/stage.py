@@ -61,6 +61,34 @@ def check_pairs(config: Config, pairs: Artifact) -> None:
         )
 
 
+def check_paraphrases(config: Config, are_generated: bool, pairs: Artifact | None = None) -> None:
+    """Raise UserError when a term needs paraphrases and the dataset will have none.
+
+    Args:
+        config: the settings.
+        are_generated: whether the dataset will bring rewrites.
+        pairs: the pairs once they are known; before, images may have several captions.
+    """
+    if not config.needs_paraphrases or (are_generated and "rewrites" in config.paraphrases):
+        return
+    if "captions" in config.paraphrases and (pairs is None or _has_siblings(pairs)):
+        return
+    raise UserError(
+        "train",
+        f"a term of train.objective needs paraphrases, and there will be none (train.paraphrases: "
+        f"{', '.join(config.paraphrases)}; generate.paraphrases: {str(are_generated).lower()})",
+        "rewrites of captions, or images with several captions to train on",
+        "--set generate.paraphrases=true, with rewrites in train.paraphrases",
+    )
+
+
+def _has_siblings(pairs: Artifact) -> bool:
+    """Whether an image to train on has two captions."""
+    with tables.connect({"pairs": pairs.table_folder("pairs")}) as sql:
+        several = "select image_key from pairs where split = 'train' group by 1 having count(*) > 1 limit 1"
+        return bool(sql.execute(several).fetchall())
+
+
 def _images(pairs: Artifact) -> dict[str, int]:
     """How many different images there are to train on and to validate by."""
     with tables.connect({"pairs": pairs.table_folder("pairs")}) as sql:

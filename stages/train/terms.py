@@ -14,9 +14,9 @@ from typing import Any
 
 from pipeline.artifact import digest
 
-OF_EMBEDDINGS = ("student", "teacher", "scale", "threshold_T")
+OF_EMBEDDINGS = ("student", "teacher", "scale", "bias", "threshold_T")
 """What a term of embeddings may take: `losses.Embeddings` of the whole global batch, by student and teacher; the
-learned logit scale; the ranking thresholds per negative type."""
+learned logit scale; the learned logit bias, None without one; the ranking thresholds per negative type."""
 
 OF_WEIGHTS = ("parameters", "start", "importance")
 """What a term of the model's weights may take: three lists alike, of the student's parameters that have a gradient, of
@@ -34,6 +34,7 @@ class Term:
         takes: of `OF_EMBEDDINGS` or of `OF_WEIGHTS`, and constants of `Loss` by name.
         note: what to know before setting its weight.
         needs_images: it looks at images of the negatives, so `negative_images` must be set.
+        needs_paraphrases: it looks at paraphrases of the captions, which come from `paraphrases`.
         retention: its gradients tell which weights matter to what the model knows.
     """
 
@@ -42,6 +43,7 @@ class Term:
     takes: tuple[str, ...] = ("student", "scale")
     note: str = ""
     needs_images: bool = False
+    needs_paraphrases: bool = False
     retention: bool = False
 
     @property
@@ -59,13 +61,16 @@ _LOSSES, _BASELINES = f"{__package__}.losses", f"{__package__}.baselines"
 _BOTH = ("student", "teacher")
 
 TERMS: dict[str, Term] = {
-    "base": Term(f"{_LOSSES}:base_loss", "the NegCLIP term"),
+    "base": Term(f"{_LOSSES}:base_loss", "the NegCLIP term, with a sigmoid for SigLIP", ("student", "scale", "bias")),
     "distill": Term(
         f"{_LOSSES}:distill_loss", "the self-distillation term", _BOTH,
         "it is summed, so it grows with the batch; the default is for 256",
     ),
     "igc": Term(f"{_LOSSES}:igc_loss", "the image-grounded contrast"),
     "tgc": Term(f"{_LOSSES}:tgc_loss", "the text-grounded contrast", (*_BOTH, "tgc_scale", "tgc_layout")),
+    "pgc": Term(
+        f"{_LOSSES}:pgc_loss", "the paraphrase-grounded contrast", (*_BOTH, "tgc_scale"), needs_paraphrases=True
+    ),
     "clip": Term(
         f"{_BASELINES}:clip_loss", "CLIP's own loss", ("student", "scale", "clip_smoothing"), "it sees no negatives",
         retention=True,
@@ -80,6 +85,7 @@ TERMS: dict[str, Term] = {
     ),
     "distractor": Term(f"{_BASELINES}:distractor_loss", "CoN-CLIP's loss", needs_images=True),
     "triplet": Term(f"{_BASELINES}:triplet_loss", "TripletCLIP's second half", needs_images=True),
+    "align": Term(f"{_BASELINES}:align_loss", "READ's paraphrase alignment", needs_paraphrases=True),
     "contrast_distill": Term(
         f"{_BASELINES}:contrast_distill_loss", "GIFT's contrastive distillation", (*_BOTH, "scale", "temperature"),
         retention=True,

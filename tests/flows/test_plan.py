@@ -22,6 +22,7 @@ def test_the_shipped_plan_is_valid_and_asks_what_the_issue_asks() -> None:
     assert len({cell.run for cell in cells}) == len(cells)
     names = {row.name for row in shipped.rows}
     assert names >= {"clip_ft", "negclip", "ce_clip", "fsc_clip", "con_clip", "triplet_clip", "gift", "degla"}
+    assert names >= {"read_align", "degla_plus", "labclip"}
     assert sum(row.without is not None for row in shipped.rows) == 5
     ks = {cell.recipe.train.negatives_per_caption for cell in cells if cell.row.group in ("degla", "ablations")}
     assert ks == {1, 2, 3, 4, 5}

@@ -28,9 +28,11 @@ def embeddings(seed: int, kind: str = "all") -> Embeddings:
     type_BK = torch.randint(0, 5, (B, K), generator=torch.Generator().manual_seed(3)).masked_fill(~have_BK, -1)
     depicted_B = have_BK[:, 0] & (torch.arange(B) != 3)
     other_BD = unit(B, D, seed=seed + 3) * depicted_B[:, None]
-    parts = (unit(B, D, seed=seed), unit(B, D, seed=seed + 1), neg_BKD, other_BD)
-    image_BD, text_BD, neg_BKD, other_BD = (part.requires_grad_() for part in parts)
-    return Embeddings(image_BD, text_BD, neg_BKD, other_BD, type_BK, depicted_B)
+    rephrased_B = have_BK.any(dim=1) & (torch.arange(B) != 2)
+    para_BD = unit(B, D, seed=seed + 4) * rephrased_B[:, None]
+    parts = (unit(B, D, seed=seed), unit(B, D, seed=seed + 1), neg_BKD, other_BD, para_BD)
+    image_BD, text_BD, neg_BKD, other_BD, para_BD = (part.requires_grad_() for part in parts)
+    return Embeddings(image_BD, text_BD, neg_BKD, other_BD, para_BD, type_BK, depicted_B, rephrased_B)
 
 
 def minus_log_share(chosen: Tensor, options: list[Tensor], scale: Tensor | float) -> Tensor:

@@ -162,6 +162,7 @@ def build(home: Path, pairs: int = 24) -> SmallRoad:
                     "leaks": [],
                     "caption_tokens": tokenize([caption(left, right)])[0],
                     **tokens,
+                    "paraphrases_tokens": None,
                 }
             )
         tables.write(tables.part(out, 0), rows, DATASET)

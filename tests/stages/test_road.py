@@ -128,6 +128,24 @@ def test_too_few_images_are_said_before_negatives_are_paid_for(
     assert run.make("generate").artifact, "negatives alone need none of it"
 
 
+def test_paraphrases_that_will_be_missing_are_said_before_negatives_are_paid_for(
+    tmp_path: Path, tiny_recipe: Path
+) -> None:
+    captions = (tiny_recipe.parent / "captions.csv").read_text().splitlines()
+    (tmp_path / "images").symlink_to(tiny_recipe.parent / "images")
+    (tmp_path / "captions.csv").write_text("\n".join([captions[0], *captions[1::2]]))
+    asks = ["train.objective.align=0.5"]
+    run = road.Run.open("one", [*asks, f"ingest.root={tmp_path}"], recipe=str(tiny_recipe), home=tmp_path / "home")
+    with run.at_work(list(run.stages)):
+        run.make("ingest")
+        with pytest.raises(UserError, match=r"needs paraphrases, and there will be none .*rewrites, captions"):
+            run.make("generate")
+    two = road.Run.open("two", asks, recipe=str(tiny_recipe), home=tmp_path / "home")
+    with two.at_work(list(two.stages)):
+        two.make("ingest")
+        assert two.make("generate").artifact, "the images have two captions each"
+
+
 def test_a_recipe_that_is_not_there_names_those_that_are(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"cannot read 'dmeo' .*; expected one of .*demo"):
         road.load("dmeo")
@@ -243,6 +261,11 @@ def test_a_report_is_told_the_run_and_what_its_recipe_says(tmp_path: Path, tiny_
             r"train: none of train\.types \(replace_nouns\)",
         ),
         (["train.wandb=x"], r"train: wandb is not installed; .* -e '\.\[wandb\]'"),
+        (
+            ["train.objective.pgc=0.1", "train.paraphrases=[rewrites]"],
+            r"train: a term of train\.objective needs paraphrases, and there will be none \(train\.paraphrases: "
+            r"rewrites; generate\.paraphrases: false\); .*; fix: --set generate\.paraphrases=true",
+        ),
         (["train.device=cuda"], r"train: device is cuda, and there is no GPU; .*; fix: train\.device=auto"),
     ],
 )

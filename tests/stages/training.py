@@ -20,25 +20,34 @@ from stages.train.config import Config
 COLOURS = ("red", "green", "blue", "yellow", "black", "white", "pink", "brown", "grey", "orange")
 
 
-def small_clip(folder: Path) -> str:
-    """A folder with the configuration of a CLIP that trains in milliseconds; no weights."""
+def small_clip(folder: Path, **more: Any) -> str:
+    """A folder with the configuration of a CLIP that trains in milliseconds, `more` of it; no weights."""
     arch = {
         "embed_dim": 16,
         "vision_cfg": {"image_size": 16, "layers": 1, "width": 64, "patch_size": 8},
         "text_cfg": {"context_length": 77, "vocab_size": 49408, "width": 16, "heads": 2, "layers": 1},
     }
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / clip.CONFIG).write_text(json.dumps({"model_cfg": arch}))
+    (folder / clip.CONFIG).write_text(json.dumps({"model_cfg": arch | more}))
     return str(folder)
 
 
-def small_inputs(folder: Path, pictures: int = 12, same: tuple[str, str] | None = None) -> dict[str, Artifact]:
-    """Published pairs and dataset: noise images with two captions each, and negatives with gaps.
+def small_siglip(folder: Path) -> str:
+    """The same as a SigLIP: a sigmoid's bias, a text tower that sees all of a padded text and pools at its end."""
+    tower: dict[str, Any] = {"context_length": 16, "vocab_size": 49408, "width": 16, "heads": 2, "layers": 1}
+    tower |= {"no_causal_mask": True, "pool_type": "last", "proj_bias": True}
+    return small_clip(folder, custom_text=True, init_logit_bias=-10, init_logit_scale=math.log(10), text_cfg=tower)
+
+
+def small_inputs(
+    folder: Path, pictures: int = 12, same: tuple[str, str] | None = None, tokenizer: str = "ViT-B-32"
+) -> dict[str, Artifact]:
+    """Published pairs and dataset: noise images with two captions each, negatives and rewrites with gaps.
 
     Of two types that are the `same`, the second has the texts of the first.
     """
     store = Store(folder / "home")
-    tokenize = clip.tokenizer("ViT-B-32")
+    tokenize = clip.tokenizer(tokenizer)
     rng = np.random.default_rng(0)
     rows = []
     with store.build("pairs", "p") as out:
@@ -60,7 +69,9 @@ def small_inputs(folder: Path, pictures: int = 12, same: tuple[str, str] | None 
                     f"{name}_tokens": None if text is None else tokenize([text])[0]
                     for name, text in {"caption": caption, **texts}.items()
                 }
-                rows.append(base | texts | tokens | {"paraphrases": None, "chances": None, "leaks": []})
+                rewrites = [f"rewrite {one} of {caption}" for one in range((index + number) % 3)] or None
+                more = {"paraphrases": rewrites, "paraphrases_tokens": rewrites and tokenize(rewrites)}
+                rows.append(base | texts | tokens | more | {"chances": None, "leaks": []})
         tables.write(tables.part(out, 0), [], PAIRS)  # training reads the images alone
         published = _publish(store, out, "pairs", {"image_root": "images"})
     rows.append(rows[0] | {"pair_id": "zz", "split": "test"})
@@ -68,7 +79,7 @@ def small_inputs(folder: Path, pictures: int = 12, same: tuple[str, str] | None 
         # Two parts, because training must not care.
         tables.write(tables.part(out, 0), rows[:5], DATASET)
         tables.write(tables.part(out, 1), rows[5:], DATASET)
-        meta = {"tokenizer": clip.tokenizer_digest("ViT-B-32")}
+        meta = {"tokenizer": clip.tokenizer_digest(tokenizer)}
         return {"pairs": published, "dataset": _publish(store, out, "dataset", meta)}
 
 

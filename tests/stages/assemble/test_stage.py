@@ -9,6 +9,7 @@ import pytest
 
 from pipeline import tables
 from pipeline.artifact import Artifact, Manifest, now
+from pipeline.clip import tokenizer
 from pipeline.errors import UserError
 from pipeline.negative_types import NEGATIVE_TYPES
 from pipeline.schema import DATASET, NEGATIVES, PAIRS
@@ -97,6 +98,7 @@ def test_weights_and_paraphrases_are_carried_over(tmp_path: Path) -> None:
     one, other, plain = (rows[PAIRS_ROWS[i]["pair_id"]] for i in (0, 2, 1))
     assert one["chances"] == [None, None, 0.25, 1.0, None] and one["paraphrases"] is None
     assert other["chances"] is None and other["paraphrases"] == ["A small cat is chased by a dog."]
+    assert one["paraphrases_tokens"] is None
     assert plain["chances"] is None
 
 
@@ -177,6 +179,7 @@ def test_paraphrases_stand_beside_the_negatives_and_do_not_count_as_such(tmp_pat
     run(tmp_path / "out", inputs(tmp_path, PAIRS_ROWS, [*NEGATIVE_ROWS, *extra]), min_negatives=2)
     (row,) = tables.read(tmp_path / "out").to_pylist()
     assert row["paraphrases"] == ["A blue table holds a red cup.", "Red cup, blue table."]
+    assert row["paraphrases_tokens"] == tokenizer("ViT-B-32")(row["paraphrases"])
     with pytest.raises(UserError, match="no pair is left"):
         run(tmp_path / "none", inputs(tmp_path / "b", PAIRS_ROWS, extra), min_negatives=1)
     assert not tables.files(tmp_path / "none")

@@ -36,6 +36,16 @@ def test_slices_count_from_their_own_start(kind: pa.DataType) -> None:
     assert COLUMNS.column(texts[1:]).to_pylist() == COLUMNS.column(texts).to_pylist()[1:]
 
 
+def test_lists_of_texts_become_lists_of_their_tokens() -> None:
+    tokenize = tokenizer("ViT-B-32")
+    texts = [["a dog"], None, [], ["two words", "a “quoted” dog", "a dog"]]
+    for start in range(len(texts)):
+        found = COLUMNS.lists(pa.array(texts, pa.list_(pa.string()))[start:])
+        found.validate(full=True)
+        assert found.to_pylist() == [each and tokenize(each) for each in texts[start:]]
+    assert COLUMNS.lists(pa.array([None], pa.list_(pa.string()))).to_pylist() == [None]
+
+
 def test_a_padding_tokenizer_is_called_as_it_is() -> None:
     def padded(texts: list[str]) -> list[list[int]]:
         return [[ord(letter) for letter in text[:5]] + [0] * (5 - len(text)) for text in texts]

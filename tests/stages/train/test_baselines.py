@@ -151,6 +151,20 @@ def test_triplet_is_its_formula(kind: str) -> None:
         assert found == 0
 
 
+@pytest.mark.parametrize("kind", MASKS)
+def test_align_is_its_formula(kind: str) -> None:
+    student = embeddings(0, kind)
+    scale = torch.tensor(7.0, dtype=torch.float64, requires_grad=True)
+    text, para = student.text_BD, student.para_BD
+    rows = [i for i in range(B) if student.rephrased_B[i]]
+    assert bool(rows) == (kind != "none")
+    loss = zero() * scale * (text.sum() + para.sum())
+    for i in rows:
+        options = [scale * para[i] @ text[j] for j in range(B)]
+        loss = loss + minus_log(options[i], options) / len(rows)
+    assert_same(baselines.align_loss(student, scale), loss, [text, para, scale])
+
+
 def test_contrast_distill_is_its_formula() -> None:
     student, teacher, heat = embeddings(0), embeddings(10), 2.0
     scale, inputs = scale_of(student)
@@ -199,6 +213,7 @@ def test_the_order_of_the_batch_changes_nothing() -> None:
         lambda mine, theirs: baselines.focal_loss(mine, scale, 2, 0.02),
         lambda mine, theirs: baselines.distractor_loss(mine, scale),
         lambda mine, theirs: baselines.triplet_loss(mine, scale),
+        lambda mine, theirs: baselines.align_loss(mine, scale),
         lambda mine, theirs: baselines.contrast_distill_loss(mine, theirs, scale, 2),
     ):
         torch.testing.assert_close(term(student, teacher), term(*shuffled), atol=1e-12, rtol=0)

@@ -98,6 +98,32 @@ def test_a_batch_holds_what_the_dataset_says(made: tuple) -> None:
         assert next(negatives, None) is None
 
 
+def test_a_batch_brings_a_paraphrase_of_each_caption_that_has_one(made: tuple) -> None:
+    model, inputs, plain = made
+    rows = read_rows(inputs["dataset"], inputs["pairs"], NEGATIVE_TYPES, paraphrases=("rewrites",))
+    table = {tuple(row["caption_tokens"]): row for row in clip_rows(inputs["dataset"].path) if row["split"] == "train"}
+    batches = Batches(rows, Images(rows, model), batch=4, negatives=3, epochs=2, seed=5)
+    without = Batches(plain, Images(plain, model), batch=4, negatives=3, epochs=2, seed=5)
+    met = set()
+    for step in range(len(batches)):
+        batch, other = batches[step], without[step]
+        assert torch.equal(batch.type_BK, other.type_BK), "the draw of the negatives stays as it is"
+        assert not other.rephrased_B.any() and len(other.tokens_NL) == 4 + other.have_BK.sum()
+        texts = [tuple(token for token in text if token) for text in batch.tokens_NL.tolist()]
+        further = iter(texts[4:])
+        for i in range(4):
+            for _ in range(int(batch.have_BK[i].sum())):
+                next(further)
+            rewrites = table[texts[i]]["paraphrases_tokens"]
+            assert bool(batch.rephrased_B[i]) == (rewrites is not None)
+            if rewrites:
+                paraphrase = next(further)
+                assert list(paraphrase) in rewrites
+                met.add(paraphrase)
+        assert next(further, None) is None
+    assert len(met) > len(table) / 3
+
+
 def test_a_text_that_a_pair_has_under_two_types_is_trained_with_once(tmp_path: Path) -> None:
     inputs = small_inputs(tmp_path, pictures=4, same=("swap_nouns", "replace_nouns"))
     rows = read_rows(inputs["dataset"], inputs["pairs"], NEGATIVE_TYPES)

@@ -43,6 +43,7 @@ def test_settings_that_do_not_fit_together_are_rejected() -> None:
         ({"objective": {"triplet": 1}}, "need negative_images"),
         ({"batch": 255, "similar_images": 3}, "batch must be even"),
         ({"lora_rank": 4, "lock_image": True}, "leave lock_image"),
+        ({"text_map": True, "lora_rank": 4}, "leave lora_rank"),
     ):
         with pytest.raises(ValidationError, match=says):
             Config.model_validate(wrong)

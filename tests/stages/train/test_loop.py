@@ -16,7 +16,7 @@ from pipeline.stage import silent
 from stages.train.config import Loss
 from stages.train.loop import GIVE_UP, Training, _data, learning_rate
 from stages.train.objective import Objective
-from tests.stages.training import STEPS, StoppedError, config, made, small_clip, stop_at
+from tests.stages.training import STEPS, StoppedError, config, made, small_clip, small_inputs, small_siglip, stop_at
 
 BASELINES: dict[str, dict[str, Any]] = {
     "negclip": {"objective": Loss(distill=0, igc=0, tgc=0), "negatives_per_caption": 1, "similar_images": 3},
@@ -24,6 +24,9 @@ BASELINES: dict[str, dict[str, Any]] = {
     "fsc_clip": {"objective": Loss(base=0, distill=0, igc=0, tgc=0, clip=1, focal=0.5)},
     "con_clip": {"objective": Loss(base=0, distill=0, igc=0, tgc=0, distractor=1), "negative_images": "mined"},
     "triplet_clip": {"objective": Loss(distill=0, igc=0, tgc=0, triplet=1), "negative_images": "mined"},
+    "read_align": {"objective": Loss(distill=0, igc=0, tgc=0, align=0.5), "negatives_per_caption": 3},
+    "degla_plus": {"objective": Loss(pgc=0.5), "paraphrases": ("rewrites",)},
+    "labclip": {"objective": Loss(distill=0, igc=0, tgc=0), "text_map": True, "lr": 0.02, "weight_decay": 0.0},
     "gift": {"objective": Loss(distill=0, clip=0.5, contrast_distill=1, fisher=1, ema=1)},
 }
 
@@ -40,6 +43,73 @@ def test_every_baseline_learns_and_resumes_to_the_same_bits(world: dict[str, Any
     resumed = made(world, tmp_path / "cut", **settings)
     for part in ("student", "teacher", "steps"):
         assert resumed[part] == whole[part], part
+
+
+def test_paraphrases_come_near_their_captions_by_the_terms_that_look_at_them(
+    world: dict[str, Any], tmp_path: Path
+) -> None:
+    only = {"base": 0, "distill": 0, "igc": 0, "tgc": 0, "ema": 1}
+    for term in ("align", "pgc"):
+        found = made(world, tmp_path / term, objective={**only, term: 1}, epochs=6)
+        losses = found["steps"][f"{term}_loss"]
+        assert sum(losses[-4:]) < 0.9 * sum(losses[:4]), term
+        assert found["meta"]["weight_delta"]["text"] > 1e-3 and found["meta"]["weight_delta"]["image"] == 0
+
+
+@pytest.fixture(scope="module")
+def siglip_world(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    folder = tmp_path_factory.mktemp("siglip")
+    model = small_siglip(folder / "model")
+    return {"folder": folder, "model": model, "inputs": small_inputs(folder, pictures=12, tokenizer=model)}
+
+
+def test_a_siglip_learns_by_its_sigmoid_and_resumes_to_the_same_bits(
+    siglip_world: dict[str, Any], tmp_path: Path
+) -> None:
+    settings = {"seed": 5, "checkpoint_steps": 3}
+    whole = made(siglip_world, tmp_path / "whole", **settings)
+    assert whole["steps"]["base_loss"][-1] < whole["steps"]["base_loss"][0]
+    delta = whole["meta"]["weight_delta"]
+    assert delta.keys() == {"image", "text", "logit_scale", "logit_bias"} and all(delta.values())
+    with pytest.raises(StoppedError):
+        made(siglip_world, tmp_path / "cut", stop_at(8), **settings)
+    assert made(siglip_world, tmp_path / "cut", **settings)["student"] == whole["student"]
+    kept = clip.load(str(tmp_path / "whole" / "student")).model
+    assert kept.logit_bias.item() != -10, "what was learned is in the model's folder"
+    locked = made(siglip_world, tmp_path / "locked", epochs=1, lock_scale=True)["meta"]["weight_delta"]
+    assert locked["logit_scale"] == locked["logit_bias"] == 0 and locked["text"] > 0
+
+
+@pytest.mark.slow
+def test_two_processes_and_chunks_train_the_siglip_of_one(siglip_world: dict[str, Any], tmp_path: Path) -> None:
+    one = made(siglip_world, tmp_path / "one", epochs=2)
+    two = made(siglip_world, tmp_path / "two", epochs=2, processes=2, accumulate=2)
+    assert two["steps"]["loss"] == pytest.approx(one["steps"]["loss"], rel=1e-4)
+    assert two["steps"]["logit_scale"] == pytest.approx(one["steps"]["logit_scale"], rel=1e-5)
+
+
+def test_a_map_of_the_texts_is_all_that_learns_and_is_folded_into_the_projection(
+    world: dict[str, Any], tmp_path: Path
+) -> None:
+    found = made(world, tmp_path, text_map=True, lock_scale=True, epochs=1)
+    assert found["meta"]["trained_parameters"] == 16 * 16
+    start = clip.load(world["model"], seed=42).model
+    student, teacher = load_file(tmp_path / "student" / clip.WEIGHTS), load_file(tmp_path / "teacher.safetensors")
+    assert student.keys() == teacher.keys() == start.state_dict().keys(), "any open_clip reads it"
+    changed = [name for name, tensor in start.state_dict().items() if not torch.equal(student[name], tensor)]
+    assert changed == ["text_projection"]
+    tokens = clip.pad(clip.tokenizer("ViT-B-32")(["a red thing", "two green things"]))
+    mapped = torch.linalg.lstsq(start.text_projection, student["text_projection"]).solution  # of the D x D map
+    expected = torch.nn.functional.normalize(clip.encode_text(start, tokens) @ mapped, dim=-1)
+    trained = clip.load(str(tmp_path / "student")).model
+    torch.testing.assert_close(clip.encode_text(trained, tokens), expected, atol=1e-5, rtol=1e-4)
+
+
+def test_a_map_of_the_texts_needs_a_projection_it_can_be_folded_into(
+    siglip_world: dict[str, Any], tmp_path: Path
+) -> None:
+    with pytest.raises(UserError, match=r"no plain projection.*--set train\.text_map=false"):
+        made(siglip_world, tmp_path, text_map=True)
 
 
 def test_locked_towers_stay_as_they_are(world: dict[str, Any], tmp_path: Path) -> None:

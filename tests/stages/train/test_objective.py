@@ -4,6 +4,7 @@ import json
 import math
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -26,26 +27,34 @@ LOSSES = {
 }
 
 
+ARCH = {
+    "embed_dim": 8,
+    "vision_cfg": {"image_size": 16, "layers": 1, "width": 64, "patch_size": 8},
+    "text_cfg": {"context_length": 12, "vocab_size": 49408, "width": 16, "heads": 2, "layers": 2},
+}
+
+
+def loaded(folder: Path, **more: Any) -> nn.Module:
+    folder.mkdir(exist_ok=True)
+    (folder / clip.CONFIG).write_text(json.dumps({"model_cfg": ARCH | more}))
+    return clip.load(str(folder), seed=1).model.double()
+
+
 @pytest.fixture
 def student(tmp_path: Path) -> nn.Module:
-    arch = {
-        "embed_dim": 8,
-        "vision_cfg": {"image_size": 16, "layers": 1, "width": 64, "patch_size": 8},
-        "text_cfg": {"context_length": 12, "vocab_size": 49408, "width": 16, "heads": 2, "layers": 2},
-    }
-    (tmp_path / clip.CONFIG).write_text(json.dumps({"model_cfg": arch}))
-    return clip.load(str(tmp_path), seed=1).model.double()
+    return loaded(tmp_path)
 
 
 def batch(count: int, seed: int = 0) -> Batch:
     draw = torch.Generator().manual_seed(seed)
     have_BK = torch.rand(count, K, generator=draw) < 0.7
-    lengths = torch.randint(0, 9, (count + int(have_BK.sum()),), generator=draw).tolist()
+    rephrased_B = torch.rand(count, generator=draw) < 0.6
+    lengths = torch.randint(0, 9, (count + int(have_BK.sum() + rephrased_B.sum()),), generator=draw).tolist()
     texts = [[49406, *torch.randint(1, 49000, (n,), generator=draw).tolist(), 49407] for n in lengths]
     type_BK = torch.randint(0, 5, (count, K), generator=draw).masked_fill(~have_BK, -1)
     depicted_B = have_BK[:, 0] & (torch.arange(count) != 1)
     pictures = torch.randn(count + int(depicted_B.sum()), 3, 16, 16, generator=draw, dtype=torch.float64)
-    return Batch(pictures[:count], clip.pad(texts), type_BK, pictures[count:], depicted_B)
+    return Batch(pictures[:count], clip.pad(texts), type_BK, pictures[count:], depicted_B, rephrased_B)
 
 
 def learned(learning: Objective, parts: list[Batch]) -> dict[str, float]:
@@ -60,6 +69,18 @@ def gradients(model: nn.Module) -> dict[str, Tensor]:
 @pytest.mark.parametrize("chunks", [2, 3, 7])
 @pytest.mark.parametrize("loss", LOSSES.values(), ids=LOSSES)
 def test_chunks_change_neither_loss_nor_gradients(student: nn.Module, loss: Loss, chunks: int) -> None:
+    assert_chunks_change_nothing(student, loss, chunks)
+
+
+@pytest.mark.parametrize("chunks", [2, 7])
+@pytest.mark.parametrize("name", ["degla", "base", "gift"])
+def test_nor_do_they_for_a_model_with_a_bias(tmp_path: Path, name: str, chunks: int) -> None:
+    student = loaded(tmp_path, init_logit_bias=-2.0)
+    assert_chunks_change_nothing(student, LOSSES[name], chunks)
+    assert student.logit_bias.grad.abs() > 1e-3
+
+
+def assert_chunks_change_nothing(student: nn.Module, loss: Loss, chunks: int) -> None:
     learning = Objective(loss, student)
     with torch.no_grad():
         for parameter in student.parameters():  # the teacher must differ, or distillation has no gradient
@@ -79,24 +100,26 @@ def test_a_batch_splits_with_its_negatives() -> None:
     whole = batch(7)
     parts = whole.split(3)
     assert [len(part.type_BK) for part in parts] == [3, 2, 2]
-    for name in ("type_BK", "depicted_B", "image_BCHW", "other_MCHW"):
+    for name in ("type_BK", "depicted_B", "rephrased_B", "image_BCHW", "other_MCHW"):
         assert torch.equal(torch.cat([getattr(part, name) for part in parts]), getattr(whole, name))
     assert all(len(part.other_MCHW) == part.depicted_B.sum() for part in parts)
     captions = torch.cat([part.tokens_NL[: len(part.type_BK)] for part in parts])
-    negatives = torch.cat([part.tokens_NL[len(part.type_BK) :] for part in parts])
-    assert torch.equal(torch.cat([captions, negatives]), whole.tokens_NL)
+    further = torch.cat([part.tokens_NL[len(part.type_BK) :] for part in parts])
+    assert torch.equal(torch.cat([captions, further]), whole.tokens_NL)
 
 
-def test_negatives_stand_at_their_captions_place(student: nn.Module) -> None:
+def test_negatives_and_paraphrases_stand_at_their_captions_place(student: nn.Module) -> None:
     given = batch(5)
     found = Objective(Loss(), student).embed(given)
     texts = clip.encode_text(student, given.tokens_NL)
     torch.testing.assert_close(found.text_BD, texts[:5])
-    negatives = iter(texts[5:])
+    further, none = iter(texts[5:]), torch.zeros(8, dtype=torch.float64)
+    assert given.rephrased_B.any() and not given.rephrased_B.all()
     for i in range(5):
         for k in range(K):
-            expected = next(negatives) if given.have_BK[i, k] else torch.zeros(8, dtype=torch.float64)
-            torch.testing.assert_close(found.neg_BKD[i, k], expected)
+            torch.testing.assert_close(found.neg_BKD[i, k], next(further) if given.have_BK[i, k] else none)
+        torch.testing.assert_close(found.para_BD[i], next(further) if given.rephrased_B[i] else none)
+    assert next(further, None) is None
 
 
 def test_the_loss_is_the_weighted_sum_and_unused_terms_are_not_computed(student: nn.Module) -> None:
@@ -140,10 +163,11 @@ def test_the_logit_scale_is_clamped(student: nn.Module) -> None:
         assert student.logit_scale.item() == pytest.approx(clamped)
 
 
-def test_a_model_with_a_logit_bias_is_rejected(student: nn.Module) -> None:
-    student.logit_bias = nn.Parameter(torch.zeros(()))
-    with pytest.raises(UserError, match="logit bias"):
-        Objective(Loss(), student)
+def test_the_scale_of_a_model_with_a_bias_is_not_clamped(tmp_path: Path) -> None:
+    student = loaded(tmp_path, init_logit_bias=-2.0, init_logit_scale=math.log(117.0))  # as SigLIP's own weights
+    learning = Objective(Loss(max_logit_scale=100), student)
+    learning.after_step()
+    assert learning.scale == pytest.approx(117.0)
 
 
 def test_batch_norm_learns_its_statistics_once_and_then_keeps_them(tmp_path: Path) -> None:

@@ -78,6 +78,19 @@ def test_two_processes_have_the_loss_and_gradients_of_one(model: Path, alone: An
     report = lambda *what: seen.append(what)  # noqa: E731
     together = processes.run(learn, 2, "gloo", (model, list(LOSSES), (1, 3)), tmp_path, report)
     assert seen == [("learned", len(LOSSES), len(LOSSES))], "only the first process reports"
+    assert_same(together, alone)
+
+
+@pytest.mark.slow
+def test_two_processes_have_the_loss_and_gradients_of_one_of_a_model_with_a_bias(tmp_path: Path) -> None:
+    folder = small_clip(tmp_path / "model", init_logit_bias=-2.0)
+    alone = learn(Path(folder), ["degla", "gift"], chunks=(1,))
+    together = processes.run(learn, 2, "gloo", (Path(folder), ["degla", "gift"], (1, 3)), tmp_path, silent)
+    assert "logit_bias" in alone["degla", 1][1]
+    assert_same(together, alone)
+
+
+def assert_same(together: Any, alone: Any) -> None:
     for name, chunks in together:
         (losses, grads, thresholds), (expected, expected_grads, expected_thresholds) = (
             together[name, chunks],
