@@ -28,5 +28,5 @@ def test_it_has_the_weakness_this_project_exists_for(tmp_path: Path) -> None:
     value = {name: one["model"]["value"] for name, one in scores.items()}
     assert scores["zeroshot.mean"]["model"]["low"] > 0.75, "it names what is there"
     assert value["sugarcrepe.replace"] > 0.8, "and hears when another thing is named"
-    for name in ("aro.vg_attribution.macro", "aro.vg_relation.macro", "sugarcrepe.swap"):
-        assert value[name] < 0.65, f"{name}: not far from the coin when words change places"
+    for name, most in (("aro.vg_attribution.macro", 0.65), ("aro.vg_relation.macro", 0.65), ("sugarcrepe.swap", 0.75)):
+        assert value[name] < most, f"{name}: not far from the coin when words change places"
