@@ -50,7 +50,8 @@ def export(dataset: Artifact, pairs: Artifact, negatives: Artifact, target: Path
 
     Args:
         dataset: the dataset artifact; all splits are written.
-        pairs, negatives: what it was made of.
+        pairs: what it was made of.
+        negatives: what it was made of, too.
         target: a folder that is not there yet.
         about: YAML file of what no manifest knows, keys of `TO_SAY`, name, description, version, and any other property
             of schema.org or the RAI vocabulary; it wins over what is derived here.
