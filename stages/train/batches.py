@@ -32,7 +32,8 @@ from pipeline.clip.prefix_tree import Tree
 from pipeline.errors import UserError
 from pipeline.negative_types import NEGATIVE_TYPES
 from stages.train import crops
-from stages.train.paraphrases import Paraphrases, Source
+from stages.train.config import Source
+from stages.train.paraphrases import Paraphrases
 from stages.train.pictures import Images, size_of
 
 Ints = NDArray[np.int64]

@@ -10,8 +10,10 @@ from pipeline.clip.names import HUB, local_folder
 from pipeline.config import LOCAL, placement
 from pipeline.config import Config as BaseConfig
 from pipeline.negative_types import NEGATIVE_TYPES
-from stages.train.paraphrases import Source
 from stages.train.terms import TERMS, Term
+
+Source = Literal["rewrites", "captions"]
+"""Where paraphrases come from."""
 
 
 def _weight(name: str, default: float = 0.0) -> Any:

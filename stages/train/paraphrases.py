@@ -4,17 +4,15 @@ Shapes: R rows, P rewrites of all rows in a row.
 """
 
 from collections.abc import Sequence
-from typing import Literal
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
 from pipeline.errors import UserError
+from stages.train.config import Source
 
 Ints = NDArray[np.int64]
-
-Source = Literal["rewrites", "captions"]
 
 
 class Paraphrases:

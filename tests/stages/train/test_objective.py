@@ -166,7 +166,7 @@ def test_the_logit_scale_is_clamped(student: nn.Module) -> None:
 def test_the_scale_of_a_model_with_a_bias_is_not_clamped(tmp_path: Path) -> None:
     student = loaded(tmp_path, init_logit_bias=-2.0, init_logit_scale=math.log(117.0))  # as SigLIP's own weights
     learning = Objective(Loss(max_logit_scale=100), student)
-    learning.after_step()
+    learning.after_step(torch.tensor(True))
     assert learning.scale == pytest.approx(117.0)
 
 
