@@ -23,7 +23,7 @@ from torch import Tensor
 
 from flows import progress
 from pipeline import clip
-from pipeline.clip import CARD, CONFIG, WEIGHTS, Clip
+from pipeline.clip import CARD, CONFIG, WEIGHTS, Clip, tuning
 from stages.evaluate import Config as Evaluate
 from stages.evaluate.measure import measure
 from stages.road import Run
@@ -83,8 +83,8 @@ def _with_image_tower(out: Path) -> Path:
     with ProcessPoolExecutor() as processes:
         images = np.stack(list(processes.map(_image, range(SCENES), chunksize=250)))
     target_ND = torch.nn.functional.normalize(torch.stack([_facts(_scene(i)) for i in range(SCENES)]), dim=1)
-    decayed = [weight for weight in tower.parameters() if weight.ndim > 1]
-    others = [weight for weight in tower.parameters() if weight.ndim < 2]
+    decayed = tuning.decayed(tower)
+    others = [weight for weight in tower.parameters() if all(weight is not one for one in decayed)]
     groups = [{"params": decayed, "weight_decay": 0.1}, {"params": others, "weight_decay": 0.0}]
     optimizer = torch.optim.AdamW(groups, lr=RATE, betas=(0.9, 0.98), eps=1e-6)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, RATE, STEPS, pct_start=0.02, cycle_momentum=False)

@@ -97,7 +97,7 @@ def measure(
         workers=workers,
     )
     asked = _asked(model, pretrained, against, activation, seed, _root(root))
-    if attack and any(callable(load) is False for load in asked.loads.values()):
+    if attack and any(not callable(load) for load in asked.loads.values()):
         raise UserError("eval", f"--attack {attack} is given with embeddings", "a model", "leave --attack out")
     folders = {name: work / identity for name, identity in asked.digests.items()} if work else None
     with progress.shown("eval") as bar:

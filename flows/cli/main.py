@@ -227,6 +227,12 @@ def export(
     from stages.export import datasets as exports
     from stages.export import models as model_exports
 
+    def tell(line: str, **facts: Any) -> None:
+        if as_json:
+            print_json({"format": kind, "target": target, **facts})
+        else:
+            out.print(line)
+
     store = open_store()
     if kind in get_args(model_exports.ModelFormat):
         model = store.linked(name, "model")
@@ -234,20 +240,14 @@ def export(
             raise UserError("export", f"run {name!r} has no model", "a trained run", f"degla run {name} --until train")
         chosen = cast(model_exports.ModelFormat, kind)
         off = model_exports.export_model(model, chosen, target, alpha, store.linked(name, "scores"))
-        if as_json:
-            print_json({"format": kind, "target": target, "differs_by": off})
-        else:
-            out.print(f"{kind} in {target}; read back, no embedding differs by more than {off:.1e}")
+        tell(f"{kind} in {target}; read back, no embedding differs by more than {off:.1e}", differs_by=off)
         return
     if kind == "clip_benchmark":
         scores, model = store.linked(name, "scores"), store.linked(name, "model")
         if scores is None or model is None:
             raise UserError("export", f"run {name!r} has no scores", "an evaluated run", f"degla run {name}")
         count = results.export(scores, model.meta["start"], name, target)
-        if as_json:
-            print_json({"format": kind, "target": target, "files": count})
-        else:
-            out.print(f"{count} result files in {target}")
+        tell(f"{count} result files in {target}", files=count)
         return
     dataset, pairs = store.linked(name, "dataset"), store.linked(name, "pairs")
     if dataset is None or pairs is None:
@@ -259,10 +259,8 @@ def export(
         if negatives is None:
             raise UserError("export", f"run {name!r} has no negatives", "a whole run", f"degla run {name}")
         to_say = croissant.export(dataset, pairs, negatives, target, about)
-        if as_json:
-            print_json({"format": kind, "target": target, "to_say": to_say})
-        else:
-            out.print(f"{target / croissant.FILE}" + (f"; to say with --about: {', '.join(to_say)}" if to_say else ""))
+        asks = f"; to say with --about: {', '.join(to_say)}" if to_say else ""
+        tell(f"{target / croissant.FILE}{asks}", to_say=to_say)
         return
     if kind not in get_args(exports.DatasetFormat):
         known = (*get_args(model_exports.ModelFormat), *get_args(exports.DatasetFormat), "croissant", "clip_benchmark")
@@ -270,10 +268,7 @@ def export(
     rows = exports.export(
         dataset, pairs.path / pairs.meta["image_root"], cast(exports.DatasetFormat, kind), target, split
     )
-    if as_json:
-        print_json({"format": kind, "target": target, "split": split, "rows": rows})
-    else:
-        out.print(f"{rows:,} rows of {split} in {target}")
+    tell(f"{rows:,} rows of {split} in {target}", split=split, rows=rows)
 
 
 app.command()(planning.plan)

@@ -3,19 +3,14 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-from stages.benchmarks import fields
 from stages.benchmarks.means import Aggregate, Present, square
-from stages.benchmarks.records import records
-from stages.benchmarks.records import square as square_row
+from stages.benchmarks.records import examples
 from stages.benchmarks.rows import Subset
 
 
 def read(folder: Path) -> Iterator[Subset]:
     """examples.jsonl: lines of {id, image_0, image_1, caption_0, caption_1}; the names are given without .jpg."""
-    for path in fields.only(folder, "*.jsonl", "examples.jsonl"):
-        found = records(path, (), ("image_0", "image_1"), folder / "images", ".jpg")
-        rows = tuple(square_row(path, record, "caption_0", "caption_1") for record in found)
-        yield Subset("coco_counterfactuals", "all", "square", "wrong", fields.digest(path), rows)
+    return examples("coco_counterfactuals", folder, ".jpg")
 
 
 def means(benchmark: str, names: list[str], present: Present) -> list[Aggregate]:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from pipeline.clip import PICTURES
 from pipeline.errors import UserError
 from stages.benchmarks import fields
-from stages.benchmarks.rows import ImageRef, Part, Row
+from stages.benchmarks.rows import ImageRef, Part, Row, Subset
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -69,6 +69,14 @@ def square(path: Path, record: Record, *texts: str, prefix: str = "") -> Row:
     first, *others = record.images
     found = fields.texts(path, record.row_id, record.item, *texts)
     return Row(record.row_id, prefix + record.keys[0], first, found, others=tuple(others))
+
+
+def examples(benchmark: str, folder: Path, ending: str) -> Iterator[Subset]:
+    """examples.jsonl: lines of {image_0, image_1, caption_0, caption_1}; names in images/ may lack `ending`."""
+    for path in fields.only(folder, "*.jsonl", "examples.jsonl"):
+        found = records(path, (), ("image_0", "image_1"), folder / "images", ending)
+        rows = tuple(square(path, record, "caption_0", "caption_1") for record in found)
+        yield Subset(benchmark, "all", "square", "wrong", fields.digest(path), rows)
 
 
 def right_first(path: Path, row_id: str, name: str, options: Sequence[Any], right: Any) -> list[Any]:
