@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -70,29 +71,34 @@ def _order(folder: Path, path: Path) -> Subset:
 
 
 def means(benchmark: str, names: list[str], present: Present) -> list[Aggregate]:
-    """The mean of the sets; then each set, those of Visual Genome as macro mean and over all rows."""
+    """The mean of Visual Genome's sets; then each set, those as macro mean and over all rows; then the mean of all.
+
+    No headline counts the order sets: which text is in order can be told without the image.
+    """
     made = []
     units = {
-        "vg_relation": "relations, symmetric ones left out",
         "vg_attribution": f"attribute pairs of >= {FEWEST_OF_A_PAIR} rows",
+        "vg_relation": "relations, symmetric ones left out",
     }
-    for name in names:
+    for name in [name for name in units if name in names]:
         every = [[(benchmark, name, None)]]
         groups = sorted(present[benchmark, name])
-        if name not in units:
-            made += each(benchmark, [name], 1 / ORDER_OPTIONS)
-        elif groups:
+        if groups:
             cells = [[(benchmark, name, group)] for group in groups]
             says = f"mean over {len(groups)} {units[name]}"
             made.append(mean(f"{benchmark}.{name}.macro", says, cells, chance=0.5, subset=name))
             made.append(mean(f"{benchmark}.{name}.micro", "accuracy over all rows", every, chance=0.5))
         else:
             made.append(mean(f"{benchmark}.{name}.micro", "accuracy over all rows", every, chance=0.5, subset=name))
+    if len(heads(made)) == len(units):
+        says = "mean of the two sets from Visual Genome, without word order"
+        made.insert(0, Aggregate(f"{benchmark}.mean_vg", says, nested([heads(made)]), chance=0.5))
+    order = [name for name in names if name not in units]
+    made += [replace(one, told_by_text=True) for one in each(benchmark, order, 1 / ORDER_OPTIONS)]
     if len(names) == 4:
         says = "mean of the two macros and the two order sets"
-        made.insert(0, Aggregate(f"{benchmark}.mean4", says, nested([heads(made)])))
-    elif len(names) > 1:
-        made.insert(
-            0, Aggregate(f"{benchmark}.mean_sets", f"mean of the sets, {len(names)} of 4", nested([heads(made)]))
-        )
+        made.append(Aggregate(f"{benchmark}.mean4", says, nested([heads(made)]), told_by_text=True))
+    elif order and len(names) > 1:
+        says = f"mean of the sets, {len(names)} of 4"
+        made.append(Aggregate(f"{benchmark}.mean_sets", says, nested([heads(made)]), told_by_text=True))
     return made

@@ -67,6 +67,7 @@ class Aggregate:
         chance: what guessing scores, or None where that depends on the rows.
         headline: composition or retention when it answers that question as a whole.
         subset: the subset it is the score of, when it is the one score of one subset.
+        told_by_text: whether its texts alone tell the right one by how the set is made, so that no headline counts it.
     """
 
     name: str
@@ -76,6 +77,7 @@ class Aggregate:
     chance: float | None = None
     headline: str | None = None
     subset: str | None = None
+    told_by_text: bool = False
 
     @property
     def benchmark(self) -> str:

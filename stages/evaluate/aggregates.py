@@ -34,7 +34,10 @@ def definitions(present: Present) -> list[Aggregate]:
         means = BENCHMARKS[benchmark].means if benchmark in BENCHMARKS else pairwise
         made[benchmark] = means(benchmark, sorted(names), present)
     found = [item for items in made.values() for item in items]
-    parts: dict[str, list[Cells]] = {name: heads(made[name]) for name in COMPOSITION if name in made}
+    parts: dict[str, list[Cells]] = {}
+    for name in COMPOSITION:
+        seen = heads(one for one in made.get(name, ()) if not one.told_by_text)
+        parts |= {name: seen} if seen else {}
     if parts:
         counted = ", ".join(f"{name} ({len(part)})" for name, part in parts.items())
         says = f"plain mean of benchmarks, each the mean of its files or sets: {counted}"

@@ -27,7 +27,7 @@ ComparedRow = Mapping[str, Any]
 """One row of it: one setting with all its seeds."""
 
 SHOWN = (
-    "sugarcrepe.macro7", "sugarcrepe.mean_files", "valse.mean_files", "aro.mean4", "aro.mean_sets", "zeroshot.mean",
+    "sugarcrepe.macro7", "sugarcrepe.mean_files", "valse.mean_files", "aro.mean_vg", "zeroshot.mean",
     "composition", "heldout.mean", "retrieval.mean_r1",
 )  # fmt: skip
 ASKED = ("aro.vg_relation", "aro.vg_attribution", "valse.counting", "aro.coco_order", "aro.flickr30k_order")

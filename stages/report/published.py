@@ -66,8 +66,9 @@ def _same_rows(score: str) -> bool:
     """Whether official files are the rows a score was printed for: not where foils are drawn, unless by digest."""
     benchmark, _, rest = score.partition(".")
     subsets = known(benchmark).get("subsets", {})
-    own = [facts for name, facts in subsets.items() if rest == name or rest.startswith(f"{name}.")]
-    concerned = own or subsets.values()  # a mean is over all of them
+    part = f"{rest.removeprefix('mean_')}_"  # mean_vg is over vg_relation and vg_attribution
+    own = [one for name, one in subsets.items() if rest == name or rest.startswith(f"{name}.") or name.startswith(part)]
+    concerned = own or subsets.values()  # any other mean is over all of them
     return all("sha256" in one for one in concerned if one.get("drawn"))
 
 

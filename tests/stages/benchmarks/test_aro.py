@@ -47,19 +47,22 @@ def test_broken_files_are_one_line_that_says_where(tmp_path: Path, file: str, co
     assert_refused(tmp_path, file, content, message)
 
 
-def test_the_mean_of_four_takes_the_macro_means() -> None:
+def test_the_mean_of_four_takes_the_macro_means_and_the_headline_no_word_order() -> None:
     present = {("aro", "vg_relation"): ["above", "below"], ("aro", "vg_attribution"): ["red_blue"]}
+    pictured = {
+        ((("aro", "vg_attribution", "red_blue"),), 1 / 2),
+        ((("aro", "vg_relation", "above"),), 1 / 4),
+        ((("aro", "vg_relation", "below"),), 1 / 4),
+    }
+    orders = {((("aro", "coco_order", None),), 1 / 4), ((("aro", "flickr30k_order", None),), 1 / 4)}
     present |= {("aro", "coco_order"): [], ("aro", "flickr30k_order"): []}
-    made = aro.means("aro", sorted(name for _, name in present), present)
-    assert made[0].name == "aro.mean4"
-    assert made[0].cells == (
-        ((("aro", "coco_order", None),), 1 / 4),
-        ((("aro", "flickr30k_order", None),), 1 / 4),
-        ((("aro", "vg_attribution", "red_blue"),), 1 / 4),
-        ((("aro", "vg_relation", "above"),), 1 / 8),
-        ((("aro", "vg_relation", "below"),), 1 / 8),
-    )
+    made = {one.name: one for one in aro.means("aro", sorted(name for _, name in present), present)}
+    assert next(iter(made)) == "aro.mean_vg" and set(made["aro.mean_vg"].cells) == pictured
+    assert set(made["aro.mean4"].cells) == {(rows, share / 2) for rows, share in pictured} | orders
+    told = {name for name, one in made.items() if one.told_by_text}
+    assert told == {"aro.coco_order", "aro.flickr30k_order", "aro.mean4"}
     two = aro.means("aro", ["coco_order", "vg_relation"], present)
-    assert (two[0].name, two[0].says) == ("aro.mean_sets", "mean of the sets, 2 of 4"), "another mean, another name"
+    assert (two[-1].name, two[-1].says) == ("aro.mean_sets", "mean of the sets, 2 of 4"), "another mean, another name"
+    assert two[0].name == "aro.vg_relation.macro"
     (micro,) = aro.means("aro", ["vg_relation"], {("aro", "vg_relation"): []})
     assert (micro.name, micro.subset) == ("aro.vg_relation.micro", "vg_relation"), "no group is large enough"

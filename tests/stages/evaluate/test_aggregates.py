@@ -211,6 +211,7 @@ def test_composition_weighs_benchmarks_alike_and_weights_sum_to_one() -> None:
     share: dict[str, float] = {}
     for rows, weight in made[0].cells:
         share[rows[0][0]] = share.get(rows[0][0], 0) + weight
+        assert rows[0][1] != "coco_order", "text alone tells it"
     assert made[0].name == "composition" and share == pytest.approx(
         dict.fromkeys(("sugarcrepe", "valse", "aro"), 1 / 3)
     )

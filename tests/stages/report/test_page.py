@@ -89,7 +89,7 @@ def test_all_three_forms_say_the_same(road: SmallRoad, page: Path) -> None:
     for one in facts["headline"]:
         assert one["says"] in text and one["says"] in markdown
     assert [one["name"] for one in facts["side_by_side"]] == [
-        "sugarcrepe.mean_files", "valse.mean_files", "aro.mean_sets", "zeroshot.mean",
+        "sugarcrepe.mean_files", "valse.mean_files", "aro.mean_vg", "zeroshot.mean",
     ]  # fmt: skip
     assert all(one["title"] in text and one["title"] in markdown for one in facts["side_by_side"])
     found = road.artifacts["scores"].meta["aggregates"]
