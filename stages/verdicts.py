@@ -42,7 +42,7 @@ PAPER_MEANS = {
     "aro": "aro.mean_vg",
     "zeroshot": "zeroshot.mean11",
 }
-"""The benchmarks of the DeGLA paper in its order, each with the mean over the whole of it (ARO's without word order)."""
+"""The benchmarks of the DeGLA paper in its order, each with the mean over the whole of it, ARO's without word order."""
 
 
 class Verdict(NamedTuple):
