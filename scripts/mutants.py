@@ -19,7 +19,10 @@ TESTS = {
     "stages/evaluate/aggregates.py": "tests/stages/evaluate/test_aggregates.py",
     "stages/evaluate/scoring.py": "tests/stages/evaluate/test_scoring.py",
     "stages/evaluate/statistics.py": "tests/stages/evaluate/test_statistics.py",
+    "stages/generate/case.py": "tests/stages/generate/test_checks.py",
     "stages/generate/checks.py": "tests/stages/generate/test_checks.py",
+    "stages/generate/replace_checks.py": "tests/stages/generate/test_checks.py",
+    "stages/generate/swap_checks.py": "tests/stages/generate/test_checks.py",
     "stages/train/losses.py": "tests/stages/train/test_losses.py",
     "stages/train/objective.py": "tests/stages/train/test_objective.py",
 }

@@ -329,7 +329,7 @@ def test_a_negative_type(tree: Path, world: Path) -> None:
         from flows import plan
         from flows.plan import Row
         from stages.export import datasets
-        from stages.generate.checks import likely_types
+        from stages.generate.likely_types import likely_types
         from stages.generate.prompts import render_prompt
         from stages.road import load
         road = opened("generate.backend=replay", f"generate.model={world / 'replies.jsonl'}")

@@ -21,8 +21,9 @@ from pipeline.schema import NEGATIVES
 from pipeline.stage import Inputs, Progress
 from stages.generate import refine, shards
 from stages.generate.backends import BACKENDS
-from stages.generate.checks import Verdict, likely_types, validate
+from stages.generate.checks import Verdict, validate
 from stages.generate.config import Config
+from stages.generate.likely_types import likely_types
 from stages.generate.limits import Watch
 from stages.generate.prompts import prompt_digest, prompts_of
 from stages.generate.ranked import Ranked
