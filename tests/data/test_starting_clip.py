@@ -26,7 +26,7 @@ def test_it_has_the_weakness_this_project_exists_for(tmp_path: Path) -> None:
     asked = Config(root=tmp_path, benchmarks=("aro", "sugarcrepe", "zeroshot"), official=False)
     scores = measure({"model": partial(clip.load, str(FOLDER))}, asked).aggregates
     value = {name: one["model"]["value"] for name, one in scores.items()}
-    assert scores["zeroshot.mean"]["model"]["low"] > 0.75, "it names what is there"
+    assert 0.60 < value["zeroshot.mean"] < 0.85, "it names what is there, with room to gain and to lose"
     assert value["sugarcrepe.replace"] > 0.8, "and hears when another thing is named"
     for name, most in (("aro.vg_attribution.macro", 0.65), ("aro.vg_relation.macro", 0.65), ("sugarcrepe.swap", 0.75)):
         assert value[name] < most, f"{name}: not far from the coin when words change places"

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 from collections import Counter
 from pathlib import Path
 
@@ -10,9 +11,9 @@ from PIL import Image
 
 from stages.benchmarks.loaders import load
 from stages.evaluate import blind
-from stages.world.datasets import write_benchmarks, write_pairs
+from stages.world.datasets import RARE, write_benchmarks, write_pairs, zeroshot_scene
 from stages.world.language import content_words, holds, parse
-from stages.world.scenes import NARROW, WIDE, make_scene
+from stages.world.scenes import NARROW, WIDE, Concepts, make_scene
 from tests.paths import real
 
 
@@ -144,6 +145,33 @@ def test_zero_shot_folders_agree_with_their_class_lists(sets: Path) -> None:
         for label in classes["classnames"]:
             assert len(list((root / "images" / label).glob("*.png"))) >= 1
             assert (label.split()[-1] in NARROW.shapes) == name.endswith("_common")
+    assert [len(list((sets / "zeroshot" / name / "images").iterdir())) for name in folders] == [80, 24, 10, 6]
+
+
+def _zero_shot_classes() -> list[tuple[str, str, str | None, Concepts, Concepts]]:
+    return [
+        (f"{colour} {shape}" if colour else shape, shape, colour, concepts, others)
+        for concepts, others in ((NARROW, RARE), (RARE, NARROW))
+        for shape in concepts.shapes
+        for colour in (None, *concepts.colours)
+    ]
+
+
+def test_a_zero_shot_image_shows_exactly_one_of_its_classes_and_nothing_of_another() -> None:
+    classes = _zero_shot_classes()
+    for label, shape, colour, concepts, others in classes:
+        for i in range(3):
+            scene = zeroshot_scene(f"test/{label}/{i}", shape, colour, concepts, others)
+            rivals = [
+                name for name, _, tint, known, _ in classes if known is concepts and (tint is None) == (not colour)
+            ]
+            assert [name for name in rivals if holds(parse(f"A {name}."), scene)] == [label]
+            thing, *beside = scene.things
+            assert 1 <= len(beside) <= 2 and all(
+                math.dist((thing.x, thing.y), (o.x, o.y)) > thing.r + o.r for o in beside
+            )
+            assert not {o.shape for o in beside} & {*concepts.shapes}
+            assert not {o.colour for o in beside} & {*concepts.colours}, "no word of a class fits another thing"
 
 
 def test_rows_have_the_keys_of_the_real_files(sets: Path) -> None:
