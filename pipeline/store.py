@@ -210,6 +210,11 @@ class Store:
             self._glanced[key] = Artifact(folder, manifest)
         return self._glanced.get(key)
 
+    def holders(self, artifact: Artifact) -> list[str]:
+        """Names of the runs that link to an artifact."""
+        kind, folder = artifact.manifest.kind, artifact.path.resolve()
+        return [name for name in self.runs() if (self.run(name) / kind).resolve() == folder]
+
     def manifest(self, kind: str, fingerprint: str) -> Manifest | None:
         """The manifest of an artifact of the store, no file hashed; or None."""
         return read_manifest(self.folder(kind, fingerprint))

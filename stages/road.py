@@ -7,7 +7,8 @@ run["scores"].table("scores").to_pandas()
 """
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from pipeline.home import open_store
 from pipeline.run import Outcome, Working, quiet
 from pipeline.stage import Stage
 from pipeline.store import Store
-from stages import assemble, evaluate, generate, ingest, report, train
+from stages import assemble, evaluate, generate, ingest, lineage, report, train
 from stages.assemble import Config as Assemble
 from stages.evaluate import Config as Evaluate
 from stages.generate import Config as Generate
@@ -116,6 +117,18 @@ class Run(pipeline_run.Run):
                 "a type that is asked for and drawn",
                 "set generate.types, or train.negatives_per_caption=0 for plain CLIP",
             )
+
+    @contextmanager
+    def at_work(self, stages: Sequence[str]) -> Iterator[None]:
+        """As every run; in the end its lineage page says what was made."""
+        is_inner = bool(self.planned)
+        try:
+            with super().at_work(stages):
+                yield
+        finally:
+            if self.outcomes and not is_inner:
+                with suppress(OSError):  # a page is not worth a failed run
+                    lineage.write(self)
 
     def make(self, stage: str, working: Working = quiet, *, force: bool = False) -> Outcome:
         """As every run; before negatives are paid for, what is to be trained and scored must be among the images.

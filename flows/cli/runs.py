@@ -13,7 +13,9 @@ from flows.terminal import Json, out, print_json
 from pipeline.artifact import Artifact, now
 from pipeline.errors import UserError
 from pipeline.home import open_store
+from pipeline.run import translate_os_errors
 from pipeline.store import Store
+from stages import lineage
 from stages.pages import percent, signed
 from stages.road import MAKER, Run
 from stages.verdicts import ANSWERS, Facts, answer, p_value, side_by_side
@@ -49,9 +51,19 @@ def runs(
         _show(found, sort)
 
 
-def log(name: Annotated[str, typer.Argument(help="run to look at")], as_json: Json = False) -> None:
+def log(
+    name: Annotated[str, typer.Argument(help="run to look at")],
+    page: Annotated[bool, typer.Option("--page", help="write the run's lineage page anew and say where it is")] = False,
+    as_json: Json = False,
+) -> None:
     """What happened to a run: each artifact it held, when, what differed from the one before it; promotions."""
-    found = _history(open_store(), name)
+    store = open_store()
+    found = _history(store, name)
+    if page:
+        with translate_os_errors("log"):
+            where = lineage.write(Run.open(name, store=store))
+        print_json({"page": where}) if as_json else out.print(str(where))
+        return
     if as_json:
         print_json(found)
         return
