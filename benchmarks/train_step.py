@@ -99,6 +99,7 @@ class Released:
             text_ND[count:].unflatten(0, (count, K)),
             torch.zeros_like(image_BD),
             torch.zeros_like(image_BD),
+            image_BD.new_zeros(count, 1 + K),
             type_BK,
             none,
             none,

@@ -94,6 +94,7 @@ class Run(pipeline_run.Run):
         self._check_types(stages)
         if "train" in stages:
             train.check_machine(self.recipe.train)
+            train.check_towers(self.recipe.train)
             train.check_paraphrases(self.recipe.train, self.recipe.generate.paraphrases)
         tokenizer, model = self.recipe.assemble.tokenizer, self.recipe.train.model
         both = {"assemble", "train"} <= set(stages)

@@ -25,7 +25,16 @@ from pipeline.clip.models import (
     save_weights,
     with_activation,
 )
-from pipeline.clip.names import CARD, CONFIG, WEIGHTS, hub_answers, is_random, tag_uses_quick_gelu, trained_with
+from pipeline.clip.names import (
+    CARD,
+    CONFIG,
+    WEIGHTS,
+    has_patches,
+    hub_answers,
+    is_random,
+    tag_uses_quick_gelu,
+    trained_with,
+)
 from pipeline.clip.tokens import byte_pairs, pad, tokenizer, tokenizer_digest
 
 __all__ = [
@@ -42,6 +51,7 @@ __all__ = [
     "embed_texts",
     "encode_image",
     "encode_text",
+    "has_patches",
     "hub_answers",
     "imagenet_prompts",
     "is_random",

@@ -53,8 +53,8 @@ def encode_image(model: "nn.Module", image_BCHW: "Tensor") -> "Tensor":
 
     tower: Any = getattr(model, "visual", None)
     if image_tower.fits(tower):
-        return _unit(image_tower.run(tower, image_BCHW))
-    return _unit(model.encode_image(image_BCHW.to(memory_format=torch.channels_last)))  # type: ignore[operator]
+        return unit(image_tower.run(tower, image_BCHW))
+    return unit(model.encode_image(image_BCHW.to(memory_format=torch.channels_last)))  # type: ignore[operator]
 
 
 class Pooling(NamedTuple):
@@ -69,7 +69,7 @@ def pooling(model: "nn.Module") -> Pooling | None:
     from pipeline.clip import prefix_tree
 
     tower: Any = getattr(model, "text", model)
-    return _pooling(tower) if _is_cuttable(tower) and prefix_tree.fits(tower.transformer) else None
+    return pooling_of(tower) if _is_cuttable(tower) and prefix_tree.fits(tower.transformer) else None
 
 
 def tree(tokens_BL: "Tensor", pooled: Pooling) -> "Tree":
@@ -100,8 +100,8 @@ def encode_text(model: "nn.Module", tokens_BL: "Tensor", grown: "Tree | None" = 
     tower: Any = getattr(model, "text", model)
     length = tokens_BL.shape[1]
     if not _is_cuttable(tower):
-        return _unit(model.encode_text(tokens_BL))  # type: ignore[operator]
-    dtype, pooled = tower.transformer.get_cast_dtype(), _pooling(tower)
+        return unit(model.encode_text(tokens_BL))  # type: ignore[operator]
+    dtype, pooled = tower.transformer.get_cast_dtype(), pooling_of(tower)
     if prefix_tree.fits(tower.transformer):
         grown = tree(tokens_BL, pooled) if grown is None else grown
         placed_SW = tower.positional_embedding.index_select(0, grown.place_S)  # [] adds gradients up in any order
@@ -111,11 +111,16 @@ def encode_text(model: "nn.Module", tokens_BL: "Tensor", grown: "Tree | None" = 
         x_BLW = tower.token_embedding(tokens_BL).to(dtype) + tower.positional_embedding[:length].to(dtype)
         x_BLW = tower.transformer(x_BLW, attn_mask=tower.attn_mask[:length, :length])
         x_BW = text_global_pool(x_BLW, tokens_BL, pooled.kind, eos_token_id=pooled.end_id)
-    x_BW = tower.ln_final(x_BW)
-    if tower.text_projection is not None:
-        projection = tower.text_projection
-        x_BW = projection(x_BW) if callable(projection) else x_BW @ projection
-    return _unit(x_BW)
+    return unit(project(tower, tower.ln_final(x_BW)))
+
+
+def project(tower: Any, x: "Tensor") -> "Tensor":
+    """What a text tower's last states are in the space of the embeddings."""
+    projection = tower.text_projection
+    if projection is None:
+        return x
+    found: Tensor = projection(x) if callable(projection) else x @ projection
+    return found
 
 
 def _is_cuttable(tower: Any) -> bool:
@@ -124,12 +129,13 @@ def _is_cuttable(tower: Any) -> bool:
     return has_own and getattr(tower, "cls_emb", None) is None
 
 
-def _pooling(tower: Any) -> Pooling:
+def pooling_of(tower: Any) -> Pooling:
+    """How a text tower pools, whatever it is."""
     kind = getattr(tower, "text_pool_type", None) or tower.pool_type
     return Pooling(kind, getattr(tower, "text_eos_id", None) or getattr(tower, "eos_id", None))
 
 
-def _unit(x_BD: "Tensor") -> "Tensor":
+def unit(x_BD: "Tensor") -> "Tensor":
     """Rows of L2 norm 1, in fp32 (or better) whatever the encoder's precision."""
     import torch
 

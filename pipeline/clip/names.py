@@ -61,6 +61,25 @@ def architecture(model: str) -> dict[str, Any]:
     return dict(json.loads(builtin.read_text()))
 
 
+def has_patches(model: str) -> bool:
+    """Whether dense.py gives a model's patches and tokens.
+
+    It does of open_clip's own vision transformer or ResNet with its usual pooling, beside a causal text tower of
+    open_clip's own that is pooled at the end of the text.
+    """
+    arch = architecture(model)
+    vision, text = arch.get("vision_cfg", {}), arch.get("text_cfg", {})
+    return not (
+        vision.get("timm_model_name")
+        or vision.get("attentional_pool")
+        or vision.get("pool_type", "tok") != "tok"
+        or text.get("hf_model_name")
+        or text.get("no_causal_mask")
+        or text.get("embed_cls")
+        or text.get("pool_type", "argmax") not in ("argmax", "eos")
+    )
+
+
 def preprocessing(model: str) -> dict[str, Any] | None:
     """open_clip's `preprocess_cfg` of a local folder; None where none is given, and of models whose name says it."""
     folder = local_folder(model)

@@ -81,12 +81,20 @@ def fits(transformer: Any) -> bool:
 
 def run(transformer: Any, x_SW: Tensor, tree: Tree) -> Tensor:
     """States before the first layer -> states after the last, of the pooled positions alone: [N, W]."""
+    return _through(transformer, _last, x_SW, tree)
+
+
+def run_all(transformer: Any, x_SW: Tensor, tree: Tree) -> Tensor:
+    """States before the first layer -> all states after the last: [S, W]."""
+    return _through(transformer, _block, x_SW, tree)
+
+
+def _through(transformer: Any, through_last: Callable[..., Tensor], x_SW: Tensor, tree: Tree) -> Tensor:
     *blocks, last = transformer.resblocks
     again = transformer.grad_checkpointing and torch.is_grad_enabled()
-    for block in blocks:
-        x_SW = checkpoint(_block, block, x_SW, tree, use_reentrant=False) if again else _block(block, x_SW, tree)
-    found: Tensor = checkpoint(_last, last, x_SW, tree, use_reentrant=False) if again else _last(last, x_SW, tree)
-    return found
+    for layer, block in [*((_block, block) for block in blocks), (through_last, last)]:
+        x_SW = checkpoint(layer, block, x_SW, tree, use_reentrant=False) if again else layer(block, x_SW, tree)
+    return x_SW
 
 
 def _block(block: Any, x_SW: Tensor, tree: Tree) -> Tensor:

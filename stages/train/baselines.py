@@ -114,8 +114,52 @@ def focal_loss(student: Embeddings, scale: Tensor, gamma: float, smoothing: floa
     Source: FSC-CLIP (arXiv 2410.05210), its selectively calibrated regularization; gamma 2, smoothing 0.02.
     """
     own = own_logits(student.image_BD, student.text_BD, student.neg_BKD, student.have_BK, scale)
-    there = F.pad(student.have_BK, (1, 0), value=True)
-    rows_B = student.have_BK.any(dim=1)
+    return _focal(own, student.have_BK, gamma, smoothing)
+
+
+def local_loss(student: Embeddings, gamma: float, smoothing: float) -> Tensor:
+    """FSC-CLIP's local hard-negative term: `focal_loss` of what patches and tokens say, `local_scores`::
+
+        options = [local[i][0]] + [local[i][1 + k] for k in range(K) if have[i][k]]
+
+    Source: FSC-CLIP (arXiv 2410.05210), its local hard-negative loss; gamma 2, smoothing 0.02.
+    """
+    own = student.local_BO.masked_fill(~F.pad(student.have_BK, (1, 0), value=True), -torch.inf)
+    return _focal(own, student.have_BK, gamma, smoothing)
+
+
+def local_scores(patch_NPD: Tensor, token_NLD: Tensor, said_NL: Tensor, scale: Tensor) -> Tensor:
+    """`score_N`: how well the patches of an image fit the tokens of a text, for N texts beside their images' patches.
+
+    A token gathers the patches that it is like; how like they are takes no gradient::
+
+        for n in range(N):
+            options = []
+            for t in range(L):
+                if said[n][t]:
+                    like = [token[n][t] @ patch[n][p] for p in range(P)]
+                    like = [(x - min(like)) / (max(like) - min(like)) for x in like]
+                    seen = sum(x / sum(like) * patch[n][p] for p, x in enumerate(like))
+                    options.append(scale * cosine(seen, token[n][t]))
+            score[n] = log(sum(exp(x) for x in options))
+
+    Source: FSC-CLIP (arXiv 2410.05210). Its code can also drop the patches that are like a token by less than 1 / P
+    (SPARC's threshold); the commands it was trained with do not.
+    """
+    with torch.no_grad():
+        like_NLP = token_NLD @ patch_NPD.mT
+        low, high = like_NLP.amin(dim=-1, keepdim=True), like_NLP.amax(dim=-1, keepdim=True)
+        # Patches that are all alike are all looked at.
+        like_NLP = torch.where(high > low, (like_NLP - low) / (high - low), 1)
+        like_NLP = like_NLP / like_NLP.sum(dim=-1, keepdim=True)
+    logits_NL = scale * F.cosine_similarity(like_NLP @ patch_NPD, token_NLD, dim=-1)
+    return logits_NL.masked_fill(~said_NL, -torch.inf).logsumexp(dim=1)
+
+
+def _focal(own: Tensor, have_BK: Tensor, gamma: float, smoothing: float) -> Tensor:
+    """The loss of `focal_loss` over logits [B, 1 + K], -inf where there is no negative."""
+    there = F.pad(have_BK, (1, 0), value=True)
+    rows_B = have_BK.any(dim=1)
     # Places without a negative: a finite value, because 0 * inf has no gradient.
     log_p = torch.where(there, torch.log_softmax(own, dim=1), 0)
     label = there.to(own.dtype) * smoothing / there.sum(dim=1, keepdim=True)

@@ -86,7 +86,7 @@ class Loss(BaseConfig):
 
     @model_validator(mode="after")
     def _learns_something(self) -> "Loss":
-        weighted = {name: TERMS[name] for name, weight in self.weights().items() if weight}
+        weighted = self.terms()
         if all(term.of_weights for term in weighted.values()):
             raise ValueError("at least one term must have a weight above 0")
         retention = [name for name, term in TERMS.items() if term.retention]
@@ -101,6 +101,10 @@ class Loss(BaseConfig):
         """Term -> weight, in the order of the steps table: those that have a field, then others that are set."""
         fields = {name: getattr(self, name) for name in type(self).model_fields if name in TERMS}
         return fields | (self.model_extra or {})
+
+    def terms(self) -> dict[str, Term]:
+        """The terms whose weight is not 0."""
+        return {name: TERMS[name] for name, weight in self.weights().items() if weight}
 
 
 class Config(BaseConfig):
@@ -198,7 +202,7 @@ class Config(BaseConfig):
     @property
     def needs_paraphrases(self) -> bool:
         """Whether a term looks at paraphrases."""
-        return any(weight and TERMS[name].needs_paraphrases for name, weight in self.objective.weights().items())
+        return any(term.needs_paraphrases for term in self.objective.terms().values())
 
     @model_validator(mode="before")
     @classmethod

@@ -25,6 +25,8 @@ class Embeddings(NamedTuple):
         neg_BKD: the captions' negatives.
         other_BD: a second image of each pair, the one that its first negative is about.
         para_BD: a paraphrase of each caption.
+        local_BO: logits of how well an image's patches fit the tokens of its caption and of the caption's negatives
+            (`baselines.local_scores`), O = 1 + K; 0 where there is no negative, and all 0 unless a term needs them.
         type_BK: int64, the type of each negative (its place in the recipe's `types`); -1 = there is none.
         depicted_B: bool, whether there is that second image.
         rephrased_B: bool, whether there is that paraphrase.
@@ -35,6 +37,7 @@ class Embeddings(NamedTuple):
     neg_BKD: Tensor
     other_BD: Tensor
     para_BD: Tensor
+    local_BO: Tensor
     type_BK: Tensor
     depicted_B: Tensor
     rephrased_B: Tensor

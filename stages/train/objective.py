@@ -15,11 +15,11 @@ import torch
 from torch import Tensor, nn
 
 from pipeline import clip
-from pipeline.clip import tuning
+from pipeline.clip import dense, tuning
 from pipeline.errors import UserError
 from pipeline.negative_types import NEGATIVE_TYPES
 from stages.train import processes
-from stages.train.baselines import fisher_importance, rank_thresholds
+from stages.train.baselines import fisher_importance, local_scores, rank_thresholds
 from stages.train.batches import Batch
 from stages.train.config import Loss
 from stages.train.losses import Embeddings
@@ -58,6 +58,7 @@ class Objective:
         terms = _weighted(config)
         self._of_embeddings = {name: weighted for name, weighted in terms.items() if not weighted.term.of_weights}
         self._of_weights = {name: weighted for name, weighted in terms.items() if weighted.term.of_weights}
+        self._looks_at_patches = any(weighted.term.needs_patches for weighted in terms.values())
         self.teacher = copy.deepcopy(student).eval().requires_grad_(False)
         self.dtype = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
         student.train()
@@ -169,6 +170,10 @@ class Objective:
         first = processes.rank() * len(mine.type_BK)
         gradients = [torch.zeros_like(leaf) if leaf.grad is None else leaf.grad for leaf in leaves]
         own = [gradient[first : first + len(mine.type_BK)] for gradient in gradients]
+        # Of scale and bias every process has the whole gradient already; of the rest, so of local scores, its share's.
+        for shared in tuning.logit_parameters(self.student):
+            if shared.grad is not None:
+                shared.grad /= processes.world()
         of_parts = zip(*(torch.split(gradient, [len(part.type_BK) for part in parts]) for gradient in own), strict=True)
         for index, of_part in enumerate(of_parts):
             piece = pieces[index] if len(parts) == 1 else self._embed(self.student, parts[index])
@@ -177,10 +182,6 @@ class Objective:
             ]
             if learning:  # not a locked tower, nor what no term looks at
                 torch.autograd.backward([piece[at] for at in learning], [of_part[at] for at in learning])
-        # Of scale and bias every process has the whole gradient already, of the rest its own share's.
-        for shared in tuning.logit_parameters(self.student):
-            if shared.grad is not None:
-                shared.grad /= processes.world()
         processes.summed([parameter.grad for parameter in self.student.parameters() if parameter.grad is not None])
         return found
 
@@ -248,12 +249,26 @@ class Objective:
     def _embed(self, model: nn.Module, batch: Batch) -> Embeddings:
         places, device = batch.places or batch.located(None).places, batch.type_BK.device.type
         assert places is not None
-        with torch.autocast(device, dtype=self.dtype, enabled=self.dtype is not None):
-            image_MD = clip.encode_image(model, torch.cat([batch.image_BCHW, batch.other_MCHW]))
-            text_ND = clip.encode_text(model, batch.tokens_NL, places.tree)
         count, kinds = batch.type_BK.shape
-        none_XD = text_ND.new_zeros(count * (kinds + 1), text_ND.shape[1])
-        more_BXD = none_XD.index_copy(0, places.more_R, text_ND[count:]).view(count, kinds + 1, -1)
+        image_MCHW = torch.cat([batch.image_BCHW, batch.other_MCHW])
+        with torch.autocast(device, dtype=self.dtype, enabled=self.dtype is not None):
+            if self._looks_at_patches and model is self.student:
+                image_MD, patch_MPD = dense.encode_image(model, image_MCHW)
+                text_ND, token_NLD, said_NL = dense.encode_text(model, batch.tokens_NL, places.tree)
+                dense_N = (patch_MPD[:count], token_NLD, said_NL)
+            else:
+                image_MD, dense_N = clip.encode_image(model, image_MCHW), None
+                text_ND = clip.encode_text(model, batch.tokens_NL, places.tree)
+
+        def placed(each_N: Tensor) -> Tensor:
+            """What each further text gives, at its place [B, X]; 0 where there is none."""
+            none = each_N.new_zeros(count * (kinds + 1), *each_N.shape[1:])
+            return none.index_copy(0, places.more_R, each_N[count:]).view(count, kinds + 1, *each_N.shape[1:])
+
+        more_BXD, local_BO = placed(text_ND), text_ND.new_zeros(count, 1 + kinds)
+        if dense_N:
+            score_N = self._local(*dense_N, places.more_R // (kinds + 1))
+            local_BO = torch.cat([score_N[:count, None], placed(score_N)[:, :kinds]], dim=1)
         other_BD = image_MD.new_zeros(count, image_MD.shape[1])
         if len(batch.other_MCHW):
             other_BD = other_BD.index_copy(0, places.depicted_M, image_MD[count:])
@@ -263,10 +278,18 @@ class Objective:
             more_BXD[:, :kinds],
             other_BD,
             more_BXD[:, kinds],
+            local_BO,
             batch.type_BK,
             batch.depicted_B,
             batch.rephrased_B,
         )
+
+    def _local(self, patch_BPD: Tensor, token_NLD: Tensor, said_NL: Tensor, image_R: Tensor) -> Tensor:
+        """`local_scores` of all texts, each with its image: a caption with its own, a further text with `image_R`."""
+        exact = torch.promote_types(token_NLD.dtype, torch.float32)
+        scale: Tensor = self.student.logit_scale.exp()  # type: ignore[operator]
+        patch_RPD = patch_BPD.index_select(0, image_R)
+        return local_scores(torch.cat([patch_BPD, patch_RPD]).to(exact), token_NLD.to(exact), said_NL, scale)
 
 
 def _take(argument: str, terms: Mapping[str, Weighted]) -> bool:

@@ -9,7 +9,7 @@ from typing import Any
 
 from pipeline import tables
 from pipeline.artifact import Artifact, path_digest
-from pipeline.clip import device, model_digest
+from pipeline.clip import device, has_patches, model_digest
 from pipeline.errors import UserError, need_package
 from pipeline.stage import Inputs, Progress, Stage
 from stages.train.config import Config
@@ -25,7 +25,7 @@ def outside(config: Config) -> dict[str, str]:
                 "train", f"there is no {config.negative_images}", "a CSV or Parquet file", "set train.negative_images"
             )
         digests["negative_images"] = path_digest(config.negative_images)
-    return digests | sources(name for name, weight in config.objective.weights().items() if weight)
+    return digests | sources(config.objective.terms())
 
 
 def check_machine(config: Config) -> None:
@@ -39,6 +39,18 @@ def check_machine(config: Config) -> None:
             need_package("train", package, extra)
     if config.device.startswith("cuda") and device("auto") != "cuda":
         raise UserError("train", f"device is {config.device}, and there is no GPU", "a GPU", "train.device=auto")
+
+
+def check_towers(config: Config) -> None:
+    """Raise UserError when a term looks at patches and tokens, and the model's towers do not give them."""
+    needing = [name for name, term in config.objective.terms().items() if term.needs_patches]
+    if needing and not has_patches(config.model):
+        raise UserError(
+            "train",
+            f"{config.model} does not give the patches and tokens that {', '.join(needing)} looks at",
+            "open_clip's own vision transformer or ResNet, and its causal text tower",
+            f"--set train.objective.{needing[0]}=0, or another train.model",
+        )
 
 
 def check_pairs(config: Config, pairs: Artifact) -> None:
@@ -100,13 +112,14 @@ def run(config: Config, inputs: Inputs, out: Path, progress: Progress) -> dict[s
     """Make the `model` artifact.
 
     Raises:
-        UserError: the model cannot be loaded or the dataset was made for another tokenizer; no batch can be filled or
-            shared by the processes; an image cannot be read; memory does not suffice; `loop.GIVE_UP` steps in a row
-            are not finite.
+        UserError: the model cannot be loaded or lacks what a term looks at, or the dataset was made for another
+            tokenizer; no batch can be filled or shared by the processes; an image cannot be read; memory does not
+            suffice; `loop.GIVE_UP` steps in a row are not finite.
         TransientError: one of several processes died.
     """
     from stages.train.launch import launch
 
+    check_towers(config)
     return launch(config, inputs, out, progress)
 
 

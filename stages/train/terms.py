@@ -35,6 +35,7 @@ class Term:
         note: what to know before setting its weight.
         needs_images: it looks at images of the negatives, so `negative_images` must be set.
         needs_paraphrases: it looks at paraphrases of the captions, which come from `paraphrases`.
+        needs_patches: it looks at what patches and tokens say, `Embeddings.local_BO`, which costs more than embeddings.
         retention: its gradients tell which weights matter to what the model knows.
     """
 
@@ -44,6 +45,7 @@ class Term:
     note: str = ""
     needs_images: bool = False
     needs_paraphrases: bool = False
+    needs_patches: bool = False
     retention: bool = False
 
     @property
@@ -82,6 +84,10 @@ TERMS: dict[str, Term] = {
     "focal": Term(
         f"{_BASELINES}:focal_loss", "FSC-CLIP's global hard-negative term",
         ("student", "scale", "focal_gamma", "focal_smoothing"),
+    ),
+    "local": Term(
+        f"{_BASELINES}:local_loss", "FSC-CLIP's local hard-negative term",
+        ("student", "focal_gamma", "focal_smoothing"), needs_patches=True,
     ),
     "distractor": Term(f"{_BASELINES}:distractor_loss", "CoN-CLIP's loss", needs_images=True),
     "triplet": Term(f"{_BASELINES}:triplet_loss", "TripletCLIP's second half", needs_images=True),

@@ -30,9 +30,10 @@ def embeddings(seed: int, kind: str = "all") -> Embeddings:
     other_BD = unit(B, D, seed=seed + 3) * depicted_B[:, None]
     rephrased_B = have_BK.any(dim=1) & (torch.arange(B) != 2)
     para_BD = unit(B, D, seed=seed + 4) * rephrased_B[:, None]
-    parts = (unit(B, D, seed=seed), unit(B, D, seed=seed + 1), neg_BKD, other_BD, para_BD)
-    image_BD, text_BD, neg_BKD, other_BD, para_BD = (part.requires_grad_() for part in parts)
-    return Embeddings(image_BD, text_BD, neg_BKD, other_BD, para_BD, type_BK, depicted_B, rephrased_B)
+    local_BO = 20 * unit(B, 1 + K, seed=seed + 5)
+    parts = (unit(B, D, seed=seed), unit(B, D, seed=seed + 1), neg_BKD, other_BD, para_BD, local_BO)
+    image_BD, text_BD, neg_BKD, other_BD, para_BD, local_BO = (part.requires_grad_() for part in parts)
+    return Embeddings(image_BD, text_BD, neg_BKD, other_BD, para_BD, local_BO, type_BK, depicted_B, rephrased_B)
 
 
 def minus_log_share(chosen: Tensor, options: list[Tensor], scale: Tensor | float) -> Tensor:

@@ -266,6 +266,11 @@ def test_a_report_is_told_the_run_and_what_its_recipe_says(tmp_path: Path, tiny_
             r"train: a term of train\.objective needs paraphrases, and there will be none \(train\.paraphrases: "
             r"rewrites; generate\.paraphrases: false\); .*; fix: --set generate\.paraphrases=true",
         ),
+        (
+            ["train.objective.local=0.2", "train.model=ViT-B-16-SigLIP", "assemble.tokenizer=ViT-B-16-SigLIP"],
+            r"train: ViT-B-16-SigLIP does not give the patches and tokens that local looks at; .*; "
+            r"fix: --set train\.objective\.local=0, or another train\.model",
+        ),
         (["train.device=cuda"], r"train: device is cuda, and there is no GPU; .*; fix: train\.device=auto"),
     ],
 )

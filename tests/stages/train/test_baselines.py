@@ -107,6 +107,52 @@ def test_focal_is_its_formula(kind: str, gamma: float, smoothing: float) -> None
     assert_same(baselines.focal_loss(student, scale, gamma, smoothing), loss, inputs)
 
 
+@pytest.mark.parametrize(("gamma", "smoothing"), [(2.0, 0.02), (0.0, 0.0)])
+@pytest.mark.parametrize("kind", MASKS)
+def test_local_is_its_formula(kind: str, gamma: float, smoothing: float) -> None:
+    student = embeddings(0, kind)
+    local = student.local_BO
+    loss = zero() * local.sum()
+    rows = [i for i in range(B) if student.have_BK[i].any()]
+    for i in rows:
+        options = [local[i][0]] + [local[i][1 + k] for k in range(K) if student.have_BK[i][k]]
+        for place, option in enumerate(options):
+            label = smoothing / len(options) + (1 - smoothing if place == 0 else 0)
+            minus_log_p = minus_log(option, options)
+            loss = loss + label * (1 - torch.exp(-minus_log_p)) ** gamma * minus_log_p / len(rows)
+    assert_same(baselines.local_loss(student, gamma, smoothing), loss, [local])
+
+
+def test_local_scores_are_their_formula() -> None:
+    n, p, length = 3, 5, 4
+    draw = torch.Generator().manual_seed(0)
+    patch, token = (
+        torch.randn(n, size, D, generator=draw, dtype=torch.float64, requires_grad=True) for size in (p, length)
+    )
+    said = torch.tensor([[False, True, True, True], [False, True, False, False], [False, True, True, False]])
+    scale = torch.tensor(3.0, dtype=torch.float64, requires_grad=True)
+    expected = zero()
+    for i in range(n):
+        options = []
+        for t in range(length):
+            if said[i][t]:
+                like = [(token[i][t] @ patch[i][q]).item() for q in range(p)]
+                like = [(x - min(like)) / (max(like) - min(like)) for x in like]
+                seen = sum(x / sum(like) * patch[i][q] for q, x in enumerate(like))
+                options.append(scale * (seen / seen.norm()) @ (token[i][t] / token[i][t].norm()))
+        expected = expected + (i + 1) * torch.log(sum(torch.exp(x) for x in options))
+    found = baselines.local_scores(patch, token, said, scale)
+    assert_same((found * torch.arange(1, n + 1)).sum(), expected, [patch, token, scale])
+
+
+def test_patches_that_are_all_alike_have_a_finite_score_and_gradient() -> None:
+    patch = torch.ones(1, 4, D, dtype=torch.float64, requires_grad=True)
+    token = torch.ones(1, 3, D, dtype=torch.float64, requires_grad=True)
+    found = baselines.local_scores(patch, token, torch.tensor([[False, True, True]]), torch.tensor(5.0))
+    for gradient in torch.autograd.grad(found.sum(), [patch, token]):
+        assert torch.isfinite(gradient).all()
+
+
 def test_focal_without_focus_and_smoothing_is_the_image_grounded_contrast() -> None:
     student, scale = embeddings(0), torch.tensor(7.0, dtype=torch.float64)
     torch.testing.assert_close(baselines.focal_loss(student, scale, 0, 0), losses.igc_loss(student, scale))
@@ -211,6 +257,7 @@ def test_the_order_of_the_batch_changes_nothing() -> None:
         lambda mine, theirs: baselines.rank_thresholds(mine, scale, THRESHOLDS),
         lambda mine, theirs: baselines.intra_loss(mine, scale),
         lambda mine, theirs: baselines.focal_loss(mine, scale, 2, 0.02),
+        lambda mine, theirs: baselines.local_loss(mine, 2, 0.02),
         lambda mine, theirs: baselines.distractor_loss(mine, scale),
         lambda mine, theirs: baselines.triplet_loss(mine, scale),
         lambda mine, theirs: baselines.align_loss(mine, scale),

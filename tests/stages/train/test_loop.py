@@ -21,7 +21,7 @@ from tests.stages.training import STEPS, StoppedError, config, made, small_clip,
 BASELINES: dict[str, dict[str, Any]] = {
     "negclip": {"objective": Loss(distill=0, igc=0, tgc=0), "negatives_per_caption": 1, "similar_images": 3},
     "ce_clip": {"objective": Loss(distill=0, igc=0, tgc=0, rank=0.2, intra=0.3)},
-    "fsc_clip": {"objective": Loss(base=0, distill=0, igc=0, tgc=0, clip=1, focal=0.5)},
+    "fsc_clip": {"objective": Loss(base=0, distill=0, igc=0, tgc=0, clip=1, focal=0.5, local=0.2)},
     "con_clip": {"objective": Loss(base=0, distill=0, igc=0, tgc=0, distractor=1), "negative_images": "mined"},
     "triplet_clip": {"objective": Loss(distill=0, igc=0, tgc=0, triplet=1), "negative_images": "mined"},
     "read_align": {"objective": Loss(distill=0, igc=0, tgc=0, align=0.5), "negatives_per_caption": 3},
@@ -110,6 +110,13 @@ def test_a_map_of_the_texts_needs_a_projection_it_can_be_folded_into(
 ) -> None:
     with pytest.raises(UserError, match=r"no plain projection.*--set train\.text_map=false"):
         made(siglip_world, tmp_path, text_map=True)
+
+
+def test_patches_need_towers_that_give_them(siglip_world: dict[str, Any], tmp_path: Path) -> None:
+    with pytest.raises(
+        UserError, match=r"does not give the patches and tokens that local.*--set train\.objective\.local=0"
+    ):
+        made(siglip_world, tmp_path, objective=Loss(local=0.2))
 
 
 def test_locked_towers_stay_as_they_are(world: dict[str, Any], tmp_path: Path) -> None:
