@@ -67,7 +67,7 @@ def ablation(
             shared = degla(name, chosen.base, overrides, list(plans.SHARED), False, return_state=True)
         if shared.is_failed():
             return Failed(message=shared.message)
-        with gpu_turn(), watched("ablation") as progress, plans.workers(jobs) as pool:
+        with gpu_turn(), watched("ablation", name) as progress, plans.workers(jobs) as pool:
             with plans.prepared(store, name, trials, search.VERBS) as runs:
                 _made("trials", runs, search.try_out, pool, progress)
             searched = search.choose(store, trials)

@@ -10,11 +10,12 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
 from functools import partial
+from pathlib import Path
 from typing import Any, Literal
 from uuid import UUID
 
 import httpx
-from prefect import flow, get_run_logger, tags, task
+from prefect import flow, get_run_logger, tags
 from prefect.artifacts import (
     create_link_artifact,
     create_markdown_artifact,
@@ -22,13 +23,16 @@ from prefect.artifacts import (
     create_table_artifact,
     update_progress_artifact,
 )
+from prefect.assets import materialize
 from prefect.client.schemas.objects import State, TaskRun
 from prefect.concurrency.sync import concurrency
+from prefect.context import AssetContext
+from prefect.runtime import flow_run
 from prefect.states import Completed, Failed
 from prefect.task_runners import ThreadPoolTaskRunner
 from prefect.tasks import Task
 
-from flows import progress, score_tables, serve
+from flows import assets, progress, score_tables, serve
 from pipeline.errors import TransientError, UserError, install
 from pipeline.run import Outcome
 from pipeline.stage import Progress
@@ -65,7 +69,9 @@ def walk(run: Run, stages: list[str], force: bool) -> State[Any]:
         _HANDED.reset(handed)
 
 
-@task(
+@materialize(
+    "degla://run/artifact",  # each call names its own, see `_task`
+    by="degla",
     name="stage",
     task_run_name="{name}",
     retries=2,
@@ -74,9 +80,18 @@ def walk(run: Run, stages: list[str], force: bool) -> State[Any]:
     persist_result=False,
 )
 def stage(name: str, run: Run, force: bool) -> State[Outcome]:
-    """Run or reuse one stage; a reused one shows as Cached."""
-    outcome = run.make(name, partial(_working, name), force=force)
+    """Run or reuse one stage; a reused one shows as Cached, and is no materialization of its asset."""
+    outcome = run.make(name, partial(_working, name, run.name), force=force)
+    context = AssetContext.get()
+    if context and not outcome.reused:
+        context.add_asset_metadata(assets.asset(run, run.stages[name].makes).key, assets.facts(outcome.artifact))
     return Completed(name="Cached" if outcome.reused else None, message=str(outcome), data=outcome)
+
+
+def _task(name: str, run: Run) -> Task[[str, Run, bool], State[Outcome]]:
+    """The task of one stage, whose asset is the run's artifact and whose upstream assets are what it reads."""
+    made, read = run.stages[name].makes, run.stages[name].needs
+    return stage.with_options(assets=[assets.asset(run, made)], asset_deps=[assets.asset(run, kind) for kind in read])
 
 
 def _task_runner() -> Any:
@@ -105,9 +120,18 @@ def _task_runner() -> Any:
     raise UserError("run", f"no task runner {name!r}", "threads, ray or dask", "set DEGLA_TASK_RUNNER")
 
 
-@flow(name="degla", flow_run_name="{run}", log_prints=False, task_runner=_task_runner())
+def _named(run: str, recipe: str) -> str:
+    return run or Path(recipe).stem or "demo"
+
+
+def _name() -> str:
+    asked = flow_run.parameters
+    return _named(asked.get("run", ""), asked.get("recipe", ""))
+
+
+@flow(name="degla", flow_run_name=_name, log_prints=False, task_runner=_task_runner())
 def degla(
-    run: str = "demo",
+    run: str = "",
     recipe: str = "",
     overrides: list[str] = [],  # noqa: B006 - Prefect shows the default in its form and never mutates it
     stages: list[StageName] = [],  # noqa: B006
@@ -116,23 +140,25 @@ def degla(
     """The whole pipeline, or some stages of it.
 
     Args:
-        run: name of the run; its artifacts appear under $DEGLA_HOME/<run>/.
+        run: name of the run; its artifacts appear under $DEGLA_HOME/<run>/. Empty = the recipe's, or demo.
         recipe: recipe name or YAML file; empty = the one this run already has, else the one named like the run.
         overrides: settings that differ from the recipe, as "section.field=value".
         stages: which stages; empty = all six.
         force: run them even when their artifacts are there.
     """
     reused: dict[str, bool] = {}
+    found: list[Any]
     try:
-        opened = _HANDED.get() or Run.open(run, overrides, recipe=recipe)
+        opened = _HANDED.get() or Run.open(_named(run, recipe), overrides, recipe=recipe)
         names = chosen(stages)
         with opened.at_work(names):
             for name in names:
                 workers = opened.recipe.generate.workers if name == "generate" else 1
+                making = _task(name, opened)
                 if workers == 1:
-                    found: list[Any] = [stage(name, opened, force, return_state=True).result()]
+                    found = [making(name, opened, force, return_state=True).result()]
                 else:  # one makes the artifact, the others help it
-                    futures = [stage.submit(name, opened, force and first == 0) for first in range(workers)]
+                    futures = [making.submit(name, opened, force and first == 0) for first in range(workers)]
                     found = [future.result() for future in futures]
                 reused[name] = all(outcome.reused for outcome in found)
     except (UserError, TransientError) as error:
@@ -143,9 +169,9 @@ def degla(
 
 
 @contextmanager
-def _working(name: str) -> Iterator[Progress]:
+def _working(name: str, run: str) -> Iterator[Progress]:
     """While a stage really runs: its turn on the GPU, if it wants one, and its progress in terminal and UI."""
-    with gpu_turn() if name in GPU_STAGES else nullcontext(), watched(name) as progress:
+    with gpu_turn() if name in GPU_STAGES else nullcontext(), watched(name, run) as progress:
         yield progress
 
 
@@ -156,8 +182,8 @@ def gpu_turn() -> AbstractContextManager[None]:
 
 
 @contextmanager
-def watched(name: str) -> Iterator[Progress]:
-    """Progress in the terminal and, as long as Prefect's server answers, in an artifact there."""
+def watched(name: str, run: str) -> Iterator[Progress]:
+    """Progress in the terminal and, as long as Prefect's server answers, in an artifact there, the run's own."""
     logger = get_run_logger()
     key: UUID | None = None
     is_watched = True
@@ -169,7 +195,9 @@ def watched(name: str) -> Iterator[Progress]:
         percent, text = round(100 * share, 1), f"{name}: {line}"
         try:
             if key is None:
-                key = create_progress_artifact(progress=percent, key=f"degla-{name}", description=text)  # type: ignore[assignment]
+                key = create_progress_artifact(
+                    progress=percent, key=f"degla-progress-{name}-{_key(run)}", description=text
+                )  # type: ignore[assignment]
             else:
                 update_progress_artifact(key, progress=percent, description=text)
         except httpx.HTTPError as error:
@@ -182,8 +210,11 @@ def watched(name: str) -> Iterator[Progress]:
 
 
 def _artifacts(run: Run) -> None:
-    """The report, a link to its page, and the headline with every set as a table, in Prefect's UI."""
+    """The report, a link to its page, the headline with every set, and the checks as tables, in Prefect's UI."""
     scores, report = run.get("scores"), run.get("report")
+    held = {kind: artifact for kind in ("negatives", "dataset") if (artifact := run.get(kind))}
+    if checked := assets.checks(held):
+        create_table_artifact(checked, f"degla-checks-{_key(run.name)}", assets.CHECKS_SAY)
     if scores is not None:
         says = " ".join((*score_tables.says(scores.meta), SCORES_SAY))
         create_table_artifact(score_tables.rows(scores.meta), f"degla-scores-{_key(run.name)}", says)
@@ -195,4 +226,4 @@ def _artifacts(run: Run) -> None:
 
 
 def _key(run: str) -> str:
-    return "".join(char if char.isalnum() else "-" for char in run.lower())
+    return "".join(char if char.isascii() and char.isalnum() else "-" for char in run.lower())

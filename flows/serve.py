@@ -17,6 +17,7 @@ import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from pipeline.assets import IMPORT_ROOT, ROOT
 from pipeline.child_log import ChildLog
@@ -24,6 +25,8 @@ from pipeline.errors import UserError
 from pipeline.store import Store
 
 START_SECONDS = 180
+ENDS = ("completed", "failed", "crashed", "cancelled")
+"""How a flow run ends, as `degla notify --when` takes it."""
 _CHILD = """
 import os, runpy, sys
 from pipeline.lifeline import die_with
@@ -117,6 +120,25 @@ def find_server(store: Store) -> None:
     _wait(stack.enter_context(_child("uvicorn", words, log, small)), url, log)
 
 
+def notify(store: Store, address: str, ends: tuple[str, ...]) -> str:
+    """Have the server that stays tell a webhook when flow runs of degla end so; returns the server's address.
+
+    Raises UserError when none answers, or for an address that is none.
+    """
+    url = configured_url()
+    if urlsplit(address).scheme not in ("http", "https") or not urlsplit(address).hostname:
+        raise UserError("notify", f"{address!r} is no address", "https://...", "give the webhook's address")
+    if url is None or not answers(url):
+        raise UserError(
+            "notify", f"no Prefect server answers at {url or 'PREFECT_API_URL'}", "one that stays", "degla serve"
+        )
+    settings(store)
+    from flows import automations  # Prefect, which reads its settings when it is imported
+
+    automations.notify(address, ends)
+    return url
+
+
 def serve(store: Store, port: int) -> None:
     """Run until interrupted. Raises UserError when the port is taken or a part does not start."""
     logs = store.home / "prefect" / "logs"
@@ -146,6 +168,9 @@ def serve(store: Store, port: int) -> None:
         if limit := gpu_limit():
             _prefect("gcl", "create", limit, "--limit", "1", tolerate="already exists")
         _prefect("--no-prompt", "deploy", "--all", "--prefect-file", str(ROOT / "prefect.yaml"))
+        from flows import automations  # as above
+
+        automations.mark_crashed(ENDS)
         worker = stack.enter_context(
             _child("prefect", ["worker", "start", "--pool", "degla-local"], logs / "worker.log")
         )

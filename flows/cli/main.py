@@ -338,6 +338,27 @@ def serve(port: Annotated[int, typer.Option(help="port of the server", min=1, ma
     local.serve(open_store(), port)
 
 
+@app.command()
+def notify(
+    webhook: Annotated[str, typer.Argument(help="address that is told: Slack's, or any that takes JSON with a text")],
+    when: Annotated[
+        list[str], typer.Option("--when", help="completed, failed, crashed, cancelled; may be given several times")
+    ] = ["failed", "crashed"],  # noqa: B006
+    as_json: Json = False,
+) -> None:
+    """Be told when a run under `degla serve` ends, by a webhook; a second call replaces the first."""
+    from flows import serve as local
+
+    for end in when:
+        if end not in local.ENDS:
+            raise UserError("notify", f"nothing ends {end!r}", f"one of {', '.join(local.ENDS)}", "--when")
+    url = local.notify(open_store(), webhook, tuple(when))
+    if as_json:
+        print_json({"server": url, "when": when})
+    else:
+        out.print(f"the server at {url} tells the webhook when a run is {', '.join(when)}")
+
+
 def _say(line: str) -> None:
     """A line beside the answer, at once."""
     print(printable(line), file=sys.stderr, flush=True)

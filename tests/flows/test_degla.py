@@ -28,12 +28,17 @@ from prefect.client.schemas.filters import (
     TaskRunFilterStateType,
 )
 from prefect.client.schemas.objects import State, StateType, TaskRun
+from prefect.events.clients import AssertingEventsClient
+from prefect.events.worker import EventsWorker
+from prefect.testing.fixtures import asserting_events_worker
 from prefect.testing.utilities import prefect_test_harness
 
 from flows.degla import degla, stage
 from pipeline.child_log import ChildLog
 from tests.stages import small_road
 from tests.stages.language_models.test_server import completion, serving
+
+__all__ = ["asserting_events_worker"]
 
 pytestmark = pytest.mark.slow
 
@@ -69,6 +74,11 @@ def test_stages_complete_then_show_as_cached(home: Path, tiny_recipe: Path) -> N
     assert state.result() == dict.fromkeys(stages, True), "the first run's artifacts are reused, not made"
 
 
+def test_without_a_name_a_run_has_its_recipe_s_and_no_other_is_overwritten(home: Path, tiny_recipe: Path) -> None:
+    assert degla("", str(tiny_recipe), [], ["ingest"], return_state=True).is_completed()
+    assert [path.parent.name for path in home.glob("*/recipe.yaml")] == ["tiny"]
+
+
 def test_a_user_error_is_the_message_of_a_failed_state(home: Path) -> None:
     state = degla("nothing", "demo", [], ["train"], return_state=True)
     assert state.is_failed()
@@ -81,6 +91,28 @@ def test_an_override_that_does_not_exist_fails_before_any_stage(home: Path, tiny
     state = degla("tiny", str(tiny_recipe), ["train.lrr=1"], [], return_state=True)
     assert state.is_failed() and "train.lrr is wrong" in state.message
     assert not (home / "store").exists()
+
+
+def materialized(worker: EventsWorker) -> dict[str, set[str]]:
+    """Asset that was materialized since the last call -> the assets it was made from."""
+    worker.wait_until_empty()
+    assert isinstance(worker._client, AssertingEventsClient)
+    return {
+        event.resource.id: {one.id for one in event.related if one.role == "asset"}
+        for event in worker._client.pop_events()
+        if event.event == "prefect.asset.materialization.succeeded"
+    }
+
+
+def test_an_artifact_that_was_made_is_an_asset_with_its_lineage_and_a_reused_one_is_none(
+    home: Path, tiny_recipe: Path, asserting_events_worker: EventsWorker
+) -> None:
+    stages = ["ingest", "generate", "assemble"]
+    assert degla("tiny", str(tiny_recipe), [], stages, return_state=True).is_completed()
+    pairs, negatives, dataset = (f"degla://tiny/{kind}" for kind in ("pairs", "negatives", "dataset"))
+    assert materialized(asserting_events_worker) == {pairs: set(), negatives: {pairs}, dataset: {pairs, negatives}}
+    assert degla("tiny", "", ["assemble.min_negatives=1"], stages, return_state=True).is_completed()
+    assert materialized(asserting_events_worker) == {dataset: {pairs, negatives}}
 
 
 def test_several_workers_make_one_artifact_together(home: Path, tiny_recipe: Path) -> None:
@@ -103,6 +135,7 @@ def test_scores_report_and_page_appear_as_artifacts(home: Path) -> None:
         }
     assert {key: one.type for key, one in found.items()} == {
         "degla-scores-small": "table", "degla-report-small": "markdown", "degla-page-small": "markdown",
+        "degla-progress-report-small": "progress",
     }  # fmt: skip
     assert (home / "small" / "report" / "report.html").as_uri() in str(found["degla-page-small"].data)
     assert "sugarcrepe.swap_att" in str(found["degla-scores-small"].data)

@@ -2,10 +2,14 @@
 
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from queue import Queue
+from threading import Thread
 
 import pytest
 
@@ -66,3 +70,46 @@ def test_a_port_that_another_program_has_is_named(tmp_path: Path) -> None:
     assert ended.returncode == 2
     assert ended.stderr.startswith(f"serve: port {port} cannot be had (Address already in use); expected a free port")
     assert ended.stderr.count("\n") == 1
+
+
+@pytest.mark.slow
+def test_a_webhook_is_told_of_a_failed_run_and_one_command_sets_that_up(tmp_path: Path) -> None:
+    told: Queue[bytes] = Queue()
+
+    class Hook(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            told.put(self.rfile.read(int(self.headers["Content-Length"])))
+            self.send_response(200)
+            self.end_headers()
+
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT")}
+    env = clean | {"DEGLA_HOME": str(tmp_path / "home"), "PYTHONPATH": str(ROOT)}
+    there = env | {"PREFECT_API_URL": f"http://127.0.0.1:{port}/api"}
+
+    def run(*words: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run([sys.executable, "-m", *words], env=there, capture_output=True, text=True, timeout=120)
+
+    with HTTPServer(("127.0.0.1", 0), Hook) as hook:
+        Thread(target=hook.serve_forever, daemon=True).start()
+        address = f"http://127.0.0.1:{hook.server_port}/hook"
+        nobody = run("degla", "notify", address)
+        assert nobody.returncode == 2 and nobody.stderr.startswith(
+            "notify: no Prefect server answers at http://127.0.0.1"
+        )
+        words = [sys.executable, "-m", "degla", "serve", "--port", str(port)]
+        with subprocess.Popen(words, env=env, stdout=subprocess.PIPE, text=True) as served:
+            try:
+                assert served.stdout and served.stdout.readline().startswith("serving on")
+                for _ in range(2):
+                    asked = run("degla", "notify", address)
+                    assert asked.returncode == 0, asked.stderr
+                automations = run("prefect", "automation", "ls").stdout
+                assert automations.count("degla notify") == 1 and automations.count("degla crashed") == 1
+                run("prefect", "deployment", "run", "degla/train", "-p", "run=nothing", "-p", "recipe=demo")
+                text = json.loads(told.get(timeout=120))["text"]
+                assert text.startswith("degla nothing: Failed\ntrain: run 'nothing' has no intact pairs; expected ")
+            finally:
+                served.send_signal(signal.SIGINT)
+        hook.shutdown()
