@@ -26,8 +26,9 @@ from pipeline import clip
 from pipeline.clip import Clip, Pooling
 from pipeline.negative_types import NEGATIVE_TYPES
 from pipeline.stage import silent
-from stages.train.batches import Batch, Batches, Rows, load
+from stages.train.batches import Batch, Batches, load
 from stages.train.pictures import Images
+from stages.train.rows import Rows
 
 CAPTIONS = 5
 NEGATIVES = 4

@@ -100,6 +100,7 @@ class Released:
             torch.zeros_like(image_BD),
             torch.zeros_like(image_BD),
             image_BD.new_zeros(count, 1 + K),
+            image_BD.new_zeros(count, 0, image_BD.shape[1]),
             type_BK,
             none,
             none,

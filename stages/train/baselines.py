@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - the name everyone uses
 from torch import Tensor
 
-from stages.train.losses import Embeddings, own_logits, to_negatives
+from stages.train.losses import Embeddings, igc_loss, own_logits, to_negatives
 
 MOST_THRESHOLD = 10.0
 """Largest threshold of the ranking term, in units of logits."""
@@ -237,6 +237,24 @@ def align_loss(student: Embeddings, scale: Tensor) -> Tensor:
     own_B = torch.arange(len(logits_BB), device=logits_BB.device)
     loss_B = F.cross_entropy(logits_BB, own_B, reduction="none")
     return (loss_B * rows_B).sum() / rows_B.sum().clamp(min=1)
+
+
+def clic_loss(student: Embeddings, scale: Tensor) -> Tensor:
+    """CLIC's loss: of a joined batch, in which P further texts say the same; of any other one it is CLIP's own loss.
+
+    With `clip` and `igc` the losses of `clip_loss` and `losses.igc_loss` in which those texts are the captions::
+
+        told = [text] + [same[p] for p in range(P)]
+        loss = sum(0.5 * clip(t) + 0.5 * igc(t) for t in told) / (P + 1)
+        loss += sum((text[i][d] - same[0][i][d]) ** 2 for i in range(B) for d in range(D)) / B
+
+    Source: CLIC (arXiv 2505.24424), its equation 7 with the weights of its code; batches of both kinds take turns.
+    """
+    if not student.same_BPD.shape[1]:
+        return clip_loss(student, scale)
+    told = [student._replace(text_BD=text_BD) for text_BD in (student.text_BD, *student.same_BPD.unbind(dim=1))]
+    both = torch.stack([(clip_loss(one, scale) + igc_loss(one, scale)) / 2 for one in told]).mean()
+    return both + (student.text_BD - student.same_BPD[:, 0]).square().sum(dim=1).mean()
 
 
 def contrast_distill_loss(student: Embeddings, teacher: Embeddings, scale: Tensor, temperature: float) -> Tensor:

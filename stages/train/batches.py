@@ -2,41 +2,33 @@
 
 A batch is a pure function of (dataset, settings, step), so a resumed run needs to remember nothing but its step.
 
-Shapes: B pairs of this process, K negatives per caption, X = K + 1 further texts (the negatives and a paraphrase), N
-texts = B captions + the R further ones there are, L tokens of the longest of them, M pairs with a second image, C, H, W
-pixels.
+Shapes: B pairs of this process, K negatives per caption, P texts that say the same, X = K + 1 + P further texts (the
+negatives, a paraphrase, what says the same), N texts = B captions + the R further ones there are, L tokens of the
+longest of them, M pairs with a second image, C, H, W pixels.
 """
 # ruff: noqa: N815 - shapes are suffixes of names here, also of fields
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields, replace
 from functools import partial
 from itertools import chain
 from multiprocessing.util import Finalize
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from pipeline import clip, tables
-from pipeline.artifact import Artifact
+from pipeline import clip
 from pipeline.clip import Clip, Pooling
 from pipeline.clip.prefix_tree import Tree
 from pipeline.errors import UserError
-from pipeline.negative_types import NEGATIVE_TYPES
 from stages.train import crops
-from stages.train.config import Source
-from stages.train.paraphrases import Paraphrases
 from stages.train.pictures import Images, size_of
-
-Ints = NDArray[np.int64]
+from stages.train.rows import Ints, Rows
 
 
 class Places(NamedTuple):
@@ -70,6 +62,9 @@ class Batch:
         rephrased_B: bool, which captions bring a paraphrase.
         box_B4: where each image is cut at random (`crops.draw`); None = it is as the model wants it.
         other_box_M4: the same of the others.
+        same_BP: bool, which of P texts that say the same as the caption there are; None = P is 0.
+        beside_BCHW: images that are to be joined to the others, as `image_BCHW`; None = nothing is joined.
+        upright_B: bool, which of these are higher than wide.
         places: what `located` finds.
     """
 
@@ -81,6 +76,9 @@ class Batch:
     rephrased_B: Tensor
     box_B4: Tensor | None = None
     other_box_M4: Tensor | None = None
+    same_BP: Tensor | None = None
+    beside_BCHW: Tensor | None = None
+    upright_B: Tensor | None = None
     places: Places | None = None
 
     @property
@@ -90,8 +88,9 @@ class Batch:
 
     @property
     def more_BX(self) -> Tensor:  # noqa: N802 - shapes are suffixes of names here
-        """bool, which texts there are beside the caption: its negatives, then its paraphrase."""
-        return torch.cat([self.have_BK, self.rephrased_B[:, None]], dim=1)
+        """bool, which texts there are beside the caption: its negatives, its paraphrase, what says the same."""
+        same = [] if self.same_BP is None else [self.same_BP]
+        return torch.cat([self.have_BK, self.rephrased_B[:, None], *same], dim=1)
 
     def on(self, device: str, model: Clip) -> "Batch":
         """The batch on a device, its images cut and normalised for the model."""
@@ -102,12 +101,17 @@ class Batch:
             cut_BCHW = image_BCHW if box_B4 is None else crops.cut(image_BCHW, box_B4, size_of(model))
             return clip.normalise(model, cut_BCHW)
 
+        image_BCHW = moved.image_BCHW
+        if moved.beside_BCHW is not None and moved.upright_B is not None:
+            image_BCHW = crops.joined(image_BCHW, moved.beside_BCHW, moved.upright_B, size_of(model))
         return replace(
             moved,
-            image_BCHW=ready(moved.image_BCHW, moved.box_B4),
+            image_BCHW=ready(image_BCHW, moved.box_B4),
             other_MCHW=ready(moved.other_MCHW, moved.other_box_M4),
             box_B4=None,
             other_box_M4=None,
+            beside_BCHW=None,
+            upright_B=None,
         )
 
     def pin_memory(self) -> "Batch":
@@ -140,157 +144,19 @@ class Batch:
         for rows in np.array_split(np.arange(count), min(parts, count)):
             first, last = int(rows[0]), int(rows[-1]) + 1
             texts = torch.cat([self.tokens_NL[first:last], self.tokens_NL[ends[first] : ends[last]]])
-            other_MCHW = self.other_MCHW[shown[first] : shown[last]]
-            piece = (self.image_BCHW[first:last], texts, self.type_BK[first:last], other_MCHW)
-            box_B4 = None if self.box_B4 is None else self.box_B4[first:last]
+            of_pairs = self._of_pairs().items()
+            mine: dict[str, Any] = {name: None if part is None else part[first:last] for name, part in of_pairs}
             box_M4 = None if self.other_box_M4 is None else self.other_box_M4[shown[first] : shown[last]]
-            pieces.append(Batch(*piece, self.depicted_B[first:last], self.rephrased_B[first:last], box_B4, box_M4))
+            other_MCHW = self.other_MCHW[shown[first] : shown[last]]
+            pieces.append(
+                replace(self, **mine, tokens_NL=texts, other_MCHW=other_MCHW, other_box_M4=box_M4, places=None)
+            )
         return pieces
 
-
-@dataclass(frozen=True)
-class Rows:
-    """The training rows, columnar: small enough to be shared by the loader's processes.
-
-    Attributes:
-        uris: image files, distinct, below `root`.
-        sha256: of each of these files as ingest saw it; None = it did not.
-        image_file: row -> index into `uris`.
-        image_group: row -> number of its group; rows that share one are captions of one image, or of copies of it.
-        tokens: per text column (the caption, then the types) all token ids, and the row offsets into them.
-        have: [rows, types], whether a row has that negative; a text that is there under two types is of the first.
-        chances: [rows, types], sampling probability of each negative in its turn, (0, 1].
-        depicting: [rows, types], index into `uris` of an image that the negative is about; -1 = none.
-        paraphrases: what else says what the captions say; None = not asked for.
-    """
-
-    root: Path
-    uris: list[str]
-    sha256: list[str | None]
-    image_file: Ints
-    image_group: Ints
-    tokens: list[tuple[NDArray[np.int32], Ints]]
-    have: NDArray[np.bool_]
-    chances: NDArray[np.float32]
-    depicting: Ints
-    paraphrases: Paraphrases | None = None
-
-    def __len__(self) -> int:
-        return len(self.image_file)
-
-    def text(self, column: int, row: int) -> Tensor:
-        """Token ids of one text; column 0 is the caption, 1 + t the negative of type t."""
-        values, offsets = self.tokens[column]
-        return torch.from_numpy(values[offsets[row] : offsets[row + 1]].astype(np.int64))
-
-    def paraphrase(self, number: int) -> Tensor:
-        """Token ids of a paraphrase, by the number that `Paraphrases.draw` gives."""
-        if number < len(self) or self.paraphrases is None:
-            return self.text(0, number)
-        return torch.from_numpy(self.paraphrases.tokens(number - len(self)))
-
-
-def read_rows(
-    dataset: Artifact,
-    pairs: Artifact,
-    types: Sequence[str],
-    split: str = "train",
-    shown: Path | None = None,
-    paraphrases: Sequence[Source] = (),
-) -> Rows:
-    """The rows of one split, only the columns training needs.
-
-    Args:
-        dataset: the artifact with the texts.
-        pairs: the artifact with the images.
-        types: negative types to read.
-        split: train, val or test.
-        shown: a table that names images of negatives, see `_shown`.
-        paraphrases: where paraphrases come from; none are read without.
-
-    Raises:
-        UserError: there is no such row, `shown` cannot be read, or there is no paraphrase.
-    """
-    columns = ["caption_tokens", *(f"{kind}_tokens" for kind in types)]
-    names = [*columns, *types, *(["paraphrases_tokens"] if paraphrases else [])]
-    table = tables.read(
-        dataset.table_folder("dataset"), ["pair_id", "image_group", "image_uri", "split", "chances", *names]
-    )
-    table = table.filter(np.asarray(table["split"].to_numpy() == split)).combine_chunks()
-    if not len(table):
-        raise UserError("train", f"the dataset has no row in split {split}", "at least one", "see degla sql, or ingest")
-    tokens = []
-    for name in columns:
-        column = table[name].chunk(0) if table[name].num_chunks else table[name].combine_chunks()
-        lengths = np.asarray(column.value_lengths().fill_null(0))
-        tokens.append((np.asarray(column.flatten()), np.concatenate([[0], np.cumsum(lengths)])))
-    uris, image_file = np.unique(table["image_uri"].to_numpy().astype(str), return_inverse=True)
-    _, image_group = np.unique(table["image_group"].to_numpy().astype(str), return_inverse=True)
-    have = np.zeros((len(table), len(types)), dtype=bool)
-    for place, kind in enumerate(types):
-        have[:, place] = table[f"{kind}_tokens"].is_valid()
-        for earlier in types[:place]:
-            have[:, place] &= ~np.asarray(pc.equal(table[kind], table[earlier]).fill_null(False))
-    depicting: Ints = np.full(have.shape, -1, dtype=np.int64)
-    more: list[str] = []
-    if shown is not None:
-        depicting, more = _shown(shown, table["pair_id"].to_pylist(), types, len(uris))
-    with tables.connect({"pairs": pairs.table_folder("pairs")}) as sql:
-        known = dict(sql.execute("select distinct image_uri, image_sha256 from pairs").fetchall())
-    return Rows(
-        root=pairs.path / pairs.meta["image_root"],
-        uris=[*uris.tolist(), *more],
-        sha256=[*map(known.get, uris.tolist()), *[None] * len(more)],
-        image_file=image_file,
-        image_group=image_group,
-        tokens=tokens,
-        have=have,
-        chances=_chances(table["chances"], types),
-        depicting=np.where(have, depicting, -1),
-        paraphrases=Paraphrases(table["paraphrases_tokens"].combine_chunks(), image_group, paraphrases)
-        if paraphrases
-        else None,
-    )
-
-
-def _shown(path: Path, pair_ids: list[str], types: Sequence[str], known: int) -> tuple[Ints, list[str]]:
-    """Images of negatives from a user's CSV or Parquet file: (image number of each row and type, their files).
-
-    The file has the columns pair_id, type and image, a path beside it; rows of other pairs and types do not count.
-    """
-    import duckdb
-
-    try:
-        # replace(): a quote in a path must not end the string
-        named = duckdb.sql(f"select pair_id::varchar, type, image from '{str(path).replace(chr(39), chr(39) * 2)}'")  # noqa: S608
-        listed = named.fetchall()
-    except duckdb.Error as error:
-        line = str(error).splitlines()[0]
-        raise UserError(
-            "train", f"cannot read {path}: {line}", "a CSV or Parquet file with pair_id, type, image", "mend it"
-        ) from None
-    row_of = {pair_id: row for row, pair_id in enumerate(pair_ids)}
-    depicting: Ints = np.full((len(pair_ids), len(types)), -1, dtype=np.int64)
-    files: list[str] = []
-    for pair_id, kind, image in listed:
-        if pair_id in row_of and kind in types:
-            depicting[row_of[pair_id], types.index(kind)] = known + len(files)
-            files.append(str(path.absolute().parent / image))
-    if not files:
-        raise UserError(
-            "train", f"{path} names no pair and type of this dataset", "pair_id as in the dataset", "see degla show"
-        )
-    return depicting, files
-
-
-def _chances(column: pa.ChunkedArray, types: Sequence[str]) -> NDArray[np.float32]:
-    """[rows, types]; 1 where the table says nothing."""
-    chances = np.ones((len(column), len(NEGATIVE_TYPES)), dtype=np.float32)
-    said = np.asarray(column.is_valid())
-    if said.any():
-        told = column.filter(pa.array(said)).combine_chunks().flatten()
-        chances[said] = np.asarray(told.fill_null(1.0)).reshape(-1, len(NEGATIVE_TYPES))
-    return chances[:, [NEGATIVE_TYPES.index(kind) for kind in types]]
+    def _of_pairs(self) -> dict[str, Any]:
+        """What there is of each pair, by its field."""
+        others = ("tokens_NL", "other_MCHW", "other_box_M4", "places")
+        return {one.name: getattr(self, one.name) for one in fields(self) if one.name not in others}
 
 
 # -- which rows, which negatives ---------------------------------------------------------------------------------------
@@ -381,6 +247,8 @@ class Batches(Dataset[Batch]):
         world: processes that share each batch.
         neighbours: [images, k], similar images of each; with them the second half of each batch is drawn from
             those of the first.
+        joined: makes every other batch, the first of an epoch among them, from its rows, its step and the place of its
+            first row in the global batch (`joined.Joined`).
 
     Raises:
         UserError: not one batch of different images can be made.
@@ -397,8 +265,9 @@ class Batches(Dataset[Batch]):
         rank: int = 0,
         world: int = 1,
         neighbours: Ints | None = None,
+        joined: Callable[[Ints, int, int], Batch] | None = None,
     ) -> None:
-        self.rows, self.images, self.seed, self.batch = rows, images, seed, batch
+        self.rows, self.images, self.seed, self.batch, self.joined = rows, images, seed, batch, joined
         of_order = batch if neighbours is None else batch // 2
         orders = [epoch_order(rows.image_group, of_order, seed, epoch) for epoch in range(epochs)]
         different = int(rows.image_group.max()) + 1
@@ -432,6 +301,8 @@ class Batches(Dataset[Batch]):
 
     def __getitem__(self, step: int) -> Batch:
         rows, chosen = self.order[step], self.negatives[self.epoch[step]][self.order[step]]
+        if self.joined and not (step - np.searchsorted(self.epoch, self.epoch[step])) % 2:
+            return self.joined(rows, step, self.share.start)
         shown_B = self._first_shown(rows, chosen)
         none_B = np.full(len(rows), -1, dtype=np.int64)
         rephrasing_B = none_B if self.rephrasing is None else self.rephrasing[self.epoch[step]][rows]

@@ -204,6 +204,11 @@ class Config(BaseConfig):
         """Whether a term looks at paraphrases."""
         return any(term.needs_paraphrases for term in self.objective.terms().values())
 
+    @property
+    def needs_joined(self) -> bool:
+        """Whether a term looks at joined batches."""
+        return any(term.needs_joined for term in self.objective.terms().values())
+
     @model_validator(mode="before")
     @classmethod
     def _folder_brings_its_weights(cls, given: Any) -> Any:

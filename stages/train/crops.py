@@ -73,6 +73,22 @@ def cut(image_NCHW: Tensor, box_N4: Tensor, size: tuple[int, int]) -> Tensor:
     return (down_NSR[:, None] @ narrow_NXS.view(count, channels, height, size[1])).clamp(0, 255)
 
 
+def joined(one_NCHW: Tensor, other_NCHW: Tensor, upright_N: Tensor, size: tuple[int, int]) -> Tensor:
+    """Two uint8 images in one, each squeezed to its half -> float32 [N, C, *size] of 0 to 255.
+
+    Upright ones stand side by side, others above each other.
+    """
+    (height, width), both = size, (one_NCHW, other_NCHW)
+    whole_N4 = torch.cat([torch.zeros(2), torch.ones(2)]).expand(len(upright_N), 4).to(one_NCHW.device)
+    beside = [cut(image, whole_N4, (height, part)) for image, part in zip(both, _halves(width), strict=True)]
+    above = [cut(image, whole_N4, (part, width)) for image, part in zip(both, _halves(height), strict=True)]
+    return torch.where(upright_N[:, None, None, None], torch.cat(beside, dim=3), torch.cat(above, dim=2))
+
+
+def _halves(side: int) -> tuple[int, int]:
+    return side // 2, side - side // 2
+
+
 def _fallback(aspect_N: Floats) -> Floats:
     """[N, 2]: shares of width and height that RandomResizedCrop takes where no draw fits."""
     return np.stack([np.minimum(RATIO[1] / aspect_N, 1), np.minimum(aspect_N / RATIO[0], 1)], axis=1)

@@ -19,12 +19,14 @@ from pipeline.negative_types import NEGATIVE_TYPES
 from pipeline.schema import steps_schema
 from pipeline.stage import Inputs, Progress
 from stages.train import checkpoints, memory, mining, processes, validation
-from stages.train.batches import Batch, Batches, load, read_rows
+from stages.train.batches import Batch, Batches, load
 from stages.train.config import Config
+from stages.train.joined import Joined
 from stages.train.logs import Log
 from stages.train.memory import NotEnoughMemoryError
 from stages.train.objective import Objective
 from stages.train.pictures import Images
+from stages.train.rows import read_rows
 from stages.train.terms import columns
 
 GIVE_UP = 10
@@ -155,7 +157,9 @@ def _data(
         )
     table = config.negative_images if isinstance(config.negative_images, Path) else None
     sources = config.paraphrases if config.needs_paraphrases else ()
-    rows = read_rows(dataset, inputs["pairs"], config.types, shown=table, paraphrases=sources)
+    rows = read_rows(
+        dataset, inputs["pairs"], config.types, shown=table, paraphrases=sources, captions=config.needs_joined
+    )
     images = _images(config, inputs, Images(rows, student, config.crop), progress)
     neighbours = None
     if config.similar_images or config.negative_images == "mined":
@@ -168,6 +172,7 @@ def _data(
     batches = Batches(
         rows, images, config.batch, config.negatives_per_caption, config.epochs, config.seed,
         processes.rank(), processes.world(), neighbours,
+        Joined(rows, images, config.model, config.seed).batch if config.needs_joined else None,
     )  # fmt: skip
     if config.select == "last":
         return batches, None

@@ -14,8 +14,8 @@ from pipeline import clip, tables
 from pipeline.clip import Clip
 from pipeline.stage import Progress
 from stages.train import processes
-from stages.train.batches import Ints, Rows
 from stages.train.pictures import Images
+from stages.train.rows import Ints, Rows
 
 PIECE = 1024
 

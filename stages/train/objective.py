@@ -249,7 +249,7 @@ class Objective:
     def _embed(self, model: nn.Module, batch: Batch) -> Embeddings:
         places, device = batch.places or batch.located(None).places, batch.type_BK.device.type
         assert places is not None
-        count, kinds = batch.type_BK.shape
+        (count, kinds), further = batch.type_BK.shape, batch.more_BX.shape[1]
         image_MCHW = torch.cat([batch.image_BCHW, batch.other_MCHW])
         with torch.autocast(device, dtype=self.dtype, enabled=self.dtype is not None):
             if self._looks_at_patches and model is self.student:
@@ -262,12 +262,12 @@ class Objective:
 
         def placed(each_N: Tensor) -> Tensor:
             """What each further text gives, at its place [B, X]; 0 where there is none."""
-            none = each_N.new_zeros(count * (kinds + 1), *each_N.shape[1:])
-            return none.index_copy(0, places.more_R, each_N[count:]).view(count, kinds + 1, *each_N.shape[1:])
+            none = each_N.new_zeros(count * further, *each_N.shape[1:])
+            return none.index_copy(0, places.more_R, each_N[count:]).view(count, further, *each_N.shape[1:])
 
         more_BXD, local_BO = placed(text_ND), text_ND.new_zeros(count, 1 + kinds)
         if dense_N:
-            score_N = self._local(*dense_N, places.more_R // (kinds + 1))
+            score_N = self._local(*dense_N, places.more_R // further)
             local_BO = torch.cat([score_N[:count, None], placed(score_N)[:, :kinds]], dim=1)
         other_BD = image_MD.new_zeros(count, image_MD.shape[1])
         if len(batch.other_MCHW):
@@ -279,6 +279,7 @@ class Objective:
             other_BD,
             more_BXD[:, kinds],
             local_BO,
+            more_BXD[:, kinds + 1 :],
             batch.type_BK,
             batch.depicted_B,
             batch.rephrased_B,

@@ -36,6 +36,7 @@ class Term:
         needs_images: it looks at images of the negatives, so `negative_images` must be set.
         needs_paraphrases: it looks at paraphrases of the captions, which come from `paraphrases`.
         needs_patches: it looks at what patches and tokens say, `Embeddings.local_BO`, which costs more than embeddings.
+        needs_joined: it looks at joined batches (joined.py), which then take turns with the others.
         retention: its gradients tell which weights matter to what the model knows.
     """
 
@@ -46,6 +47,7 @@ class Term:
     needs_images: bool = False
     needs_paraphrases: bool = False
     needs_patches: bool = False
+    needs_joined: bool = False
     retention: bool = False
 
     @property
@@ -92,6 +94,9 @@ TERMS: dict[str, Term] = {
     "distractor": Term(f"{_BASELINES}:distractor_loss", "CoN-CLIP's loss", needs_images=True),
     "triplet": Term(f"{_BASELINES}:triplet_loss", "TripletCLIP's second half", needs_images=True),
     "align": Term(f"{_BASELINES}:align_loss", "READ's paraphrase alignment", needs_paraphrases=True),
+    "clic": Term(
+        f"{_BASELINES}:clic_loss", "CLIC's loss", note="every other batch is of joined images", needs_joined=True
+    ),
     "contrast_distill": Term(
         f"{_BASELINES}:contrast_distill_loss", "GIFT's contrastive distillation", (*_BOTH, "scale", "temperature"),
         retention=True,

@@ -4,9 +4,10 @@ import torch
 
 from pipeline.clip import Clip, tuning
 from pipeline.negative_types import NEGATIVE_TYPES
-from stages.train.batches import Batches, Rows
+from stages.train.batches import Batches
 from stages.train.objective import Objective
 from stages.train.pictures import Images
+from stages.train.rows import Rows
 
 
 def batches(rows: Rows, images: Images, batch: int) -> Batches:

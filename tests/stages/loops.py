@@ -5,7 +5,7 @@ from torch import Tensor, nn
 
 from stages.train.losses import Embeddings
 
-B, K, D = 5, 3, 6
+B, K, D, P = 5, 3, 6, 2
 MASKS = ["all", "some", "none_in_a_row", "none"]
 
 
@@ -31,9 +31,11 @@ def embeddings(seed: int, kind: str = "all") -> Embeddings:
     rephrased_B = have_BK.any(dim=1) & (torch.arange(B) != 2)
     para_BD = unit(B, D, seed=seed + 4) * rephrased_B[:, None]
     local_BO = 20 * unit(B, 1 + K, seed=seed + 5)
-    parts = (unit(B, D, seed=seed), unit(B, D, seed=seed + 1), neg_BKD, other_BD, para_BD, local_BO)
-    image_BD, text_BD, neg_BKD, other_BD, para_BD, local_BO = (part.requires_grad_() for part in parts)
-    return Embeddings(image_BD, text_BD, neg_BKD, other_BD, para_BD, local_BO, type_BK, depicted_B, rephrased_B)
+    same_BPD = unit(B, P, D, seed=seed + 6)
+    parts = (unit(B, D, seed=seed), unit(B, D, seed=seed + 1), neg_BKD, other_BD, para_BD, local_BO, same_BPD)
+    image_BD, text_BD, neg_BKD, other_BD, para_BD, local_BO, same_BPD = (part.requires_grad_() for part in parts)
+    of_rows = (type_BK, depicted_B, rephrased_B)
+    return Embeddings(image_BD, text_BD, neg_BKD, other_BD, para_BD, local_BO, same_BPD, *of_rows)
 
 
 def minus_log_share(chosen: Tensor, options: list[Tensor], scale: Tensor | float) -> Tensor:

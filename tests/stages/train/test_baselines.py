@@ -6,7 +6,7 @@ from torch import Tensor
 
 from stages.train import baselines, losses
 from stages.train.losses import Embeddings
-from tests.stages.loops import MASKS, B, D, K, assert_same, embeddings
+from tests.stages.loops import MASKS, B, D, K, P, assert_same, embeddings
 
 THRESHOLDS = torch.tensor([0.5, 0.0, 3.0, 20.0, 1.0], dtype=torch.float64)
 
@@ -211,6 +211,27 @@ def test_align_is_its_formula(kind: str) -> None:
     assert_same(baselines.align_loss(student, scale), loss, [text, para, scale])
 
 
+@pytest.mark.parametrize("kind", MASKS)
+def test_clic_is_its_formula(kind: str) -> None:
+    student = embeddings(0, kind)
+    scale, _ = scale_of(student)
+    image, text, neg, same = student.image_BD, student.text_BD, student.neg_BKD, student.same_BPD
+    loss = zero()
+    told = [text, *(same[:, p] for p in range(P))]
+    for words in told:
+        for i in range(B):
+            texts = [scale * image[i] @ words[j] for j in range(B)]
+            images = [scale * image[j] @ words[i] for j in range(B)]
+            own = [texts[i]] + [scale * image[i] @ neg[i][k] for k in range(K) if student.have_BK[i][k]]
+            clip = (minus_log(texts[i], texts) + minus_log(images[i], images)) / 2
+            loss = loss + (0.5 * clip + 0.5 * minus_log(own[0], own)) / B / len(told)
+    for i in range(B):
+        loss = loss + sum((text[i][d] - same[i][0][d]) ** 2 for d in range(D)) / B
+    assert_same(baselines.clic_loss(student, scale), loss, [image, text, neg, same, scale])
+    single = student._replace(same_BPD=same[:, :0])
+    assert torch.equal(baselines.clic_loss(single, scale), baselines.clip_loss(single, scale))
+
+
 def test_contrast_distill_is_its_formula() -> None:
     student, teacher, heat = embeddings(0), embeddings(10), 2.0
     scale, inputs = scale_of(student)
@@ -261,6 +282,7 @@ def test_the_order_of_the_batch_changes_nothing() -> None:
         lambda mine, theirs: baselines.distractor_loss(mine, scale),
         lambda mine, theirs: baselines.triplet_loss(mine, scale),
         lambda mine, theirs: baselines.align_loss(mine, scale),
+        lambda mine, theirs: baselines.clic_loss(mine, scale),
         lambda mine, theirs: baselines.contrast_distill_loss(mine, theirs, scale, 2),
     ):
         torch.testing.assert_close(term(student, teacher), term(*shuffled), atol=1e-12, rtol=0)

@@ -18,8 +18,9 @@ from pipeline import clip, tables
 from pipeline.errors import UserError
 from pipeline.negative_types import NEGATIVE_TYPES
 from pipeline.stage import silent
-from stages.train.batches import Batches, _leave_at_once, epoch_negatives, epoch_order, load, read_rows
+from stages.train.batches import Batches, _leave_at_once, epoch_negatives, epoch_order, load
 from stages.train.pictures import Images
+from stages.train.rows import read_rows
 from tests.stages.training import small_clip, small_inputs
 
 
@@ -122,15 +123,6 @@ def test_a_batch_brings_a_paraphrase_of_each_caption_that_has_one(made: tuple) -
                 met.add(paraphrase)
         assert next(further, None) is None
     assert len(met) > len(table) / 3
-
-
-def test_a_text_that_a_pair_has_under_two_types_is_trained_with_once(tmp_path: Path) -> None:
-    inputs = small_inputs(tmp_path, pictures=4, same=("swap_nouns", "replace_nouns"))
-    rows = read_rows(inputs["dataset"], inputs["pairs"], NEGATIVE_TYPES)
-    have = dict(zip(NEGATIVE_TYPES, rows.have.T.tolist(), strict=True))
-    assert any(have["swap_nouns"]) and not any(have["replace_nouns"])
-    alone = read_rows(inputs["dataset"], inputs["pairs"], ("replace_nouns",))
-    assert alone.have[:, 0].tolist() == have["swap_nouns"], "it is there where the other type is not trained with"
 
 
 def clip_rows(folder: Path) -> list[dict]:

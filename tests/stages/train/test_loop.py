@@ -22,6 +22,7 @@ BASELINES: dict[str, dict[str, Any]] = {
     "negclip": {"objective": Loss(distill=0, igc=0, tgc=0), "negatives_per_caption": 1, "similar_images": 3},
     "ce_clip": {"objective": Loss(distill=0, igc=0, tgc=0, rank=0.2, intra=0.3)},
     "fsc_clip": {"objective": Loss(base=0, distill=0, igc=0, tgc=0, clip=1, focal=0.5, local=0.2)},
+    "clic": {"objective": Loss(base=0, distill=0, igc=0, tgc=0, clic=1), "lock_image": True, "crop": "random"},
     "con_clip": {"objective": Loss(base=0, distill=0, igc=0, tgc=0, distractor=1), "negative_images": "mined"},
     "triplet_clip": {"objective": Loss(distill=0, igc=0, tgc=0, triplet=1), "negative_images": "mined"},
     "read_align": {"objective": Loss(distill=0, igc=0, tgc=0, align=0.5), "negatives_per_caption": 3},
@@ -36,8 +37,9 @@ def test_every_baseline_learns_and_resumes_to_the_same_bits(world: dict[str, Any
     # The second checkpoint lies inside an epoch, so that what changes within one (thresholds) must be in it.
     settings = BASELINES[name] | {"checkpoint_steps": 3, "seed": 5}
     whole = made(world, tmp_path / "whole", **settings)
-    task = next(term for term in ("base_loss", "clip_loss", "distractor_loss") if term in whole["steps"])
-    assert whole["steps"][task][-1] < whole["steps"][task][0]
+    task = next(term for term in ("base_loss", "clip_loss", "distractor_loss", "clic_loss") if term in whole["steps"])
+    last = -2 if name == "clic" else -1  # of joined images, as the first
+    assert whole["steps"][task][last] < whole["steps"][task][0]
     with pytest.raises(StoppedError):
         made(world, tmp_path / "cut", stop_at(8), **settings)
     resumed = made(world, tmp_path / "cut", **settings)

@@ -9,10 +9,11 @@ from pipeline import clip
 from pipeline.errors import UserError
 from pipeline.negative_types import NEGATIVE_TYPES
 from stages.train import memory
-from stages.train.batches import Batches, read_rows
+from stages.train.batches import Batches
 from stages.train.config import Loss
 from stages.train.objective import Objective
 from stages.train.pictures import Images
+from stages.train.rows import read_rows
 from tests.stages.training import made
 
 

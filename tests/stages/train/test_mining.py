@@ -7,7 +7,7 @@ import torch
 
 from pipeline.negative_types import NEGATIVE_TYPES
 from stages.train import mining
-from stages.train.batches import read_rows
+from stages.train.rows import read_rows
 
 
 def test_mined_images_are_the_nearest_and_those_a_negative_fits(world: dict[str, Any]) -> None:

@@ -17,7 +17,7 @@ from stages.train.config import Loss
 from stages.train.objective import Objective
 from stages.train.terms import TERMS
 
-K = 3
+K, P = 3, 2
 NONE = {"base": 0, "distill": 0, "igc": 0, "tgc": 0}
 LOSSES = {
     "degla": Loss(),
@@ -49,12 +49,14 @@ def batch(count: int, seed: int = 0) -> Batch:
     draw = torch.Generator().manual_seed(seed)
     have_BK = torch.rand(count, K, generator=draw) < 0.7
     rephrased_B = torch.rand(count, generator=draw) < 0.6
-    lengths = torch.randint(0, 9, (count + int(have_BK.sum() + rephrased_B.sum()),), generator=draw).tolist()
+    same_BP = torch.ones(count, P, dtype=torch.bool)
+    further = int(have_BK.sum() + rephrased_B.sum()) + same_BP.numel()
+    lengths = torch.randint(0, 9, (count + further,), generator=draw).tolist()
     texts = [[49406, *torch.randint(1, 49000, (n,), generator=draw).tolist(), 49407] for n in lengths]
     type_BK = torch.randint(0, 5, (count, K), generator=draw).masked_fill(~have_BK, -1)
     depicted_B = have_BK[:, 0] & (torch.arange(count) != 1)
     pictures = torch.randn(count + int(depicted_B.sum()), 3, 16, 16, generator=draw, dtype=torch.float64)
-    return Batch(pictures[:count], clip.pad(texts), type_BK, pictures[count:], depicted_B, rephrased_B)
+    return Batch(pictures[:count], clip.pad(texts), type_BK, pictures[count:], depicted_B, rephrased_B, same_BP=same_BP)
 
 
 def learned(learning: Objective, parts: list[Batch]) -> dict[str, float]:
@@ -100,7 +102,7 @@ def test_a_batch_splits_with_its_negatives() -> None:
     whole = batch(7)
     parts = whole.split(3)
     assert [len(part.type_BK) for part in parts] == [3, 2, 2]
-    for name in ("type_BK", "depicted_B", "rephrased_B", "image_BCHW", "other_MCHW"):
+    for name in ("type_BK", "depicted_B", "rephrased_B", "same_BP", "image_BCHW", "other_MCHW"):
         assert torch.equal(torch.cat([getattr(part, name) for part in parts]), getattr(whole, name))
     assert all(len(part.other_MCHW) == part.depicted_B.sum() for part in parts)
     captions = torch.cat([part.tokens_NL[: len(part.type_BK)] for part in parts])
@@ -119,6 +121,8 @@ def test_negatives_and_paraphrases_stand_at_their_captions_place(student: nn.Mod
         for k in range(K):
             torch.testing.assert_close(found.neg_BKD[i, k], next(further) if given.have_BK[i, k] else none)
         torch.testing.assert_close(found.para_BD[i], next(further) if given.rephrased_B[i] else none)
+        for p in range(P):
+            torch.testing.assert_close(found.same_BPD[i, p], next(further))
     assert next(further, None) is None
 
 
