@@ -3,6 +3,7 @@
 import hashlib
 from pathlib import Path
 from typing import NamedTuple
+from unicodedata import normalize
 
 from pipeline.clip import PICTURES, upright
 from pipeline.errors import TRANSIENT_ERRNOS
@@ -21,6 +22,7 @@ class ImageFacts(NamedTuple):
     """Facts of one image file; with a `reason` the rest is empty.
 
     Attributes:
+        name: of the file below its folder, as it is spelled there.
         sha256: of the file.
         width: pixels, after EXIF rotation.
         height: pixels, after EXIF rotation.
@@ -29,6 +31,7 @@ class ImageFacts(NamedTuple):
         detail: what was found.
     """
 
+    name: str = ""
     sha256: str = ""
     width: int = 0
     height: int = 0
@@ -47,13 +50,15 @@ def examine(root: Path, name: str, *, max_pixels: int = 89_478_485) -> ImageFact
     Raises only the OSError of a disk or network that may answer in a moment, lest a good image be rejected for it.
 
     Turned upright by its EXIF tag, as RGB (CMYK and palettes converted, transparency laid aside, as CLIP's own
-    preprocessing does); of an animation the first frame. The file is opened once.
+    preprocessing does); of an animation the first frame. The file is opened once. A name that is there only in another
+    Unicode form is that file's: macOS writes "ü" in file names as two characters, tables have it as one.
     """
     from imagehash import phash
     from PIL import Image
 
-    path = root / name
     try:
+        name = _spelled(root, name)
+        path = root / name
         if not name or not path.resolve().is_relative_to(root.resolve()):
             return ImageFacts(reason="image_outside", detail=f"{name!r} is not below the picture folder")
         if not path.is_file():
@@ -77,10 +82,24 @@ def examine(root: Path, name: str, *, max_pixels: int = 89_478_485) -> ImageFact
                     )
                 whole = upright(image)
         hashed = int(str(phash(whole.reduce(max(1, min(whole.size) // 256)))), 16)
-        return ImageFacts(sha256, whole.width, whole.height, hashed)
+        return ImageFacts(name, sha256, whole.width, whole.height, hashed)
     except Image.DecompressionBombError as error:
         return ImageFacts(reason="image_too_large", detail=str(error)[:200])
     except Exception as error:  # PIL raises almost anything on a hostile file; one bad image must not stop a run
         if isinstance(error, OSError) and error.errno in TRANSIENT_ERRNOS:
             raise
         return ImageFacts(reason="image_unreadable", detail=f"{type(error).__name__}: {error}"[:200])
+
+
+def _spelled(root: Path, name: str) -> str:
+    """The name of what is there: as given, composed (NFC) or decomposed (NFD), whole or part by part; else as given."""
+    if name.isascii():
+        return name
+    mixed = Path()
+    for part in Path(name).parts:
+        mixed /= next((form for form in _forms(part) if (root / mixed / form).exists()), part)
+    return next((form for form in (*_forms(name), str(mixed)) if (root / form).exists()), name)
+
+
+def _forms(name: str) -> tuple[str, str, str]:
+    return name, normalize("NFC", name), normalize("NFD", name)

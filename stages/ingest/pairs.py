@@ -154,7 +154,7 @@ def _pair(config: Config, row: dict[str, Any], record: Record, image: ImageFacts
     return {
         "pair_id": row["pair_id"],
         "image_key": record.image_key,
-        "image_uri": record.image,
+        "image_uri": image.name,
         "image_sha256": image.sha256,
         "phash": image.phash,
         "width": image.width,

@@ -2,6 +2,7 @@ import json
 import shutil
 from pathlib import Path
 from typing import Any
+from unicodedata import normalize
 
 import pytest
 from PIL import Image
@@ -49,6 +50,28 @@ def test_every_row_is_either_a_pair_or_a_reject_with_its_reason(root: Path, tmp_
     pairs = {row["image_uri"]: row for row in tables.read(tmp_path / "out").to_pylist()}
     assert pairs["0.png"]["caption"] == "A red thing number 0."
     assert (pairs["rotated.jpg"]["width"], pairs["rotated.jpg"]["height"]) == (30, 40)
+
+
+def test_a_name_with_umlauts_is_found_in_either_unicode_form(tmp_path: Path) -> None:
+    """Tables say "ü" in one character (NFC), macOS writes it as two in file names (NFD), unpacked archives mix both."""
+    composed, decomposed = normalize("NFC", "Grüße/Äpfel.png"), normalize("NFD", "Grüße/Äpfel.png")
+    mixed = f"{composed.split('/')[0]}/{normalize('NFD', 'Öl.png')}"
+    for index, name in enumerate((decomposed, mixed, normalize("NFC", "ü.png"))):
+        path = tmp_path / "images" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (40, 30), (index * 90, 0, 0)).save(path)
+    rows = [
+        f"{composed},Apples.",
+        f"{normalize('NFC', mixed)},Oil.",
+        f"{normalize('NFD', 'ü.png')},A letter.",
+        "ß.png,None.",
+    ]
+    (tmp_path / "captions.csv").write_text("\n".join(["image,caption", *rows]) + "\n", encoding="utf-8")
+    meta = run(tmp_path / "out", root=tmp_path)
+    assert (meta["accepted"], meta["rejected"]) == (3, 1)
+    uris = {row["image_uri"] for row in tables.read(tmp_path / "out").to_pylist()}
+    assert uris == {decomposed, mixed, normalize("NFC", "ü.png")}, "as they are spelled on disk"
+    assert all((tmp_path / "images" / uri).is_file() for uri in uris)
 
 
 def test_the_split_belongs_to_the_bytes_of_the_image(root: Path, tmp_path: Path) -> None:
