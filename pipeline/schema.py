@@ -59,7 +59,7 @@ NEGATIVES = _schema(
     ("text", pa.string(), "the negative caption; null when there is none", NULL),
     ("status", _ENUM, "accepted, rejected, or not_applicable"),
     ("reason", _ENUM, "slug of the check that refused it; null when accepted", NULL),
-    ("attempt", pa.int8(), "number of the try: 0, 1, ...; of the rules' proposals, or 1 = repair with another seed"),
+    ("attempt", pa.int8(), "number of the try: 0, 1, ...; of the rules' proposals, or 1 = repair"),
     ("raw_reply", pa.string(), "what the generator answered", NULL),
     ("finish_reason", _ENUM, "stop, length, error, ...", NULL),
     ("prompt_tokens", pa.int32(), "tokens", NULL),

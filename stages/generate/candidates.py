@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from functools import partial
-from itertools import chain
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any, Self
 
@@ -27,8 +27,9 @@ from stages.generate.likely_types import likely_types
 from stages.generate.limits import Watch
 from stages.generate.prompts import prompt_digest, prompts_of
 from stages.generate.ranked import Ranked
-from stages.generate.responses import Cached, ResponseCache, sources
+from stages.generate.responses import ResponseCache, Tries, sources
 from stages.generate.shards import Entry, Pair, Shards
+from stages.generate.tries import TryRules, judge, tries
 from stages.language_models.base import LanguageModel, Request, Response, Scorer
 
 CHUNK = 500
@@ -63,9 +64,10 @@ class Work:
             kind: ResponseCache.of(home, kind, source, self._faults)
             for kind, source in sources(config, self._prompts, inputs).items()
         }
-        self._attempts = 1 + (config.repair_attempts if self._backend.repairs else 0)
-        self._width = config.samples if self._backend.repairs else WIDEST
-        self._watches = {kind: Watch(config, kind, self.shards.captions, self._attempts) for kind in self._responses}
+        repaired = TryRules(config.samples, 1 + config.repair_attempts, config.repairs_say_why)
+        self._rules = repaired if self._backend.repairs else TryRules(WIDEST, 1, says_why=False)
+        attempts = self._rules.attempts
+        self._watches = {kind: Watch(config, kind, self.shards.captions, attempts) for kind in self._responses}
         worth = max(cores() // config.workers, 1) if self.shards.captions > ENOUGH else 1
         self.crew = Crew("generate", config.processes or worth)
 
@@ -106,7 +108,7 @@ class Work:
                 self._fill_shards(progress)
             else:
                 for kind in self._responses:
-                    for attempt in range(self._attempts):
+                    for attempt in range(self._rules.attempts):
                         self._fill_type(kind, attempt, progress)
         except Exception:
             self.forget_faults()
@@ -208,34 +210,32 @@ class Work:
             verdicts = (_best(kind, entry.caption, responses, pair) for pair in entry.pairs)
             self._watches[kind].see(attempt, responses[0], verdicts)
 
-    def _came(self, cached: Mapping[tuple[str, int], Cached], entry: Entry, attempt: int) -> list[Response]:
-        """What one attempt brought for a caption, in order; none where it was not made."""
-        places = range(attempt * self._width, (attempt + 1) * self._width)
-        return [found.response for place in places if (found := cached.get((entry.key, place)))]
-
     def _missing(self, kind: str, attempt: int, index: int, entries: Sequence[Entry]) -> list[Request]:
-        """Requests of this attempt without a response; a repair only where a pair rejected the response before."""
+        """Requests of this attempt without a response; a repair only where a pair rejected the responses before."""
         cached = self._responses[kind].find(*self.shards.bounds(index))
-        unasked, requests = [], []
-        for entry in entries:
-            if (entry.key, attempt * self._width) in cached:
+        known = [(entry, cached.get(entry.key, {})) for entry in entries]
+        some = [known[start : start + CHUNK] for start in range(0, len(known), CHUNK)]
+        reach = partial(_reached, kind, attempt, self._rules)
+        found = self.crew.map(reach, some) if attempt else map(reach, some)  # nothing is judged before the first
+        requests = []
+        for entry, reached in zip(entries, chain.from_iterable(found), strict=True):
+            if reached is None:
+                continue
+            rejected, told, responses = reached
+            if responses:
                 if self._watches[kind].wants(attempt):
-                    self._see(kind, attempt, entry, self._came(cached, entry, attempt))
-            else:
-                unasked.append(entry)
-        if attempt:
-            tries = [(entry, found) for entry in unasked if (found := self._came(cached, entry, attempt - 1))]
-            some = [tries[start : start + CHUNK] for start in range(0, len(tries), CHUNK)]
-            unasked = [entry for found in self.crew.map(partial(_refused, kind), some) for entry in found]
-        for entry in unasked:
+                    self._see(kind, attempt, entry, responses)
+                continue
             siblings = {sibling for pair in entry.pairs for sibling in pair.siblings}
             requests.append(
                 Request(
                     entry.caption,
-                    attempt * self._width,
+                    attempt * self._rules.width,
                     request_seed(self._config.seed, kind, attempt, entry.caption),
                     max_tokens=16 + len(entry.caption) // 2,
                     avoid=tuple(sorted(siblings - {entry.caption})),
+                    rejected=rejected,
+                    told=told,
                 )
             )
         return requests
@@ -281,8 +281,7 @@ class Work:
                 {"type": kind, **row}
                 for entry in entries  # and not type by type, so that a caption is read once
                 for kind, found in cached.items()
-                for pair in entry.pairs
-                for row in _candidates(kind, entry, pair, found)
+                for row in _candidates(kind, entry, found.get(entry.key, {}), self._rules)
             ]
         order = {kind: place for place, kind in enumerate(self._prompts)}
         digests = {kind: prompt_digest(prompt) for kind, prompt in self._prompts.items()}
@@ -334,28 +333,22 @@ def request_seed(seed: int, kind: str, attempt: int, caption: str) -> int:
 # -- checking ----------------------------------------------------------------------------------------------------------
 
 
-def _candidates(
-    kind: str, entry: Entry, pair: Pair, cached: Mapping[tuple[str, int], Cached]
-) -> Iterator[dict[str, Any]]:
-    """What became of one pair's tries of one type: up to the first that is not rejected."""
-    for attempt in range(WIDEST):
-        if (found := cached.get((entry.key, attempt))) is None:  # also of equal texts that came together all but one
-            continue
-        response = found.response
-        verdict = _verdict(kind, entry.caption, response, pair)
-        yield {
-            "pair_id": pair.pair_id,
-            "text": verdict.text,
-            "status": verdict.status,
-            "reason": verdict.reason,
-            "attempt": attempt,
-            "raw_reply": response.text if response.error is None else response.error,
-            "finish_reason": response.finish_reason,
-            "prompt_tokens": response.prompt_tokens,
-            "reply_tokens": response.reply_tokens,
-        }
-        if verdict.status != "rejected":
-            return
+def _candidates(kind: str, entry: Entry, known: Tries, rules: TryRules) -> Iterator[dict[str, Any]]:
+    """What became of the tries of one caption and type, for each of its pairs up to the first that is not rejected."""
+    for made in tries(kind, entry, known, rules):
+        for pair, judged in made.judged:
+            for number, response, verdict in judged:
+                yield {
+                    "pair_id": pair.pair_id,
+                    "text": verdict.text,
+                    "status": verdict.status,
+                    "reason": verdict.reason,
+                    "attempt": number,
+                    "raw_reply": response.text if response.error is None else response.error,
+                    "finish_reason": response.finish_reason,
+                    "prompt_tokens": response.prompt_tokens,
+                    "reply_tokens": response.reply_tokens,
+                }
 
 
 def _brought(entry: Entry, pair: Pair, kinds: Collection[str]) -> Iterator[dict[str, Any]]:
@@ -387,21 +380,20 @@ def _brought(entry: Entry, pair: Pair, kinds: Collection[str]) -> Iterator[dict[
         tries[named] += 1
 
 
-def _refused(kind: str, tries: Sequence[tuple[Entry, Sequence[Response]]]) -> list[Entry]:
-    """Captions of whose responses some pair of theirs rejects all."""
-    return [
-        entry
-        for entry, responses in tries
-        if any(_best(kind, entry.caption, responses, pair).status == "rejected" for pair in entry.pairs)
-    ]
+def _reached(
+    kind: str, attempt: int, rules: TryRules, some: Sequence[tuple[Entry, Tries]]
+) -> list[tuple[str, str, list[Response]] | None]:
+    """Of each caption the rejected response and the words of this attempt, and what it brought; None: needs none."""
+    found = []
+    for entry, known in some:
+        *_, last = islice(tries(kind, entry, known, rules), attempt + 1)
+        due = (last.rejected, last.told, list(last.responses.values()))
+        found.append(due if last.attempt == attempt else None)
+    return found
 
 
 def _best(kind: str, caption: str, responses: Sequence[Response], pair: Pair) -> Verdict:
     """The verdict on the first response that is not rejected, else on the first."""
-    verdicts = (_verdict(kind, caption, response, pair) for response in responses)
+    verdicts = (judge(kind, caption, response, pair) for response in responses)
     first = next(verdicts)
     return next((one for one in chain((first,), verdicts) if one.status != "rejected"), first)
-
-
-def _verdict(kind: str, caption: str, response: Response, pair: Pair) -> Verdict:
-    return validate(kind, caption, response.text, pair.siblings, finish_reason=response.finish_reason)

@@ -28,7 +28,10 @@ class Config(Settings):
         "english", description="prompt set below data/prompts, or a folder of your own"
     )
     examples_per_prompt: int = Field(16, ge=0, description="in-context examples per prompt, the first of the file")
-    repair_attempts: int = Field(1, ge=0, le=5, description="further tries, other seed, for a rejected response")
+    repair_attempts: int = Field(1, ge=0, le=5, description="further tries for a rejected response, with another seed")
+    repairs_say_why: bool = Field(
+        True, description="a further try is a turn that says what was wrong; off for a model that only knows its prompt"
+    )
     max_reject_rate: float = Field(
         0.5, ge=0, le=1, description="share of a type's pairs whose candidates may all be rejected"
     )

@@ -16,7 +16,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import duckdb
 import pyarrow as pa
@@ -43,15 +43,13 @@ REPLIES = pa.schema(
         pa.field("reply_tokens", pa.int32()),
         pa.field("error", pa.string()),
         pa.field("seconds", pa.float32(), nullable=False, metadata={"description": "share of its batch's wall time"}),
+        pa.field("told", pa.string(), metadata={"description": "what a repair was told; null: nothing"}),
     ]
 )
 
 
-class Cached(NamedTuple):
-    """A response with the seconds it took."""
-
-    response: Response
-    seconds: float
+Tries = Mapping[tuple[int, str], Response]
+"""Responses to one caption by (attempt, what was told with the request)."""
 
 
 def caption_key(caption: str) -> str:
@@ -99,17 +97,15 @@ class ResponseCache:
                     tables.write_text(about, json.dumps(source, indent=1, ensure_ascii=False))
         return found
 
-    def find(self, first: str, last: str) -> dict[tuple[str, int], Cached]:
-        """All responses and faults to captions with first <= key <= last, by (caption key, attempt)."""
-        found: dict[tuple[str, int], Cached] = {}
+    def find(self, first: str, last: str) -> Mapping[str, Tries]:
+        """All responses and faults to captions with first <= key <= last, by caption key."""
+        found: dict[str, dict[tuple[int, str], Response]] = {}
         for path in (*_overlapping(self.faults, first, last), *_overlapping(self.folder, first, last)):
             for row in pq.read_table(path, schema=REPLIES).to_pylist():
-                if not first <= row["caption_key"] <= last:
-                    continue
-                response = Response(
-                    row["text"], row["finish_reason"], row["prompt_tokens"], row["reply_tokens"], row["error"]
-                )
-                found[row["caption_key"], row["attempt"]] = Cached(response, row["seconds"])
+                if first <= row["caption_key"] <= last:
+                    found.setdefault(row["caption_key"], {})[row["attempt"], row["told"] or ""] = Response(
+                        row["text"], row["finish_reason"], row["prompt_tokens"], row["reply_tokens"], row["error"]
+                    )
         return found
 
     def paid(self, plan: Path, last: str = "f" * 16) -> dict[str, float]:
@@ -148,6 +144,7 @@ class ResponseCache:
                 "reply_tokens": response.reply_tokens,
                 "error": response.error,
                 "seconds": 0.0 if more else share,
+                "told": request.told or None,
             }
             for request, first in zip(requests, responses, strict=True)
             for more, response in enumerate((first, *first.others))

@@ -47,6 +47,6 @@ def assist(config: Config, inputs: Inputs, out: Path, progress: Progress) -> dic
 
 
 STAGE = Stage(
-    name="generate", makes="negatives", needs=("pairs",), version=6, config=Config, outside=outside, run=run,
+    name="generate", makes="negatives", needs=("pairs",), version=7, config=Config, outside=outside, run=run,
     assist=assist,
 )  # fmt: skip

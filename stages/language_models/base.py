@@ -133,6 +133,8 @@ class Request:
         seed: of the sampling; fixed by caption, type and attempt.
         max_tokens: the response's cap.
         avoid: other captions of the same images; only the rules look at them.
+        rejected: of a repair, the response that was rejected; "" where nothing is said about it.
+        told: what is said about it.
     """
 
     caption: str
@@ -140,6 +142,16 @@ class Request:
     seed: int
     max_tokens: int
     avoid: tuple[str, ...] = ()
+    rejected: str = ""
+    told: str = ""
+
+    @property
+    def turns(self) -> list[Message]:
+        """The chat after the turns that all requests of a type share."""
+        first = {"role": "user", "content": self.caption}
+        if not self.told:
+            return [first]
+        return [first, {"role": "assistant", "content": self.rejected}, {"role": "user", "content": self.told}]
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,7 +212,7 @@ class Backend(ABC):
         has_model: `model` of the settings names what writes, or ranks.
         needs_prompt: its model is given a rule and examples.
         is_paid: a response costs time or money. Its seconds count, and clean-up leaves it alone unless asked for them.
-        repairs: a rejected response is worth a second request with another seed.
+        repairs: a rejected response is worth a second request, told what was wrong or with another seed alone.
         is_sampler: its model gives as many texts per request as `samples` says.
         is_scorer: its model is a `Scorer`.
         is_plain: its model is plain data, of which every process can have a copy.

@@ -4,7 +4,7 @@ Templates differ in what they do beside writing turns: some ask for today's date
 a part to think in. Here the date is fixed, the rule then stands in the first user turn, and thinking is off.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from functools import partial
 from typing import Any
@@ -16,6 +16,9 @@ DATE = datetime.strptime(FIXED["date_string"], "%d %b %Y")
 
 _CAPTION = "\ue000"
 """Stands for the caption while the text around it is found out: of Unicode's private use, so in no text."""
+
+
+_Render = Callable[[Sequence[Message]], str]
 
 
 def without_system(chat: Sequence[Message]) -> list[Message]:
@@ -34,51 +37,67 @@ def special_tokens(tokenizer: Any) -> list[str]:
 
 
 def encode(
-    tokenizer: Any, prefix: Sequence[Message], captions: Sequence[str], arguments: Mapping[str, Any]
+    tokenizer: Any, prefix: Sequence[Message], chats: Sequence[Sequence[Message]], arguments: Mapping[str, Any]
 ) -> list[list[int]]:
-    """Token ids of the whole chat of every caption.
+    """Token ids of whole chats.
 
-    What stands before the caption is rendered once, and tokenised once up to its last special token, where no token can
-    reach across. The first caption proves both, else each chat is done whole.
+    Most chats are the prefix and a caption. What stands before that is rendered once, and tokenised once up to its last
+    special token, where no token can reach across. The first caption proves both, else each chat is done whole, as
+    chats of further turns are.
 
     Args:
         tokenizer: a Hugging Face tokenizer with a chat template.
-        prefix: the turns before the caption's.
-        captions: N texts.
+        prefix: the turns they share.
+        chats: the turns after it, the first of a user, the last too; N chats.
         arguments: of the chat template, over `FIXED`.
 
     Raises jinja2.TemplateError when the template refuses the chat, with a system turn and without.
     """
 
-    def ids(texts: list[str]) -> list[list[int]]:
-        return list(tokenizer(texts, add_special_tokens=False)["input_ids"])
+    if not chats:
+        return []
+    ids = partial(_ids, tokenizer)
+    render = _renderer(tokenizer, prefix, {"strftime_now": DATE.strftime, **FIXED, **arguments})
+    captions = [turns[0]["content"].strip() for turns in chats if len(turns) == 1]
+    longer = iter(ids([render(turns) for turns in chats if len(turns) > 1]))
+    alone = iter(_encode_captions(tokenizer, render, captions))
+    return [next(alone if len(turns) == 1 else longer) for turns in chats]
 
+
+def _ids(tokenizer: Any, texts: list[str]) -> list[list[int]]:
+    return list(tokenizer(texts, add_special_tokens=False)["input_ids"]) if texts else []
+
+
+def _encode_captions(tokenizer: Any, render: _Render, captions: list[str]) -> list[list[int]]:
     if not captions:
         return []
-    captions = [caption.strip() for caption in captions]
-    render = _renderer(tokenizer, prefix, {"strftime_now": DATE.strftime, **FIXED, **arguments})
-    head, *tail = render(_CAPTION).split(_CAPTION)
-    whole = render(captions[0])
+    ids = partial(_ids, tokenizer)
+    head, *tail = render(_user(_CAPTION)).split(_CAPTION)
+    whole = render(_user(captions[0]))
     if len(tail) == 1 and whole == head + captions[0] + tail[0]:
         cut = max(0, *(head.rfind(token) for token in special_tokens(tokenizer)))
         shared = ids([head[:cut]])[0] if cut else []
         found = [shared + own for own in ids([head[cut:] + caption + tail[0] for caption in captions])]
         if found[0] == ids([whole])[0]:
             return found
-    return ids([render(caption) for caption in captions])
+    return ids([render(_user(caption)) for caption in captions])
 
 
-def _renderer(tokenizer: Any, prefix: Sequence[Message], arguments: Mapping[str, Any]) -> Any:
-    """caption -> the chat as text; decides once whether the template takes the system turn."""
+def _user(text: str) -> list[Message]:
+    return [{"role": "user", "content": text}]
+
+
+def _renderer(tokenizer: Any, prefix: Sequence[Message], arguments: Mapping[str, Any]) -> _Render:
+    """turns -> the chat as text; decides once whether the template takes the system turn."""
     from jinja2 import TemplateError
 
-    def render(caption: str, *, folded: bool) -> str:
-        chat = [*prefix, {"role": "user", "content": caption}]
+    def render(turns: Sequence[Message], *, folded: bool) -> str:
+        chat = [*prefix, *({**turn, "content": turn["content"].strip()} for turn in turns)]
         chat = without_system(chat) if folded else chat
         return str(tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True, **arguments))
 
     try:
-        told = not prefix or prefix[0]["content"] in render(_CAPTION, folded=False)  # some leave it out without a word
+        told = not prefix or prefix[0]["content"] in render(_user(_CAPTION), folded=False)  # some drop it silently
     except TemplateError:
         told = False
     return partial(render, folded=not told)

@@ -155,7 +155,7 @@ class Server:
     def _request(self, prefix: list[Message], request: Request) -> Response:
         import httpx
 
-        chat = [*prefix, {"role": "user", "content": request.caption}]
+        chat = [*prefix, *request.turns]
         body = {"model": self._model, "max_tokens": request.max_tokens, "seed": request.seed, **self._sampling}
         error, is_silent = "", False
         for attempt in range(self._tries):

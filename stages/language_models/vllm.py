@@ -389,7 +389,7 @@ class _Loaded:
         from vllm import SamplingParams, TokensPrompt
 
         start = time.monotonic()
-        prompts = encode(self._tokenizer, prefix, [request.caption for request in requests], self._chat_template)
+        prompts = self._prompts(prefix, requests)
         engine, failed = self.llm.llm_engine, {}
         places: dict[str, int] = {}
         for index, (request, ids) in enumerate(zip(requests, prompts, strict=True)):
@@ -427,6 +427,23 @@ class _Loaded:
             "cached_tokens": cached_tokens,
             "work_seconds": round(time.monotonic() - start, 3),
         }
+
+    def _prompts(self, prefix: list[Message], requests: list[Request]) -> list[list[int]]:
+        """Token ids of each request's chat; a repair that the model cannot read is a request like the first."""
+
+        def encoded(chats: list[list[Message]]) -> list[list[int]]:
+            return encode(self._tokenizer, prefix, chats, self._chat_template)
+
+        prompts = encoded([request.turns for request in requests])
+        unread = [
+            index
+            for index, (request, ids) in enumerate(zip(requests, prompts, strict=True))
+            if request.told
+            and (len(ids) + request.max_tokens > self._longest or any(t in request.rejected for t in self._special))
+        ]
+        for index, ids in zip(unread, encoded([requests[index].turns[:1] for index in unread]), strict=True):
+            prompts[index] = ids
+        return prompts
 
     def likelihood(self, texts: list[str]) -> list[float]:
         """Sum of the log-probabilities of a text's tokens; what exceeds the model's length is left out."""

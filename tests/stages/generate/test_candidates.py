@@ -141,6 +141,37 @@ def test_failed_asks_are_rows_and_are_asked_again_after_the_stage_gave_up(tmp_pa
     assert not list((tmp_path / "store" / "negatives" / "refused.partial").glob("**/faults/**/*.parquet"))
 
 
+def test_a_repair_says_what_was_wrong_and_is_known_by_what_it_was_told(tmp_path: Path) -> None:
+    rows = captions(12)
+    replies = [json.loads(line) for line in canned(tmp_path / "r.jsonl", rows, wrong=0).read_text().splitlines()]
+    good = {row["caption"]: row["reply"] for row in replies if row["type"] == "swap_nouns"}
+
+    def answer(caption: str, before: int) -> Answer:
+        return 200, {}, completion(good[caption] if before or kept(tmp_path) else caption)
+
+    def asked(**settings: Any) -> tuple[list[list[dict[str, str]]], list[dict[str, Any]]]:
+        with serving(answer) as (url, bodies):
+            out, _ = work(tmp_path, rows, backend="openai", model="m", base_url=url, types=["swap_nouns"], **settings)
+            found = read(out)
+            shutil.rmtree(out)
+        return [body["messages"][-3:] for body in bodies], found
+
+    told, found = asked()
+    repairs = [turns for turns in told if turns[-1]["content"] not in good]
+    assert len(told) == 24 and len(repairs) == 12
+    for caption, wrong, complaint in repairs:
+        assert [turn["role"] for turn in (caption, wrong, complaint)] == ["user", "assistant", "user"]
+        assert caption["content"] == wrong["content"] and complaint["content"].endswith(f"\n{caption['content']}")
+        assert "it is the caption unchanged" in complaint["content"]
+    outcome = Counter((row["attempt"], row["status"]) for row in found)
+    assert outcome == {(0, "rejected"): 12, (1, "accepted"): 12}
+    assert asked() == ([], found)
+    blind, same = asked(repairs_say_why=False)
+    assert len(blind) == 12 and all(turns[-1]["content"] in good for turns in blind)  # the first tries are there
+    assert [row["raw_reply"] for row in same] == [row["raw_reply"] for row in found]
+    assert asked() == ([], found) and asked(repairs_say_why=False) == ([], same)
+
+
 def sampled(caption: str, before: int) -> Answer:
     """Three texts: the last one good, or only one of those of a second request."""
     words = caption.rstrip(".").split()

@@ -24,9 +24,9 @@ def cache(home: Path, source: dict[str, Any] | None = None) -> ResponseCache:
     return ResponseCache.of(home / "replies", "swap_nouns", source or {"backend": "vllm"}, home / "faults")
 
 
-def fill(into: ResponseCache, *captions: str, attempt: int = 0, error: str | None = None) -> None:
+def fill(into: ResponseCache, *captions: str, attempt: int = 0, error: str | None = None, told: str = "") -> None:
     responses = [Response.failed(error) if error else Response(f"{caption}!", "stop", 7, 3) for caption in captions]
-    into.add([Request(caption, attempt, 0, 9) for caption in captions], responses, 2.0)
+    into.add([Request(caption, attempt, 0, 9, told=told) for caption in captions], responses, 2.0)
 
 
 def test_one_changed_byte_in_a_prompt_is_another_source_for_that_type_alone(tmp_path: Path) -> None:
@@ -71,17 +71,26 @@ def test_given_negatives_have_no_source() -> None:
     assert sources(config, prompts_of(config), {}) == {}
 
 
-def test_what_was_added_is_found_by_key_and_attempt(tmp_path: Path) -> None:
+def test_what_was_added_is_found_by_key_attempt_and_what_was_told(tmp_path: Path) -> None:
     kept = cache(tmp_path)
     fill(kept, "a", "b")
     fill(kept, "a", attempt=1)
+    fill(kept, "a", attempt=1, told="too long")
+    one, other = caption_key("a"), caption_key("b")
     found = kept.find(FIRST, LAST)
-    assert set(found) == {(caption_key("a"), 0), (caption_key("b"), 0), (caption_key("a"), 1)}
-    assert found[caption_key("b"), 0].response == Response("b!", "stop", 7, 3)
-    assert found[caption_key("b"), 0].seconds == 1.0
-    low, high = sorted(map(caption_key, ("a", "b")))
-    assert set(kept.find(low, low)) <= set(found) and {key for key, _ in kept.find(low, low)} == {low}
-    assert {key for key, _ in kept.find(high, LAST)} == {high}
+    assert set(found) == {one, other}
+    assert set(found[one]) == {(0, ""), (1, ""), (1, "too long")} and set(found[other]) == {(0, "")}
+    assert found[other][0, ""] == Response("b!", "stop", 7, 3)
+    low, high = sorted((one, other))
+    assert set(kept.find(low, low)) == {low} and set(kept.find(high, LAST)) == {high}
+
+
+def test_responses_of_a_version_that_told_nothing_are_found(tmp_path: Path) -> None:
+    kept = cache(tmp_path)
+    fill(kept, "a")
+    (path,) = kept.folder.glob("*.parquet")
+    pq.write_table(pq.read_table(path).drop_columns(["told"]), path)
+    assert kept.find(FIRST, LAST)[caption_key("a")][0, ""].text == "a!"
 
 
 def test_the_same_responses_make_the_same_file(tmp_path: Path) -> None:
@@ -96,9 +105,9 @@ def test_failed_requests_are_kept_apart_and_a_response_wins_over_a_failure(tmp_p
     kept = cache(tmp_path)
     fill(kept, "a", error="busy")
     assert not list(kept.folder.glob("*.parquet"))
-    assert kept.find(FIRST, LAST)[caption_key("a"), 0].response.error == "busy"
+    assert kept.find(FIRST, LAST)[caption_key("a")][0, ""].error == "busy"
     fill(kept, "a")
-    assert kept.find(FIRST, LAST)[caption_key("a"), 0].response.text == "a!"
+    assert kept.find(FIRST, LAST)[caption_key("a")][0, ""].text == "a!"
 
 
 def test_sources_are_told_apart_and_say_what_they_are(tmp_path: Path) -> None:

@@ -31,7 +31,7 @@ def serving(
 
         def do_POST(self) -> None:
             body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-            caption = body["messages"][-1]["content"]
+            caption = body["messages"][-1]["content"].rpartition("\n")[2]  # a repair says more before it
             with lock:
                 before = asked[caption]
                 asked[caption] += 1

@@ -10,7 +10,7 @@ import pytest
 from jinja2 import TemplateError
 
 from stages.language_models import chat
-from stages.language_models.base import Message
+from stages.language_models.base import Message, Request
 
 PREFIX: list[Message] = [
     {"role": "system", "content": "Swap two nouns."},
@@ -102,8 +102,12 @@ def tokenizer() -> Callable[[str], Any]:
     return made
 
 
+def said(captions: list[str]) -> list[list[Message]]:
+    return [[{"role": "user", "content": caption}] for caption in captions]
+
+
 def texts(tokenizer: Any, captions: list[str], prefix: list[Message] = PREFIX, **arguments: Any) -> list[str]:
-    return [tokenizer.decode(ids) for ids in chat.encode(tokenizer, prefix, captions, arguments)]
+    return [tokenizer.decode(ids) for ids in chat.encode(tokenizer, prefix, said(captions), arguments)]
 
 
 CAPTIONS = [
@@ -127,8 +131,8 @@ def test_a_chat_is_what_the_template_writes_whatever_the_first_caption_is(
     prefix = PREFIX[: 1 + 2 * examples]
     for first in CAPTIONS:
         captions = [first, *CAPTIONS]
-        got = chat.encode(model, prefix, captions, {})
-        alone = [chat.encode(model, prefix, [caption], {})[0] for caption in captions]
+        got = chat.encode(model, prefix, said(captions), {})
+        alone = [chat.encode(model, prefix, [one], {})[0] for one in said(captions)]
         assert got == alone
         for ids, caption in zip(got, captions, strict=True):
             turns = [*prefix, {"role": "user", "content": caption.strip()}]
@@ -139,6 +143,19 @@ def test_a_chat_is_what_the_template_writes_whatever_the_first_caption_is(
             )  # fmt: skip
             assert ids == model(whole, add_special_tokens=False)["input_ids"]
             assert whole.count("Swap two nouns.") == 1
+
+
+@pytest.mark.parametrize("name", TEMPLATES)
+def test_a_repair_is_a_further_turn_and_stands_among_others_in_its_place(tokenizer: Any, name: str) -> None:
+    model = tokenizer(name)
+    repair = Request("A dog.", 1, 0, 9, rejected="A dog. ", told="This is the caption unchanged.").turns
+    chats = [*said(["A cup.", "user"]), repair, *said(["A boat."])]
+    got = chat.encode(model, PREFIX, chats, {})
+    assert got == [chat.encode(model, PREFIX, [one], {})[0] for one in chats]
+    text = model.decode(got[2])
+    assert text.index("Swap two nouns.") < text.rindex("A dog.") < text.index("This is the caption unchanged.")
+    assert text.count("A dog.") == 2 and text.count("Swap two nouns.") == 1
+    assert text.endswith(model.decode(got[0])[-8:])
 
 
 @pytest.mark.parametrize("name", ["llama", "granite"])
@@ -159,7 +176,7 @@ def test_the_day_a_response_is_asked_for_changes_no_prompt(tokenizer: Any, name:
 def test_thinking_is_off_unless_it_is_wanted(tokenizer: Any, name: str, off: str, on: str, switch: str) -> None:
     model = tokenizer(name)
     assert texts(model, ["A boat."])[0].endswith(off)
-    wanted = model.decode(chat.encode(model, PREFIX, ["A boat."], {switch: True})[0])
+    wanted = model.decode(chat.encode(model, PREFIX, said(["A boat."]), {switch: True})[0])
     assert wanted.endswith(on) and not wanted.endswith(off)
 
 
