@@ -20,34 +20,40 @@ LORA_MODULES = ("attn", "c_fc", "c_proj")
 
 
 def lock(model: "nn.Module", *, image: bool, text: bool, unlocked: int = 0) -> None:
-    """Keep whole towers as they are, all but their last `unlocked` groups of layers, which are open_clip's.
+    """Keep whole towers as they are, all but their last `unlocked` groups of layers, or their first if it is negative.
 
-    A text tower is what `encode_text` runs. Raises UserError if a tower has no such groups.
+    The groups are open_clip's: of a transformer the embeddings, each layer (the last with the norm behind it), and the
+    projection. A text tower is what `encode_text` runs. Raises UserError if a tower has no such groups.
     """
     network: Any = model
-    if not unlocked:
-        # open_clip's own locks leave the projection of a tower of timm or Hugging Face learning.
-        towers = [network.visual] if image else []
-        if text:
-            towers += [network.text] if hasattr(network, "text") else _text_parts(network)
-        for tower in towers:
-            tower.requires_grad_(False)
-        return
+    locks = [(network.visual, list(network.visual.parameters()), network.lock_image_tower)] if image else []
+    if text:
+        locks.append((getattr(network, "text", network), _of_text(network), network.lock_text_tower))
     try:
-        if image:
-            network.lock_image_tower(unlocked_groups=unlocked)
-        if text:
-            network.lock_text_tower(unlocked_layers=unlocked)
+        for tower, parameters, lock_all_but_last in locks:
+            if unlocked > 0:
+                lock_all_but_last(unlocked)
+                continue
+            # open_clip's own locks leave the projection of a tower of timm or Hugging Face learning.
+            for parameter in parameters:
+                parameter.requires_grad_(False)
+            if unlocked < 0:
+                groups = len(tower.transformer.resblocks) + 2
+                lock_all_but_last(max(groups + unlocked, 0))
+                for parameter in parameters:
+                    parameter.requires_grad_(not parameter.requires_grad)
     except (AttributeError, AssertionError, NotImplementedError) as error:
         raise UserError(
             "train", f"this model's tower cannot be locked: {error}", "a tower of open_clip's own", "leave the lock out"
         ) from error
 
 
-def _text_parts(network: Any) -> list[Any]:
-    """Modules and parameters of a CLIP whose text tower is no module of its own."""
-    parts = [*network.named_children(), *network.named_parameters(recurse=False)]
-    return [part for name, part in parts if name not in ("visual", *LOGIT)]
+def _of_text(network: Any) -> "list[nn.Parameter]":
+    """Parameters of the text tower, which of a CLIP may be no module of its own."""
+    if hasattr(network, "text"):
+        return list(network.text.parameters())
+    named = network.named_parameters()
+    return [parameter for name, parameter in named if not name.startswith("visual.") and name not in LOGIT]
 
 
 def decayed(model: "nn.Module") -> "list[nn.Parameter]":

@@ -157,7 +157,11 @@ class Config(BaseConfig):
     lock_image: bool = Field(False, description="keep the image tower as it is")
     lock_text: bool = Field(False, description="keep the text tower as it is")
     lock_scale: bool = Field(False, description="keep the logit scale, and a SigLIP's bias, as they are")
-    unlocked_groups: int = Field(0, ge=0, description="last layer groups of a locked tower that learn all the same")
+    unlocked_groups: int = Field(
+        0,
+        description="layer groups of a locked tower that learn all the same: 2 = the last two, -2 = the first two, a "
+        "transformer's embeddings and first layer",
+    )
     text_map: bool = Field(
         False, description="learn one linear map of the text embeddings alone; folded into the text projection"
     )

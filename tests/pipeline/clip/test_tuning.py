@@ -70,6 +70,27 @@ def test_the_last_groups_of_a_locked_tower_learn(tmp_path: Path) -> None:
         tuning.lock(resnet, image=True, text=False, unlocked=1)
 
 
+@pytest.mark.parametrize("custom_text", [False, True])
+def test_the_first_groups_of_a_locked_tower_learn(tmp_path: Path, custom_text: bool) -> None:
+    model = clip_of(tmp_path / "vit", IMAGE_TOWERS["open_clip's ViT"], custom_text)
+    everything = learning(model)
+    tuning.lock(model, image=True, text=False, unlocked=-2)
+    assert {name.split(".")[1] for name in learning(model) if name.startswith("visual.")} == {
+        "class_embedding", "positional_embedding", "conv1", "ln_pre", "transformer"
+    }  # fmt: skip
+    assert not any("visual.transformer.resblocks.1." in name for name in learning(model))
+    model.requires_grad_(True)
+    tuning.lock(model, image=False, text=True, unlocked=-1)
+    of_text = {name.removeprefix("text.") for name in learning(model) if not name.startswith("visual.")}
+    assert of_text == {"token_embedding.weight", "positional_embedding", "logit_scale"}
+    model.requires_grad_(True)
+    tuning.lock(model, image=True, text=True, unlocked=-9)
+    assert learning(model) == everything
+    with pytest.raises(UserError, match="cannot be locked"):
+        timms = clip_of(tmp_path / "timm", IMAGE_TOWERS["timm, MLP head"])
+        tuning.lock(timms, image=True, text=False, unlocked=-1)
+
+
 def test_bias_tables_do_not_decay_as_in_open_clips_trainer() -> None:
     swin = timm.create_model(
         "swin_tiny_patch4_window7_224", img_size=56, embed_dim=16, depths=(1, 2), num_heads=(2, 4), num_classes=3
