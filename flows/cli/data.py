@@ -57,6 +57,8 @@ def show(
                 out.print(f"  {'images' if key == 'pictures' else key:9} {facts[key]}")
         for file in fetch.files(name, Path()):
             out.print(f"  {'archive' if file.into else 'file':9} {file.path}  {file.url}")
+            if file.mirror:
+                out.print(f"  {'or':9} {file.mirror}")
 
 
 def _there(name: str, root: Path) -> tuple[str, str, str]:
@@ -128,7 +130,7 @@ def fetch(
         lacking = [f for f in known if not f.is_complete and fnmatch(str(f.path.relative_to(root)), only)]
         missing = [file for file in lacking if pictures or not file.images]
         for file in missing:
-            tell(f"  {file.url}\n    -> {file.path}")
+            tell(f"  {file.url}{f' or {file.mirror}' if file.mirror else ''}\n    -> {file.path}")
         if not known:
             tell(f"  nothing can be fetched; get it from {facts.get('source', 'its authors')}")
         elif not missing:

@@ -104,6 +104,8 @@ def load(
         if folder:
             settings["load_weights"] = False
         try:
+            if model.startswith(HUB):
+                _download_weights(model.removeprefix(HUB))
             network = open_clip.create_model(name, **settings)
             if weights:
                 with readable(weights) as file:
@@ -128,6 +130,17 @@ def load(
     # The layout convolutions are fastest in, on CPU and GPU alike; transformers do not mind.
     network = network.to(device, memory_format=torch.channels_last).eval()
     return Clip(network, preprocess, tokenizer(model), description)
+
+
+def _download_weights(repository: str) -> None:
+    """Weights of the hub into its cache; where they cannot be had, open_clip would warn and take random ones."""
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import EntryNotFoundError
+
+    try:
+        hf_hub_download(repository, WEIGHTS)
+    except EntryNotFoundError:
+        hf_hub_download(repository, "open_clip_pytorch_model.bin")
 
 
 def save(clip: Clip, folder: Path) -> None:

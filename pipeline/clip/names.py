@@ -247,6 +247,16 @@ def load_error(model: str, pretrained: str | None, error: Exception, lacks: str 
             "set model to a local folder and pretrained to a local weights file, or connect to the hub",
         )
     reason = " ".join(str(error).split())
+    if "Cannot access gated repo" in reason:
+        from huggingface_hub import constants
+
+        page = f"{constants.ENDPOINT}/{model.removeprefix(HUB)}" if model.startswith(HUB) else constants.ENDPOINT
+        return UserError(
+            "clip",
+            f"{model} is gated: its owner has not given you access",
+            "a model you may download",
+            f"ask for access on {page}, then `hf auth login` or set HF_TOKEN",
+        )
     return UserError(
         "clip",
         f"{what}: {type(error).__name__} {reason}"[:400],

@@ -11,7 +11,7 @@ import tarfile
 import zipfile
 import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatch
 from pathlib import Path, PurePosixPath
 from typing import IO
@@ -25,6 +25,7 @@ from stages.benchmarks.registry import known
 
 CHUNK = 1 << 20
 TIMEOUT_SECONDS = 60
+GITHUB = "https://raw.githubusercontent.com/"
 BROKEN = (
     tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, IndexError, OSError,
     RuntimeError, ValueError,
@@ -40,6 +41,7 @@ class File:
     Attributes:
         path: what is there afterwards, a file or what an archive is unpacked to.
         url: where it is from.
+        mirror: a second address, asked when the first gives nothing; None = there is none.
         checksum: (algorithm, hex digest) of what is downloaded; None = not known.
         into: folder an archive is unpacked into; None = no archive.
         strip: leading folders left off the archive's members.
@@ -54,6 +56,7 @@ class File:
     strip: int = 0
     only: str = "*"
     images: bool = False
+    mirror: str | None = None
 
     @property
     def download(self) -> Path:
@@ -79,10 +82,17 @@ def files(name: str, root: Path) -> list[File]:
         checksum = next(((kind, one[kind]) for kind in ("sha256", "md5") if kind in one), None)
         into = root / name / unpack["into"] if unpack else None
         rest = {key: unpack[key] for key in ("strip", "only") if key in unpack}
-        found.append(
-            File(root / name / one["path"], one["url"], checksum, into, images=one.get("pictures", False), **rest)
-        )
+        mirror, images = one.get("mirror") or _mirror(one["url"]), one.get("pictures", False)
+        found.append(File(root / name / one["path"], one["url"], checksum, into, images=images, mirror=mirror, **rest))
     return found
+
+
+def _mirror(url: str) -> str | None:
+    """jsDelivr's address of a file of a GitHub repository; None for another file."""
+    if not url.startswith(GITHUB):
+        return None
+    owner, repository, commit, path = url.removeprefix(GITHUB).split("/", 3)
+    return f"https://cdn.jsdelivr.net/gh/{owner}/{repository}@{commit}/{path}"
 
 
 def check(path: Path, checksum: tuple[str, str] | None) -> None:
@@ -99,34 +109,62 @@ def check(path: Path, checksum: tuple[str, str] | None) -> None:
 def fetch(file: File, progress: Progress = silent) -> None:
     """Download one file, and unpack it if it is an archive; what is there already is kept.
 
+    The mirror is asked when the first address does not answer, refuses, or gives something else; not when the
+    connection breaks, because the same command then goes on from there.
+
     Raises:
-        UserError: the server does not give it, the connection breaks, the checksum is another one (what came is then
-            removed), or an archive would write outside its folder.
+        UserError: no server gives it, the connection breaks, the checksum is another one (what came is then removed),
+            or an archive would write outside its folder.
     """
     if file.is_complete:
         return
     if not (file.into and file.download.exists()):
         try:
             file.download.parent.mkdir(parents=True, exist_ok=True)
-            _download(file, progress)
-        except httpx.HTTPError as error:
-            raise UserError(
-                "data", f"{file.url} broke off: {error!r}", "an answer", "the same command; it resumes from there"
-            ) from error
+            _from_either(file, progress)
         except OSError as error:
             raise UserError(
                 "data", f"{file.part} cannot be written: {error}", "room, and leave to write", "the same command"
             ) from error
-        try:
-            check(file.part, file.checksum)
-        except UserError as error:
-            file.part.unlink()
-            raise UserError(
-                "data", f"{file.url} {error.what.removeprefix(str(file.part))}", error.expected, "the same command"
-            ) from None
         tables.commit_file(file.part, file.download)
     if file.into:
         _unpack(file, progress)
+
+
+def _from_either(file: File, progress: Progress) -> None:
+    """Fill `file.part` from the first address, or from the mirror."""
+    try:
+        _checked(file, progress)
+    except _NothingError as first:
+        if not file.mirror:
+            raise
+        try:
+            _checked(replace(file, url=file.mirror), progress)
+        except UserError as second:
+            raise UserError("data", f"{first.what}; {second.what}", second.expected, second.fix) from first
+
+
+class _NothingError(UserError):
+    """An address gave nothing that could be resumed."""
+
+
+def _checked(file: File, progress: Progress) -> None:
+    try:
+        _download(file, progress)
+    except (httpx.ConnectError, httpx.ConnectTimeout) as error:
+        raise _NothingError(
+            "data", f"{file.url} does not answer: {error!r}", "an answer", "the same command"
+        ) from error
+    except httpx.HTTPError as error:
+        raise UserError(
+            "data", f"{file.url} broke off: {error!r}", "an answer", "the same command; it resumes from there"
+        ) from error
+    try:
+        check(file.part, file.checksum)
+    except UserError as error:
+        file.part.unlink()
+        what = f"{file.url} {error.what.removeprefix(f'{file.part} ')}"
+        raise _NothingError("data", what, error.expected, "the same command") from None
 
 
 def _download(file: File, progress: Progress) -> None:
@@ -144,7 +182,7 @@ def _download(file: File, progress: Progress) -> None:
                 return
             file.part.unlink()
         if answer.is_error:
-            raise UserError("data", f"{file.url} answers {answer.status_code}", "the file", "see `degla data list`")
+            raise _NothingError("data", f"{file.url} answers {answer.status_code}", "the file", "see `degla data list`")
         resumed = answer.status_code == httpx.codes.PARTIAL_CONTENT
         if resumed and not answer.headers.get("Content-Range", "").startswith(f"bytes {start}-"):
             raise UserError("data", f"{file.url} sent another part than asked", f"bytes from {start}", "try again")

@@ -77,7 +77,7 @@ def served(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     facts = {
         "title": "Small", "licence": "MIT", "verified": "never", "pictures": "yours", "measures": "order",
         "subsets": {"swap_obj": {"valid": 1, "sha256": sha256[:12]}},
-        "files": [{"path": "swap_obj.json", "url": url, "sha256": sha256},
+        "files": [{"path": "swap_obj.json", "url": f"{url}.moved", "mirror": url, "sha256": sha256},
                   {"path": "images", "url": url, "unpack": {"into": "images"}, "pictures": True}],
     }  # fmt: skip
     registry = tmp_path / "registry.yaml"
@@ -95,9 +95,9 @@ def test_fetch_says_what_it_will_do_and_asks_first(served: Path) -> None:
     asked = call("fetch", "sugarcrepe", "--root", served)
     assert "licence MIT" in asked.output and "swap_obj.json" in asked.output and not served.exists()
     (told,) = json.loads(call("fetch", "sugarcrepe", "--root", served, "--json").stdout)
-    assert told["url"].endswith("swap_obj.json") and told["is_complete"] is False and not served.exists()
+    assert told["url"].endswith("swap_obj.json.moved") and told["is_complete"] is False and not served.exists()
     done = call("fetch", "sugarcrepe", "--root", served, "--yes")
-    assert done.exit_code == 0 and "1 files fetched" in done.output
+    assert done.exit_code == 0 and "1 files fetched" in done.output, "from the mirror: the first address is a 404"
     picture(served / "sugarcrepe/images/0.png", "red", "blue")
     assert call("check", "sugarcrepe", "--root", served).exit_code == 0
     assert "nothing to do" in call("fetch", "sugarcrepe", "--root", served, "--yes").output

@@ -178,9 +178,34 @@ def test_another_checksum_leaves_nothing_behind(server: Server, file: File) -> N
 def test_what_is_not_there_is_said(server: Server, file: File) -> None:
     with pytest.raises(UserError, match=r"/b\.json answers 404"):
         fetch(replace(file, url=f"{server.url}/b.json"))
-    with pytest.raises(UserError, match="broke off"):
+    with pytest.raises(UserError, match="does not answer"):
         fetch(replace(file, url="http://127.0.0.1:9/a.json"))
     assert not file.path.exists()
+
+
+@pytest.mark.parametrize("first", ["gone", "dead", "changed"])
+def test_the_mirror_is_asked_when_the_first_address_gives_nothing(server: Server, file: File, first: str) -> None:
+    server.files["/changed.json"] = b"<html>moved</html>"
+    url = {"dead": "http://127.0.0.1:9/a.json"}.get(first, f"{server.url}/{first}.json")
+    fetch(replace(file, url=url, mirror=file.url))
+    assert file.path.read_bytes() == CONTENT
+    assert [path.name for path in file.path.parent.iterdir()] == ["a.json"]
+
+
+def test_a_broken_connection_is_not_begun_anew_at_the_mirror(server: Server, file: File) -> None:
+    server.files["/b.json"] = CONTENT
+    server.stops_after = 100_000
+    both = replace(file, mirror=f"{server.url}/b.json")
+    with pytest.raises(UserError, match=r"/a\.json broke off.*it resumes from there"):
+        fetch(both)
+    server.stops_after = None
+    fetch(both)
+    assert file.path.read_bytes() == CONTENT and server.asked == [None, "bytes=100000-"]
+
+
+def test_both_addresses_are_named_when_neither_has_it(server: Server, file: File) -> None:
+    with pytest.raises(UserError, match=r"/b\.json answers 404; http://127.0.0.1:9/a.json does not answer"):
+        fetch(replace(file, url=f"{server.url}/b.json", mirror="http://127.0.0.1:9/a.json"))
 
 
 # -- archives ----------------------------------------------------------------------------------------------------------
@@ -276,7 +301,8 @@ def test_what_the_registry_says_can_be_fetched_is_well_formed(name: str, tmp_pat
     found = files(name, tmp_path)
     assert found and len({one.path for one in found}) == len(found)
     for one in found:
-        assert one.url.startswith(("https://", "http://")) and one.path.is_relative_to(tmp_path / name)
+        assert all(url.startswith(("https://", "http://")) for url in (one.url, one.mirror or one.url))
+        assert one.path.is_relative_to(tmp_path / name)
         assert one.checksum is None or len(one.checksum[1]) == {"sha256": 64, "md5": 32}[one.checksum[0]]
         assert one.into is None or one.path.is_relative_to(one.into)
 
