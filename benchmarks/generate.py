@@ -1,8 +1,8 @@
 """How fast the generate stage is beside the bare engine, and how much memory it takes.
 
-    python benchmarks/generate.py engine [--requests 4096] [--model <folder or hub name>]
-    python benchmarks/generate.py memory [--captions 20000 200000]
-    python benchmarks/generate.py judge --captions captions.txt --reference <another checkout> [--rounds 2]
+    PYTHONPATH=. python benchmarks/generate.py engine [--requests 4096] [--model <folder or hub name>]
+    PYTHONPATH=. python benchmarks/generate.py memory [--captions 20000 200000]
+    PYTHONPATH=. python benchmarks/generate.py judge --captions captions.txt --reference <another checkout> [--rounds 2]
 
 engine: one type, the 50-example English prompt, distinct captions; the stage (plan, requests, engine process, cache of
 responses) against vLLM's own `generate` on the same token ids, sampling and caps, shard by shard in turn, each in an
@@ -18,7 +18,6 @@ import csv
 import json
 import multiprocessing
 import os
-import random
 import resource
 import shutil
 import subprocess
@@ -31,6 +30,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from benchmarks.stand_ins import captions, chat_tokenizer
 from pipeline import tables
 from pipeline.artifact import now
 from pipeline.negative_types import NEGATIVE_TYPES
@@ -42,21 +42,6 @@ from stages.generate.candidates import Work, request_seed
 from stages.generate.responses import caption_key
 from stages.generate.rules import Rules, Vocabulary
 from stages.language_models.base import Request
-
-THINGS = ("dog", "cat", "boy", "girl", "horse", "bird", "chair", "car", "house", "tree", "ball", "boat", "cup", "hat")
-COLOURS = ("red", "blue", "green", "white", "black", "brown", "yellow", "pink")
-PLACES = ("garden", "street", "field", "kitchen", "park", "harbour", "hall", "yard")
-
-
-def captions(count: int) -> list[str]:
-    """Distinct captions."""
-    rng, found = random.Random(0), dict[str, None]()
-    while len(found) < count:
-        one, two = rng.sample(THINGS, 2)
-        first, second = rng.sample(COLOURS, 2)
-        place, number = rng.choice(PLACES), rng.randrange(10_000)
-        found[f"A {first} {one} stands before a {second} {two} in {place} {number}."] = None
-    return list(found)
 
 
 def publish(store: Store, texts: list[str]) -> Any:
@@ -83,25 +68,9 @@ def publish(store: Store, texts: list[str]) -> Any:
 def toy_llama(folder: Path, texts: list[str]) -> None:
     """A random two-layer Llama whose tokenizer learned these texts."""
     import torch
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+    from transformers import LlamaConfig, LlamaForCausalLM
 
-    roles = ["<|system|>", "<|user|>", "<|assistant|>"]
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    alphabet = pre_tokenizers.ByteLevel.alphabet()
-    trainer = trainers.BpeTrainer(vocab_size=2000, special_tokens=["</s>", *roles], initial_alphabet=alphabet)
-    tokenizer.train_from_iterator(texts, trainer)
-    fast = PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer,
-        eos_token="</s>",  # noqa: S106
-        additional_special_tokens=roles,
-    )
-    fast.chat_template = (
-        "{% for m in messages %}<|{{ m.role }}|>{{ m.content }}</s>{% endfor %}"
-        "{% if add_generation_prompt %}<|assistant|>{% endif %}"
-    )
+    fast = chat_tokenizer(texts, 2000)
     fast.save_pretrained(folder)
     torch.manual_seed(0)
     size = {"hidden_size": 64, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
@@ -120,18 +89,19 @@ def bare_engine(orders: Any, model: str) -> None:
     """vLLM's own generate, in a process of its own: gets captions, gives seconds, reply tokens and prompt tokens."""
     from vllm import SamplingParams, TokensPrompt
 
+    from stages.language_models.chat import encode
     from stages.language_models.vllm import _Loaded
-
-    class Mute:
-        def send(self, message: object) -> None: ...
 
     config = Config(model=model, types=["swap_nouns"])
     prompt = prompts.load("english", ["swap_nouns"], 50)["swap_nouns"]
-    sampling = {"temperature": config.temperature, "top_p": config.top_p}
-    loaded = _Loaded(Mute(), model=model, revision=None, sampling=sampling, seed=config.seed, settings={})  # type: ignore[arg-type]
+    sampling = {"temperature": config.temperature, "top_p": config.top_p, "n": 1}
+    loaded = _Loaded(
+        orders, model=model, revision=None, sampling=sampling, seed=config.seed, structured=True, chat_template={},
+        settings={},
+    )  # fmt: skip
     orders.send("ready")
     while (texts := orders.recv()) is not None:
-        ids = loaded._prompts(prompt.prefix, texts)
+        ids = encode(loaded._tokenizer, prompt.prefix, texts, {})
         work = [
             SamplingParams(max_tokens=16 + len(text) // 2, seed=request_seed(config.seed, "swap_nouns", 0, text),
                            **loaded._sampling)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from pipeline.clip import prefix_tree
 from pipeline.clip.encode import pooling_of, project, tree, unit
-from pipeline.clip.prefix_tree import Tree
+from pipeline.clip.text_tree import Tree
 
 
 def encode_image(model: nn.Module, image_BCHW: Tensor) -> tuple[Tensor, Tensor]:

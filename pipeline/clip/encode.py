@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
     from torch import Tensor, nn
 
-    from pipeline.clip.prefix_tree import Tree
+    from pipeline.clip.text_tree import Tree
 
 
 PICTURES = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF", "JPEG2000")
@@ -58,10 +58,14 @@ def encode_image(model: "nn.Module", image_BCHW: "Tensor") -> "Tensor":
 
 
 class Pooling(NamedTuple):
-    """Where a text tower looks for what a text says: open_clip's kind of pooling, and the token that ends a text."""
+    """Where a text tower looks for what a text says: open_clip's kind of pooling, and the token that ends a text.
+
+    `fused`: its attention over the tree is one kernel.
+    """
 
     kind: str
     end_id: int | None
+    fused: bool = False
 
 
 def pooling(model: "nn.Module") -> Pooling | None:
@@ -77,11 +81,12 @@ def tree(tokens_BL: "Tensor", pooled: Pooling) -> "Tree":
     import torch
     from open_clip.transformer import text_global_pool
 
-    from pipeline.clip import prefix_tree
+    from pipeline.clip import text_tree
 
     place_BL1 = torch.arange(tokens_BL.shape[1], device=tokens_BL.device).expand(tokens_BL.shape)[..., None]
     end_B = text_global_pool(place_BL1, tokens_BL, pooled.kind, eos_token_id=pooled.end_id)[:, 0]
-    return prefix_tree.grow(tokens_BL, end_B)
+    grown = text_tree.grow(tokens_BL, end_B)
+    return text_tree.depth_first(grown) if pooled.fused else grown
 
 
 def encode_text(model: "nn.Module", tokens_BL: "Tensor", grown: "Tree | None" = None) -> "Tensor":
@@ -131,8 +136,11 @@ def _is_cuttable(tower: Any) -> bool:
 
 def pooling_of(tower: Any) -> Pooling:
     """How a text tower pools, whatever it is."""
+    from pipeline.clip import prefix_tree
+
     kind = getattr(tower, "text_pool_type", None) or tower.pool_type
-    return Pooling(kind, getattr(tower, "text_eos_id", None) or getattr(tower, "eos_id", None))
+    fused = prefix_tree.fits(tower.transformer) and prefix_tree.is_fused(tower.transformer)
+    return Pooling(kind, getattr(tower, "text_eos_id", None) or getattr(tower, "eos_id", None), fused)
 
 
 def unit(x_BD: "Tensor") -> "Tensor":

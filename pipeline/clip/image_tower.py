@@ -6,6 +6,8 @@ values. Patches do not overlap, so one matrix product projects them. The result 
 Shapes: B images, C channels, H, W pixels, L tokens (the first, then the patches), P their width.
 """
 
+from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import torch
@@ -39,9 +41,16 @@ def run(tower: Any, image_BCHW: Tensor) -> Tensor:
     *blocks, last = tower.transformer.resblocks
     for block in blocks:
         x_BLP = checkpoint(block, x_BLP, use_reentrant=False) if again else block(x_BLP)
-    first_B1P = checkpoint(_first, last, x_BLP, use_reentrant=False) if again else _first(last, x_BLP)
+    first = _compiled_first() if prefix_tree.is_compiled(tower.transformer) else _first
+    first_B1P = checkpoint(first, last, x_BLP, use_reentrant=False) if again else first(last, x_BLP)
     pooled: Tensor = tower.ln_post(first_B1P[:, 0])
     return pooled if tower.proj is None else pooled @ tower.proj
+
+
+@cache
+def _compiled_first() -> Callable[..., Tensor]:
+    compiled: Callable[..., Tensor] = torch.compile(_first)
+    return compiled
 
 
 def _tokens(tower: Any, image_BCHW: Tensor) -> Tensor:

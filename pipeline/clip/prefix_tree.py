@@ -4,68 +4,24 @@ Under a causal mask the state at a position depends on the tokens up to it alone
 and its negatives, captions that begin with "a photo of") share the states of their common beginning, padding has none,
 and the last layer is computed at the pooled positions only. The result is the plain transformer's up to rounding.
 
+Attention gives each text a row of its own, which takes two to three times the states. With the states depth first
+it is one kernel instead, torch's flex_attention: those that begin with a state follow it directly, so what a block of
+neighbouring states looks at lies in few other blocks, and all others are skipped. That is for GPUs: on a CPU, and
+uncompiled, flex_attention computes every pair of states, and it has no backward pass on a CPU.
+
 Shapes: N texts, L positions, S states (distinct beginnings), W width, H heads, E width of a head.
 """
-# ruff: noqa: N815 - shapes are suffixes of names here, also of fields
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from functools import cache
+from typing import Any
 
-import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812 - the name everyone uses
-from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-
-class Tree(NamedTuple):
-    """The distinct beginnings of some texts.
-
-    Attributes:
-        token_S: last token of each.
-        place_S: its position.
-        state_NL: which of them each position of each text is; 0 behind the end, where nothing looks.
-        home_S: a place (text * L + position) where each is found.
-        end_N: position at which each text is pooled.
-    """
-
-    token_S: Tensor
-    place_S: Tensor
-    state_NL: Tensor
-    home_S: Tensor
-    end_N: Tensor
-
-    def map(self, change: Callable[[Tensor], Tensor]) -> "Tree":
-        """The same with each tensor changed, for instance moved."""
-        return Tree(*map(change, self))
-
-
-def grow(tokens_NL: Tensor, end_N: Tensor) -> Tree:
-    """The tree of texts that are pooled at `end_N`; what stands behind the end plays no part.
-
-    It is grown on the CPU, so tokens that lie on a GPU are waited for.
-    """
-    tokens, end = tokens_NL.cpu().numpy(), end_N.cpu().numpy()
-    count, length = tokens.shape
-    state = np.zeros((count, length), dtype=np.int64)
-    homes, total = [], 0
-    parent = np.zeros(count, dtype=np.int64)
-    for place in range(length):
-        there = np.flatnonzero(end >= place)
-        beginning = parent[there] << 32 | tokens[there, place]
-        _, first, which = np.unique(beginning, return_index=True, return_inverse=True)
-        state[there, place] = total + which
-        parent[there] = which
-        homes.append(there[first] * length + place)
-        total += len(first)
-    home = np.concatenate(homes)
-
-    def there_too(values: NDArray[np.int64]) -> Tensor:
-        return torch.from_numpy(values).to(tokens_NL.device, non_blocking=True)
-
-    token_S = there_too(tokens.reshape(-1)[home])
-    return Tree(token_S, there_too(home % length), there_too(state), there_too(home), end_N)
+from pipeline.clip.text_tree import BLOCK, Tree
 
 
 def fits(transformer: Any) -> bool:
@@ -77,6 +33,24 @@ def fits(transformer: Any) -> bool:
         and not block.attn.dropout
         for block in transformer.resblocks
     )
+
+
+def compile_blocks(transformer: Any) -> None:
+    """Have the blocks compiled when they first run, in place; the text tower's run as one piece each, whoever asks."""
+    for block in transformer.resblocks:
+        block.compile()
+
+
+def is_compiled(transformer: Any) -> bool:
+    """Whether `compile_blocks` was told."""
+    return all(block._compiled_call_impl is not None for block in transformer.resblocks)
+
+
+def is_fused(transformer: Any) -> bool:
+    """Whether attention over the tree is one kernel here, which wants states depth first."""
+    attn = transformer.resblocks[0].attn
+    heads_fit = attn.head_dim in (16, 32, 64, 128, 256)
+    return heads_fit and is_compiled(transformer) and bool(attn.in_proj_weight.is_cuda)
 
 
 def run(transformer: Any, x_SW: Tensor, tree: Tree) -> Tensor:
@@ -92,21 +66,32 @@ def run_all(transformer: Any, x_SW: Tensor, tree: Tree) -> Tensor:
 def _through(transformer: Any, through_last: Callable[..., Tensor], x_SW: Tensor, tree: Tree) -> Tensor:
     *blocks, last = transformer.resblocks
     again = transformer.grad_checkpointing and torch.is_grad_enabled()
+    compiled, mask = is_compiled(transformer), None if tree.after_S is None else _mask(tree)
     for layer, block in [*((_block, block) for block in blocks), (through_last, last)]:
-        x_SW = checkpoint(layer, block, x_SW, tree, use_reentrant=False) if again else layer(block, x_SW, tree)
+        way, given = _compiled(layer) if compiled else layer, (block, x_SW, tree, mask)
+        x_SW = checkpoint(way, *given, use_reentrant=False) if again else way(*given)
     return x_SW
 
 
-def _block(block: Any, x_SW: Tensor, tree: Tree) -> Tensor:
+@cache
+def _compiled(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """Once for all blocks and any number of states: texts are of other lengths in every batch."""
+    compiled: Callable[..., Tensor] = torch.compile(function, dynamic=True)
+    return compiled
+
+
+def _block(block: Any, x_SW: Tensor, tree: Tree, mask: Any) -> Tensor:
     attn = block.attn
     qkv = F.linear(block.ln_1(x_SW), attn.in_proj_weight, attn.in_proj_bias)
+    if mask is not None:
+        return _rest(block, x_SW, _attend(qkv, attn.num_heads, mask))
     q_NHLE, k_NHLE, v_NHLE = _heads(qkv, tree, 3, attn.num_heads)
     seen_NHLE = F.scaled_dot_product_attention(q_NHLE, k_NHLE, v_NHLE, is_causal=True)
     seen_SW = seen_NHLE.transpose(1, 2).flatten(0, 1).flatten(1).index_select(0, tree.home_S)
     return _rest(block, x_SW, seen_SW)
 
 
-def _last(block: Any, x_SW: Tensor, tree: Tree) -> Tensor:
+def _last(block: Any, x_SW: Tensor, tree: Tree, mask: Any) -> Tensor:
     attn, width = block.attn, x_SW.shape[1]
     bias = attn.in_proj_bias
     at_N = tree.state_NL.gather(1, tree.end_N[:, None])[:, 0]
@@ -131,3 +116,30 @@ def _rest(block: Any, x: Tensor, seen: Tensor) -> Tensor:
     x = x + block.ls_1(block.attn.out_proj(seen))
     after: Tensor = x + block.ls_2(block.mlp(block.ln_2(x)))
     return after
+
+
+def _mask(tree: Tree) -> Any:
+    """What flex_attention is told: which blocks a block looks at, and which states a state."""
+    from torch.nn.attention.flex_attention import BlockMask
+
+    after_S, near_QQ = tree.after_S, tree.near_QQ
+    assert after_S is not None and near_QQ is not None
+
+    def begins(batch: Tensor, head: Tensor, at: Tensor, seen: Tensor) -> Tensor:
+        return (seen <= at) & (at < after_S[seen])
+
+    counts = near_QQ.sum(dim=1, dtype=torch.int32)
+    indices = near_QQ.argsort(dim=1, descending=True, stable=True).to(torch.int32)
+    return BlockMask.from_kv_blocks(
+        counts[None, None], indices[None, None], BLOCK_SIZE=BLOCK, mask_mod=begins, seq_lengths=(len(after_S),) * 2
+    )
+
+
+def _attend(qkv: Tensor, heads: int, mask: Any) -> Tensor:
+    """Queries, keys and values side by side, [S, 3 * H * E] -> what each state sees, [S, H * E]."""
+    from torch.nn.attention.flex_attention import flex_attention
+
+    q_1HSE, k_1HSE, v_1HSE = qkv.view(1, len(qkv), 3, heads, -1).permute(2, 0, 3, 1, 4).unbind(0)
+    seen_1HSE: Any = flex_attention(q_1HSE, k_1HSE, v_1HSE, block_mask=mask)
+    seen_SW: Tensor = seen_1HSE[0].transpose(0, 1).flatten(1)
+    return seen_SW

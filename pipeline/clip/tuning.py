@@ -67,11 +67,23 @@ def decayed(model: "nn.Module") -> "list[nn.Parameter]":
 
 
 def speed_up(model: "nn.Module", *, checkpoint_gradients: bool, compiled: bool) -> None:
-    """Trade time for memory by computing activations twice, or compile the image tower, in place."""
+    """Trade time for memory by computing activations twice, or compile both towers, in place.
+
+    A text tower of another kind than prefix_tree.py knows is left as it is: its texts are of another length each time.
+    """
+    from pipeline.clip import image_tower, prefix_tree
+
     network: Any = model
     if checkpoint_gradients:
         network.set_grad_checkpointing(True)
-    if compiled:
+    if not compiled:
+        return
+    text: Any = getattr(network, "text", network)
+    if hasattr(text, "token_embedding") and prefix_tree.fits(text.transformer):
+        prefix_tree.compile_blocks(text.transformer)
+    if image_tower.fits(network.visual):
+        prefix_tree.compile_blocks(network.visual.transformer)
+    else:
         network.visual.compile()
 
 

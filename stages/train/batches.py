@@ -24,7 +24,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from pipeline import clip
 from pipeline.clip import Clip, Pooling
-from pipeline.clip.prefix_tree import Tree
+from pipeline.clip.text_tree import Tree
 from pipeline.errors import UserError
 from stages.train import crops
 from stages.train.pictures import Images, size_of

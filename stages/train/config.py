@@ -183,7 +183,7 @@ class Config(BaseConfig):
     accumulate: int = placement(1, ge=1, description="chunks a batch is encoded in: less memory, same gradients")
     auto_accumulate: bool = placement(False, description="out of memory: continue with twice the chunks, same batch")
     checkpoint_gradients: bool = placement(False, description="compute activations twice: less memory, same gradients")
-    compile: bool = placement(False, description="torch.compile the image tower (rounds differently)")
+    compile: bool = placement(False, description="torch.compile both towers (rounds differently)")
     deterministic: bool = placement(False, description="only kernels that give the same bits each time (GPU, slower)")
     processes: int = placement(1, ge=1, description="processes, one per GPU or sharing the cores; batch is over all")
     device: str = placement(

@@ -54,6 +54,7 @@ def _train(config: Config, inputs: Inputs, out: Path, device: str, progress: Pro
     batches, held_out = _data(config, inputs, student, out / SCRATCH, device, progress)
     objective = Objective(config.objective, student.model, config.precision)
     tuning.speed_up(student.model, checkpoint_gradients=config.checkpoint_gradients, compiled=config.compile)
+    tuning.speed_up(objective.teacher, checkpoint_gradients=False, compiled=config.compile)
     training = Training(config, objective, len(batches), device)
     training.restore(out / SCRATCH)
     needed = memory.estimate(objective, batches[0].on(device, student), config.accumulate)
