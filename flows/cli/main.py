@@ -5,7 +5,7 @@ import sys
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, cast, get_args
+from typing import Annotated, Any, cast
 
 import typer
 from rich.table import Table
@@ -16,6 +16,7 @@ from flows.cli import check as checking
 from flows.cli import data as data_cli
 from flows.cli import diff as comparison
 from flows.cli import evaluate as evaluation
+from flows.cli import export as exporting
 from flows.cli import gguf as unpacking
 from flows.cli import inspect as inspection
 from flows.cli import label as labelling
@@ -205,72 +206,7 @@ def gc(
     out.print(f"{sum(one.size for one in found) / 2**20:10,.1f} MiB  {did}")
 
 
-@app.command()
-def export(
-    name: Name,
-    kind: Annotated[
-        str,
-        typer.Argument(
-            help="open_clip, transformers, onnx; negclip_tsv, degla_json, webdataset, croissant; clip_benchmark"
-        ),
-    ],
-    target: Annotated[
-        Path, typer.Argument(help="file to write; a folder for webdataset, croissant, clip_benchmark and models")
-    ],
-    split: Annotated[str, typer.Option(help="of the dataset: train, val or test")] = "train",
-    alpha: Annotated[float, typer.Option(help="of the model: 1 = trained, 0 = start (WiSE-FT)", min=0, max=1)] = 1.0,
-    about: Annotated[Path | None, typer.Option(help="of croissant: YAML of license, url, creator, rai:... ")] = None,
-    as_json: Json = False,
-) -> None:
-    """Write a run's model for another library, or its dataset in another project's format."""
-    from stages.export import croissant, results
-    from stages.export import datasets as exports
-    from stages.export import models as model_exports
-
-    def tell(line: str, **facts: Any) -> None:
-        if as_json:
-            print_json({"format": kind, "target": target, **facts})
-        else:
-            out.print(line)
-
-    store = open_store()
-    if kind in get_args(model_exports.ModelFormat):
-        model = store.linked(name, "model")
-        if model is None:
-            raise UserError("export", f"run {name!r} has no model", "a trained run", f"degla run {name} --until train")
-        chosen = cast(model_exports.ModelFormat, kind)
-        off = model_exports.export_model(model, chosen, target, alpha, store.linked(name, "scores"))
-        tell(f"{kind} in {target}; read back, no embedding differs by more than {off:.1e}", differs_by=off)
-        return
-    if kind == "clip_benchmark":
-        scores, model = store.linked(name, "scores"), store.linked(name, "model")
-        if scores is None or model is None:
-            raise UserError("export", f"run {name!r} has no scores", "an evaluated run", f"degla run {name}")
-        count = results.export(scores, model.meta["start"], name, target)
-        tell(f"{count} result files in {target}", files=count)
-        return
-    dataset, pairs = store.linked(name, "dataset"), store.linked(name, "pairs")
-    if dataset is None or pairs is None:
-        raise UserError(
-            "export", f"run {name!r} has no dataset", "an assembled run", f"degla run {name} --until assemble"
-        )
-    if kind == "croissant":
-        negatives = store.linked(name, "negatives")
-        if negatives is None:
-            raise UserError("export", f"run {name!r} has no negatives", "a whole run", f"degla run {name}")
-        to_say = croissant.export(dataset, pairs, negatives, target, about)
-        asks = f"; to say with --about: {', '.join(to_say)}" if to_say else ""
-        tell(f"{target / croissant.FILE}{asks}", to_say=to_say)
-        return
-    if kind not in get_args(exports.DatasetFormat):
-        known = (*get_args(model_exports.ModelFormat), *get_args(exports.DatasetFormat), "croissant", "clip_benchmark")
-        raise UserError("export", f"no format {kind!r}", f"one of {', '.join(known)}", "name one")
-    rows = exports.export(
-        dataset, pairs.path / pairs.meta["image_root"], cast(exports.DatasetFormat, kind), target, split
-    )
-    tell(f"{rows:,} rows of {split} in {target}", split=split, rows=rows)
-
-
+app.command()(exporting.export)
 app.command()(planning.plan)
 app.command()(experiments.runs)
 app.command()(comparison.diff)
