@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import torch
 from typer.testing import CliRunner
 
 from flows.cli import main as cli
@@ -126,6 +127,20 @@ def test_both_activations_show_the_damage_and_the_wrong_one_is_refused(root: Pat
         run(*asked, "--activation", "gelu")
     with pytest.raises(UserError, match="--activation both and --against"):
         run(*asked, "--activation", "both", "--against", str(quick))
+
+
+@pytest.mark.slow
+def test_both_activations_of_a_checkpoint_that_says_neither(root: Path, tmp_path: Path) -> None:
+    """As open_clip's trainer writes them, DeGLA's own weights among them: an epoch, and tensors called module.*."""
+    network = clip.load("ViT-B-32", seed=1).model
+    tensors = {f"module.{name}": tensor for name, tensor in network.state_dict().items()}
+    torch.save({"epoch": 5, "name": "degla", "state_dict": tensors}, tmp_path / "degla.pt")
+    asked = ("--model", "ViT-B-32", "--pretrained", tmp_path / "degla.pt", "--benchmarks", "sugarcrepe")
+    run(*asked, "--root", root, "--no-blind", "--activation", "both", "--out", tmp_path / "page")
+    found = facts_of(tmp_path / "page")
+    assert found["labels"] == {"before": "quick_gelu", "after": "gelu"}
+    with pytest.raises(UserError, match="does not say whether it was trained with GELU or QuickGELU"):
+        run(*asked, "--root", root, "--no-blind")
 
 
 def test_kept_embeddings_are_used_again_by_the_same_model_only(tower: str, root: Path, tmp_path: Path) -> None:
