@@ -2,7 +2,7 @@
 
     $DEGLA_HOME/                     default: runs/
       store/<kind>/<fingerprint>/    manifest.json, Parquet parts, other files; only cards change once published
-      <run>/                         recipe.yaml, history.jsonl, and one link per artifact into the store
+      <run>/                         recipe.yaml, history.jsonl, one link per artifact into the store, tables/
 
 The manifest is written last, so a killed writer leaves a `.partial` folder that the same work picks up again, and
 nothing else.
@@ -45,6 +45,8 @@ RESERVED_NAMES = ("store", "replies", "labels", "images", "prefect")
 """Folders of a home that are no run's."""
 HISTORY = "history.jsonl"
 """In a run's folder, a line for whatever happened to it."""
+SHOWN = "tables"
+"""In a run's folder, a folder of Parquet files for each of its tables."""
 LONGEST_NAME = 100
 """Of a run, letters: file systems take 255 bytes."""
 RECORDED_PACKAGES = (
@@ -241,12 +243,33 @@ class Store:
             return []
 
     def link(self, run: str, artifact: Artifact) -> None:
-        """Make a run hold an artifact; the link is relative, so the home may be moved."""
+        """Make a run hold an artifact and show its tables; links are relative, so the home may be moved."""
         link = self.run(run) / artifact.manifest.kind
         link.parent.mkdir(parents=True, exist_ok=True)
         temporary = link.with_name(f".{link.name}.{uuid4().hex}.tmp")
         temporary.symlink_to(os.path.relpath(artifact.path, link.parent))
         temporary.replace(link)
+        self._show_tables(run, artifact)
+
+    def _show_tables(self, run: str, artifact: Artifact) -> None:
+        """A folder for each table with nothing in it but links to its Parquet files.
+
+        So pyarrow, pandas and Hugging Face `datasets` read it by the name of the folder. Nothing of degla
+        does, hence it may lack a table for a moment.
+        """
+        shown = self.run(run) / SHOWN
+        for name in artifact.manifest.rows:
+            target, new = shown / name, shown / f".{name}.{uuid4().hex}.tmp"
+            parts = tables.files(artifact.table_folder(name))
+            if [path.resolve() for path in tables.files(target)] == [path.resolve() for path in parts]:
+                continue
+            new.mkdir(parents=True)
+            for path in parts:
+                (new / path.name).symlink_to(os.path.relpath(path, target))
+            shutil.rmtree(target, ignore_errors=True)
+            with suppress(OSError):  # another process shows it just now
+                new.replace(target)
+            shutil.rmtree(new, ignore_errors=True)
 
     @contextmanager
     def at_work(self, run: str, settings: str) -> Iterator[None]:

@@ -181,4 +181,12 @@ def _said(about: Path | None) -> dict[str, Any]:
         raise UserError("export", f"{about} cannot be read: {said}", "a YAML file", "mend --about") from error
     if not isinstance(found, dict) or not all(isinstance(key, str) for key in found):
         raise UserError("export", f"{about} holds {type(found).__name__}", "lines of key: text", "mend --about")
-    return {key: value if isinstance(value, list | dict) else str(value) for key, value in found.items()}
+    told = {key: value if isinstance(value, list | dict) else str(value) for key, value in found.items()}
+    return told | {"creator": _people(told["creator"])} if "creator" in told else told
+
+
+def _people(creator: Any) -> Any:
+    """Names as the persons that the format asks for; an organization is written out as such."""
+    if isinstance(creator, list):
+        return [_people(one) for one in creator]
+    return creator if isinstance(creator, dict) else {"@type": "sc:Person", "name": str(creator)}

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
@@ -363,3 +364,22 @@ def test_a_run_is_a_door_from_python(home: Path, tiny_recipe: Path) -> None:
         run["modell"]
     with pytest.raises(UserError, match=r"run: no stage 'trian'"):
         run.make("trian")
+
+
+def test_tables_are_folders_of_parquet_alone_that_any_reader_takes_by_name(home: Path, tiny_recipe: Path) -> None:
+    run = opened(home, tiny_recipe)
+    for stage in ALL:
+        run.make(stage)
+    found = {path.name: path for path in (home / "tiny" / "tables").iterdir()}
+    assert {"pairs", "negatives", "prompts", "dataset", "leaks", "steps", "scores", "options"} <= found.keys()
+    for name, folder in found.items():
+        assert {path.suffix for path in folder.iterdir()} <= {".parquet"}
+        rows = run.sql(f"select count(*) from {name}")
+        read = pq.read_table(folder) if any(folder.iterdir()) else []
+        assert rows is not None and len(read) == rows.fetchall()[0][0]
+    shutil.copytree(home, home.parent / "elsewhere", symlinks=True)
+    shutil.rmtree(home)
+    moved = home.parent / "elsewhere"
+    before = pq.read_table(moved / "tiny" / "tables" / "steps")
+    opened(moved, tiny_recipe, "train.epochs=2").make("train")
+    assert len(pq.read_table(moved / "tiny" / "tables" / "steps")) == 2 * len(before), "they follow the run"

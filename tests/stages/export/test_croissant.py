@@ -63,10 +63,12 @@ def test_what_no_manifest_knows_is_said_by_who_publishes(tmp_path: Path) -> None
     about = tmp_path / "about.yaml"
     about.write_text(
         "license: https://spdx.org/licenses/MIT\nrai:dataBiases: [none known]\ndatePublished: 2026-11-30\n"
+        'creator: [A. Person, {"@type": sc:Organization, name: A Lab}]\n'
     )
     lacking = export(*given, tmp_path / "published", about)
     found = json.loads((tmp_path / "published" / FILE).read_text())
     assert (found["license"], found["datePublished"]) == ("https://spdx.org/licenses/MIT", "2026-11-30")
+    assert [one["@type"] for one in found["creator"]] == ["sc:Person", "sc:Organization"]
     assert found["rai:dataBiases"] == ["none known"] and "url" in lacking and "license" not in lacking
     with pytest.raises(UserError, match="is there already"):
         export(*given, tmp_path / "published", about)
@@ -75,3 +77,15 @@ def test_what_no_manifest_knows_is_said_by_who_publishes(tmp_path: Path) -> None
         with pytest.raises(UserError, match="mend --about"):
             export(*given, tmp_path / "other", about)
     assert not (tmp_path / "other").exists()
+
+
+def test_the_formats_own_checker_finds_nothing_and_reads_the_rows(tmp_path: Path) -> None:
+    mlcroissant = pytest.importorskip("mlcroissant", reason="mlcroissant is not installed: pip install mlcroissant")
+    about = tmp_path / "about.yaml"
+    about.write_text("license: MIT\nurl: https://example.org\ncreator: somebody\n")
+    export(*artifacts(tmp_path), tmp_path / "published", about)
+    found = mlcroissant.Dataset(jsonld=tmp_path / "published" / FILE)
+    assert not found.metadata.issues.errors
+    (rows,) = (one.uuid for one in found.metadata.record_sets)
+    captions = [value for row in found.records(rows) for key, value in row.items() if key.endswith("caption")]
+    assert sorted(captions) == [b"A cat.", b"Two cups."]
