@@ -15,6 +15,12 @@ from stages.train.losses import Embeddings, igc_loss, own_logits, to_negatives
 MOST_THRESHOLD = 10.0
 """Largest threshold of the ranking term, in units of logits."""
 
+NEAREST = 10
+"""Captions that one keeps away from in FG-CLIP 2's text contrast."""
+
+COPY = 0.95
+"""Cosine similarity from which that contrast takes two captions for one."""
+
 
 def clip_loss(student: Embeddings, scale: Tensor, smoothing: float = 0.0) -> Tensor:
     """CLIP's own loss: images against captions, both ways, the mean of the two; negatives take no part::
@@ -255,6 +261,25 @@ def clic_loss(student: Embeddings, scale: Tensor) -> Tensor:
     told = [student._replace(text_BD=text_BD) for text_BD in (student.text_BD, *student.same_BPD.unbind(dim=1))]
     both = torch.stack([(clip_loss(one, scale) + igc_loss(one, scale)) / 2 for one in told]).mean()
     return both + (student.text_BD - student.same_BPD[:, 0]).square().sum(dim=1).mean()
+
+
+def tic_loss(student: Embeddings) -> Tensor:
+    """FG-CLIP 2's text contrast (TIC): a caption keeps away from the captions of the batch that are most like it.
+
+    Mean over captions; itself and what is as good as a copy count as unlike, 0::
+
+        loss = 0
+        for i in range(B):
+            like = [text[i] @ text[j] for j in range(B)]
+            like = [0 if j == i or x > 0.95 else x for j, x in enumerate(like)]
+            loss += log(sum(exp(x) for x in sorted(like)[-10:])) / B
+
+    Source: FG-CLIP 2 (arXiv 2510.10921), weight 0.1; there of what describes regions of images, here of captions.
+    """
+    like_BB = student.text_BD @ student.text_BD.T
+    itself_BB = torch.eye(len(like_BB), dtype=torch.bool, device=like_BB.device)
+    like_BB = like_BB.masked_fill(itself_BB | (like_BB > COPY), 0)
+    return like_BB.topk(min(NEAREST, len(like_BB)), dim=1).values.logsumexp(dim=1).mean()
 
 
 def contrast_distill_loss(student: Embeddings, teacher: Embeddings, scale: Tensor, temperature: float) -> Tensor:

@@ -97,6 +97,7 @@ TERMS: dict[str, Term] = {
     "clic": Term(
         f"{_BASELINES}:clic_loss", "CLIC's loss", note="every other batch is of joined images", needs_joined=True
     ),
+    "tic": Term(f"{_BASELINES}:tic_loss", "FG-CLIP 2's text contrast", ("student",)),
     "contrast_distill": Term(
         f"{_BASELINES}:contrast_distill_loss", "GIFT's contrastive distillation", (*_BOTH, "scale", "temperature"),
         retention=True,

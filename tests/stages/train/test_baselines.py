@@ -2,11 +2,11 @@
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from stages.train import baselines, losses
 from stages.train.losses import Embeddings
-from tests.stages.loops import MASKS, B, D, K, P, assert_same, embeddings
+from tests.stages.loops import MASKS, B, D, K, P, assert_same, embeddings, unit
 
 THRESHOLDS = torch.tensor([0.5, 0.0, 3.0, 20.0, 1.0], dtype=torch.float64)
 
@@ -232,6 +232,23 @@ def test_clic_is_its_formula(kind: str) -> None:
     assert torch.equal(baselines.clic_loss(single, scale), baselines.clip_loss(single, scale))
 
 
+def test_tic_is_its_formula() -> None:
+    count = 14  # more than are looked at
+    text = unit(count, D, seed=3)
+    text[5] = text[2]
+    text[9] = nn.functional.normalize(text[2] + 0.05 * unit(D, seed=4), dim=-1)
+    text.requires_grad_()
+    loss, copies = zero(), 0
+    for i in range(count):
+        like = [text[i] @ text[j] for j in range(count)]
+        copies += sum(bool(x > 0.95) for j, x in enumerate(like) if j != i)
+        like = [zero() if j == i or x > 0.95 else x for j, x in enumerate(like)]
+        loss = loss + torch.log(sum(torch.exp(x) for x in sorted(like)[-10:])) / count
+    assert copies >= 6
+    student = embeddings(0)._replace(text_BD=text)
+    assert_same(baselines.tic_loss(student), loss, [text])
+
+
 def test_contrast_distill_is_its_formula() -> None:
     student, teacher, heat = embeddings(0), embeddings(10), 2.0
     scale, inputs = scale_of(student)
@@ -283,6 +300,7 @@ def test_the_order_of_the_batch_changes_nothing() -> None:
         lambda mine, theirs: baselines.triplet_loss(mine, scale),
         lambda mine, theirs: baselines.align_loss(mine, scale),
         lambda mine, theirs: baselines.clic_loss(mine, scale),
+        lambda mine, theirs: baselines.tic_loss(mine),
         lambda mine, theirs: baselines.contrast_distill_loss(mine, theirs, scale, 2),
     ):
         torch.testing.assert_close(term(student, teacher), term(*shuffled), atol=1e-12, rtol=0)
