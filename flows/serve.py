@@ -25,6 +25,8 @@ from pipeline.errors import UserError
 from pipeline.store import Store
 
 START_SECONDS = 180
+PORT = 4200
+"""Of `degla serve`, where none is named."""
 ENDS = ("completed", "failed", "crashed", "cancelled")
 """How a flow run ends, as `degla notify --when` takes it."""
 _CHILD = """
@@ -125,14 +127,14 @@ def notify(store: Store, address: str, ends: tuple[str, ...]) -> str:
 
     Raises UserError when none answers, or for an address that is none.
     """
-    url = configured_url()
+    url = configured_url() or f"http://127.0.0.1:{PORT}/api"
     if urlsplit(address).scheme not in ("http", "https") or not urlsplit(address).hostname:
         raise UserError("notify", f"{address!r} is no address", "https://...", "give the webhook's address")
-    if url is None or not answers(url):
+    if not answers(url):
         raise UserError(
-            "notify", f"no Prefect server answers at {url or 'PREFECT_API_URL'}", "one that stays", "degla serve"
+            "notify", f"no Prefect server answers at {url}", "one that stays", "degla serve, or set PREFECT_API_URL"
         )
-    settings(store)
+    settings(store, url)
     from flows import automations  # Prefect, which reads its settings when it is imported
 
     automations.notify(address, ends)

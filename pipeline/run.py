@@ -105,15 +105,18 @@ class Run:
         return found
 
     def sql(self, query: str) -> "duckdb.DuckDBPyRelation | None":
-        """Answer SQL over the run's tables; None for a statement without an answer. Raises UserError for wrong SQL."""
+        """Answer one SQL statement over the tables; None where it has no answer. Raises UserError for wrong SQL."""
         import duckdb
 
         found = self.tables()
+        example = f"degla sql {self.name} 'describe pairs'"
         try:
+            if (count := len(duckdb.extract_statements(query))) != 1:
+                raise UserError("sql", f"{count} statements in {query!r}", "one", example)
             answer = tables.connect(found).sql(query)
             return answer.materialize() if answer is not None else None
         except duckdb.Error as error:
-            reason, example = str(error).strip().splitlines()[0], f"degla sql {self.name} 'describe pairs'"
+            reason = str(error).strip().splitlines()[0]
             raise UserError("sql", reason, f"SQL over {', '.join(found)}", example) from None
 
     # -- what would run ------------------------------------------------------------------------------------------------

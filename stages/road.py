@@ -221,7 +221,7 @@ def validated(settings: dict[str, Any]) -> Recipe:
         field = ".".join(str(part) for part in first["loc"])
         shown = first["type"] != "missing" and not isinstance(first["input"], dict)
         given = f" (given {first['input']!r})" if shown else ""
-        expected = first["msg"].removeprefix("Value error, ")
+        expected = first["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
         expected = expected[0].lower() + expected[1:]
         if first["type"] == "extra_forbidden":
             expected = f"one of {', '.join(_fields(first['loc'][:-1]))}"

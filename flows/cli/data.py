@@ -15,6 +15,7 @@ from flows.cli.evaluate import ROOT
 from flows.terminal import Json, out, print_json
 from pipeline import tables
 from pipeline.artifact import file_sha256
+from pipeline.errors import UserError
 
 if TYPE_CHECKING:
     from stages.benchmarks.inventory import Status
@@ -78,6 +79,8 @@ def check(root: Root, names: Names = None, official: Official = True, as_json: J
     """Verify files, counts, checksums and images; exit status 2 when something is not as it should be."""
     from stages.benchmarks import inventory
 
+    if not root.is_dir():
+        raise UserError("data", f"{root} is not there", "a folder with benchmarks", "--root, or: degla data fetch")
     with progress.shown("data") as bar:
         found = [
             inventory.status(name, root, official=official, progress=bar) for name in inventory.select(names or [])

@@ -109,7 +109,7 @@ def _rejecting(config: Config, what: str) -> UserError:
     return UserError(
         "generate",
         what,
-        f"at most {config.max_reject_rate:.0%}",
+        f"at most {100 * config.max_reject_rate:g}%",
         "try another generate.model or generate.prompts, or raise generate.max_reject_rate; responses are cached",
     )
 

@@ -94,7 +94,12 @@ def rows(config: Config) -> list[dict[str, str]]:
 
 
 def render_prompt(config: Config, kind: str, caption: str) -> str:
-    """The exact chat a caption gets, as text. Raises UserError for an unknown type, or a backend that reads none."""
+    """The exact chat a caption gets, as text.
+
+    Raises UserError for an unknown type, a caption without a word, or a backend that reads no prompt.
+    """
+    if not caption.strip():
+        raise UserError("prompt", f"the caption is {caption!r}", "a caption", f"degla prompt {kind} 'A red cup.'")
     if kind not in KINDS:
         raise UserError("prompt", f"no type {kind!r}", f"one of {', '.join(KINDS)}", "name one of them")
     if not BACKENDS[config.backend].needs_prompt:

@@ -66,7 +66,7 @@ class Format(Config):
         try:
             "".encode(encoding)
         except LookupError:
-            raise ValueError("Python knows no such text encoding") from None
+            raise ValueError("a text encoding that Python knows, such as utf-8, cp1252 or utf-16") from None
         return encoding
 
 

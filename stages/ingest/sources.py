@@ -9,6 +9,7 @@ import ast
 import csv
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
+from heapq import nsmallest
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
@@ -18,6 +19,9 @@ from stages.images import SUFFIXES
 from stages.ingest import packed, parquet, pickles
 from stages.ingest.packed import Shard
 from stages.ingest.records import Format, Record, coco_key, expect_shape, lines, malformed, read_json, read_text
+
+FEW = 5
+"""Names of a folder that a message shows."""
 
 
 def csv_pairs(path: Path, layout: Format) -> Iterator[Record]:
@@ -231,14 +235,17 @@ def find(name: str, root: Path | None, layout: Format) -> Source:
     if kind.captions and not any(path.is_file() for path in paths):
         raise UserError(
             "ingest",
-            f"{root / layout.captions} is not there",
+            f"{root / layout.captions} is not there{_beside(root)}",
             "an existing path",
             "set ingest.root or ingest.format.captions",
         )
     images = None if kind.holds_images(paths, layout) else root / layout.images
     if images is not None and not images.is_dir():
         raise UserError(
-            "ingest", f"{images} is not there", "an existing path", "set ingest.root or ingest.format.images"
+            "ingest",
+            f"{images} is not there{_beside(root)}",
+            "an existing path",
+            "set ingest.root or ingest.format.images",
         )
     beside = [path.with_suffix(kind.beside) for path in paths] if kind.beside else []
     return Source(
@@ -248,6 +255,16 @@ def find(name: str, root: Path | None, layout: Format) -> Source:
         {str(path.relative_to(root)): path for path in beside if path.is_file()},
         images,
     )
+
+
+def _beside(root: Path) -> str:
+    """What a folder has instead of what was looked for: its first few names."""
+    try:
+        found = nsmallest(FEW + 1, root.iterdir())
+    except OSError:
+        return ""
+    names = [f"{path.name}/" if path.is_dir() else path.name for path in found[:FEW]]
+    return f"; there are {', '.join(names)}{', ...' if len(found) > FEW else ''}" if names else "; the folder is empty"
 
 
 def read(source: Source, unpacked: Path, progress: Progress = silent) -> Iterator[Record]:

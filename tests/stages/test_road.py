@@ -31,11 +31,11 @@ def test_overrides_reach_any_depth_and_are_typed() -> None:
     [
         ("train.lrr=1", r"recipe: train\.lrr is wrong \(given 1\); expected one of .*lr, .*; fix: "),
         ("tarin.lr=1", r"recipe: tarin is wrong; expected one of description, ingest, generate"),
-        ("train.lr=-1", r"recipe: train\.lr is wrong \(given -1\); expected input should be greater than 0"),
+        ("train.lr=-1", r"recipe: train\.lr is wrong \(given -1\); expected greater than 0"),
         ("train.objective.igcc=1", r"recipe: train\.objective\.igcc is wrong .* expected one of base, distill"),
-        ("train.lr=.inf", r"recipe: train\.lr is wrong \(given inf\); expected input should be a finite number"),
+        ("train.lr=.inf", r"recipe: train\.lr is wrong \(given inf\); expected a finite number"),
         ("train.objective.igc=.inf", r"recipe: train\.objective\.igc is wrong .* finite number"),
-        ("train.betas=[0.9, 1.5]", r"recipe: train\.betas\.1 is wrong \(given 1\.5\); expected input should be less"),
+        ("train.betas=[0.9, 1.5]", r"recipe: train\.betas\.1 is wrong \(given 1\.5\); expected less"),
         ("train.device=banana", r"recipe: train\.device is wrong"),
         ("train.processes=9999", r"recipe: train is wrong; expected batch 64 must divide by processes 9999"),
         (

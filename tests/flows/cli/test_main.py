@@ -103,6 +103,17 @@ def test_a_program_gets_json(
         ),
         (["status", "nobody"], "status: no run 'nobody'; expected one of tiny; fix: degla run"),
         (["sql", "tiny", "select * from nowhere"], "sql: Catalog Error: "),
+        (["sql", "tiny", ""], "sql: 0 statements in ''; expected one; fix: degla sql tiny 'describe pairs'"),
+        (["sql", "tiny", "select 1; select 2"], "sql: 2 statements in 'select 1; select 2'; expected one; "),
+        (
+            ["prompt", "swap_nouns", " "],
+            "prompt: the caption is ' '; expected a caption; fix: degla prompt swap_nouns ",
+        ),
+        (["data", "check", "--root", "/nowhere"], "data: /nowhere is not there; expected a folder with benchmarks; "),
+        (["notify", "slack"], "notify: 'slack' is no address; expected https://...; fix: "),
+        (["notify", "https://a.org", "--when", "dead"], "notify: nothing ends 'dead'; expected one of completed, "),
+        (["export", "tiny", "mteb", "there"], "export: no score of run 'tiny' is one of mteb's tasks; expected "),
+        (["export", "tiny", "excel", "there"], "export: no format 'excel'; expected one of open_clip, "),
         (["sql", "nobody", "select 1"], "sql: run 'nobody' has no table; expected one of tiny; fix: degla run"),
         (
             ["diff", "tiny", "nobody"],

@@ -19,7 +19,7 @@ def test_coco_keys(name: str, key: str) -> None:
 
 
 def test_an_unknown_encoding_is_rejected() -> None:
-    with pytest.raises(ValueError, match="no such text encoding"):
+    with pytest.raises(ValueError, match="a text encoding that Python knows"):
         Format(encoding="nope")
 
 

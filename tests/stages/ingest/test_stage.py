@@ -133,7 +133,11 @@ def test_too_many_rejects_fail_and_say_why(root: Path, tmp_path: Path) -> None:
 def test_missing_places_are_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no folder given"):
         STAGE.outside(Config())
-    with pytest.raises(UserError, match=r"captions.csv is not there; .* ingest.format.captions"):
+    with pytest.raises(UserError, match=r"captions.csv is not there; the folder is empty; .* ingest.format.captions"):
+        STAGE.outside(Config(root=tmp_path))
+    for name in ("Bilder", "Übersicht.csv", *"abcd"):
+        (tmp_path / name).mkdir() if name == "Bilder" else (tmp_path / name).touch()
+    with pytest.raises(UserError, match=r"captions.csv is not there; there are Bilder/, a, b, c, d, \.\.\.; expected"):
         STAGE.outside(Config(root=tmp_path))
 
 
