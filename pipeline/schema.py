@@ -67,6 +67,8 @@ NEGATIVES = _schema(
     ("model", _ENUM, "generator that wrote it"),
     ("prompt_digest", _ENUM, "digest of rule and examples"),
     ("likelihood", pa.float32(), "log-probability of caption minus negative to the generator, if asked for", NULL),
+    ("follows", pa.float32(), "probability that it is true where the caption is, by generate.verify", NULL),
+    ("grammatical", pa.float32(), "probability that it is grammatical, by generate.verify", NULL),
     ("weight", pa.float32(), "chance that training takes it when its turn comes; below 1 where text gives it away"),
 )
 

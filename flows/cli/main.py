@@ -23,6 +23,7 @@ from flows.cli import label as labelling
 from flows.cli import plan as planning
 from flows.cli import runs as experiments
 from flows.cli import trial
+from flows.cli import verify as verification
 from flows.terminal import Json, out, print_json
 from pipeline import run as pipeline_run
 from pipeline.config import Config, to_yaml
@@ -215,6 +216,7 @@ app.command()(experiments.promote)
 app.command(name="eval")(evaluation.measure)
 app.command(name="try")(trial.attempt)
 app.command()(checking.check)
+app.command()(verification.verify)
 app.command()(labelling.label)
 app.command()(unpacking.gguf)
 

@@ -39,7 +39,7 @@ def attempt(
     config = run.recipe.generate
     if not config.kinds:
         raise UserError("try", "generate.types is empty", "a type to try", "set generate.types")
-    pairs = _pairs(run)
+    pairs = pairs_of(run)
     with store.build("negatives", "try") as folder:
         try:
             with progress.shown("try") as bar:
@@ -57,7 +57,7 @@ def attempt(
     out.print(f"page: {path}")
 
 
-def _pairs(run: Run) -> Artifact:
+def pairs_of(run: Run) -> Artifact:
     """The pairs of the recipe, from the store or made for it; no run's own links and settings change."""
     if found := run.store.find("pairs", digest(run.identity("ingest", {}))):
         return found

@@ -7,7 +7,7 @@ import shutil
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from functools import partial
+from functools import cached_property, partial
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any, Self
@@ -19,7 +19,7 @@ from pipeline.artifact import SCRATCH
 from pipeline.crew import Crew, cores
 from pipeline.schema import NEGATIVES
 from pipeline.stage import Inputs, Progress
-from stages.generate import refine, shards
+from stages.generate import refine, shards, verify
 from stages.generate.backends import BACKENDS
 from stages.generate.checks import Verdict, validate
 from stages.generate.config import Config
@@ -73,7 +73,8 @@ class Work:
 
     def __getstate__(self) -> dict[str, Any]:
         started = self._started if self._backend.is_plain else None
-        return {**self.__dict__, "_started": started, "crew": Crew("generate", 1)}
+        kept = {name: value for name, value in self.__dict__.items() if name != "_judge"}
+        return {**kept, "_started": started, "crew": Crew("generate", 1)}
 
     def __enter__(self) -> Self:
         return self
@@ -245,13 +246,13 @@ class Work:
         count = self.shards.count
         missing = [index for index in range(count) if not tables.part(folder, index).exists()]
         progress("shards checked", count - len(missing), count)
-        if not self._config.likelihood:
+        if not (self._config.likelihood or self._config.verify):
             written = self.crew.map(partial(self.write, folder), missing)
         else:  # the model is in this process
             judged = self._scratch / "judged"
             shutil.rmtree(judged, ignore_errors=True)
             written = map(
-                partial(self._add_likelihood, judged, folder), self.crew.map(partial(self.write, judged), missing)
+                partial(self._add_scores, judged, folder), self.crew.map(partial(self.write, judged), missing)
             )
         for done, _ in enumerate(written, count - len(missing) + 1):
             progress("shards checked", done, count)
@@ -261,16 +262,20 @@ class Work:
         tables.write(tables.part(folder, index), self.rows(index), NEGATIVES)
         return index
 
-    def _add_likelihood(self, judged: Path, folder: Path, index: int) -> int:
+    def _add_scores(self, judged: Path, folder: Path, index: int) -> int:
         rows = pq.read_table(tables.part(judged, index)).to_pylist()
-        self._likelihoods(self.shards.read(index), rows)
+        captions = {pair.pair_id: entry.caption for entry in self.shards.read(index) for pair in entry.pairs}
+        if self._config.verify:
+            verify.verify(self._judge, self._config, rows, captions)
+        if self._config.likelihood:
+            self._likelihoods(captions, rows)
         tables.write(tables.part(folder, index), rows, NEGATIVES)
         return index
 
     def rows(self, index: int) -> list[dict[str, Any]]:
         """The negatives table of one shard: every candidate of every pair, checked, in order of pair, type, attempt.
 
-        `likelihood` is left out.
+        What a model tells of them is left out.
         """
         entries = self.shards.read(index)
         if not self._backend.has_responses:
@@ -285,7 +290,8 @@ class Work:
             ]
         order = {kind: place for place, kind in enumerate(self._prompts)}
         digests = {kind: prompt_digest(prompt) for kind, prompt in self._prompts.items()}
-        shared = {"model": self._backend.name(self._config), "likelihood": None, "weight": 1.0}
+        unset = dict.fromkeys(("likelihood", "follows", "grammatical"))
+        shared = {"model": self._backend.name(self._config), **unset, "weight": 1.0}
         return [
             {**row, **shared, "prompt_digest": digests[row["type"]]}
             for row in sorted(rows, key=lambda row: (row["pair_id"], order[row["type"]], row["attempt"]))
@@ -304,10 +310,13 @@ class Work:
             tables.write(tables.part(out, index), refined, NEGATIVES)
             progress("shards refined", index + 1, self.shards.count)
 
-    def _likelihoods(self, entries: Sequence[Entry], rows: list[dict[str, Any]]) -> None:
+    @cached_property
+    def _judge(self) -> verify.Judge:
+        return verify.judge_of(self._config, lambda: self._model)
+
+    def _likelihoods(self, captions: Mapping[str, str], rows: list[dict[str, Any]]) -> None:
         """Set every accepted row's `likelihood`; each distinct text is scored once."""
         assert isinstance(self._model, Scorer)  # the settings allow no other
-        captions = {pair.pair_id: entry.caption for entry in entries for pair in entry.pairs}
         accepted = [row for row in rows if row["status"] == "accepted"]
         if not accepted:
             return

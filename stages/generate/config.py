@@ -9,6 +9,9 @@ from pipeline.negative_types import NEGATIVE_TYPES, PARAPHRASE
 from stages.generate.backends import BACKENDS
 from stages.language_models.base import Settings
 
+OWN = "own"
+"""As `verify`: the language model that writes."""
+
 Refine = Literal["off", "drop", "reweight", "rebalance"]
 
 
@@ -42,6 +45,17 @@ class Config(Settings):
     )
     refine_margin: float = Field(0.5, gt=0, lt=1, description="drop: gap of a scorer from which a negative goes")
     likelihood: bool = Field(False, description="vllm: the model's log-probability of both texts as a second scorer")
+    verify: Annotated[str | None, LOCAL] = Field(
+        None,
+        description="whether an accepted text follows from its caption and is grammatical, as columns: own (vllm, "
+        "ranked: the language model is asked), or the folder of a model of natural language inference",
+    )
+    max_follows: float = Field(
+        1.0, ge=0, le=1, description="verify: what follows with more than this probability is rejected; degla verify"
+    )
+    min_grammatical: float = Field(
+        0.0, ge=0, le=1, description="verify: what is grammatical with less than this probability is rejected"
+    )
     blind_sample: int = Field(4000, ge=100, description="accepted negatives per type the blind test looks at")
     price_per_hour: float | None = Field(None, ge=0, description="of the generating machine, for the card's costs")
     shard_size: int = Field(8192, ge=1, description="captions per shard and part")
@@ -64,6 +78,15 @@ class Config(Settings):
         if self.likelihood and not BACKENDS[self.backend].is_scorer:
             scorers = " or ".join(name for name, backend in BACKENDS.items() if backend.is_scorer)
             raise ValueError(f"likelihood needs backend {scorers}; got {self.backend}")
+        return self
+
+    @model_validator(mode="after")
+    def _judge_is_there(self) -> "Config":
+        if self.verify == OWN and not BACKENDS[self.backend].is_scorer:
+            scorers = " or ".join(name for name, backend in BACKENDS.items() if backend.is_scorer)
+            raise ValueError(f"verify=own needs backend {scorers}; got {self.backend}")
+        if self.verify is None and (self.max_follows < 1 or self.min_grammatical > 0):
+            raise ValueError("max_follows and min_grammatical need verify=own, or a model of inference")
         return self
 
     @model_validator(mode="after")

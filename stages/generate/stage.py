@@ -15,8 +15,9 @@ from typing import Any
 from pipeline.artifact import path_digest
 from pipeline.stage import Inputs, Progress, Stage
 from stages.generate.backends import BACKENDS
-from stages.generate.config import Config
+from stages.generate.config import OWN, Config
 from stages.generate.prompts import prompt_digest, prompts_of
+from stages.language_models.folders import folder_digest
 from stages.text.words import LEXICON
 
 
@@ -25,6 +26,8 @@ def outside(config: Config) -> dict[str, str]:
     if not config.kinds:
         return {}
     told = {f"prompt {kind}": prompt_digest(prompt) for kind, prompt in prompts_of(config).items()}
+    if config.verify not in (None, OWN):
+        told["judge"] = folder_digest(Path(str(config.verify)).expanduser())
     return {"model": BACKENDS[config.backend].identity(config), "lexicon": path_digest(LEXICON), **told}
 
 
@@ -47,6 +50,6 @@ def assist(config: Config, inputs: Inputs, out: Path, progress: Progress) -> dic
 
 
 STAGE = Stage(
-    name="generate", makes="negatives", needs=("pairs",), version=7, config=Config, outside=outside, run=run,
+    name="generate", makes="negatives", needs=("pairs",), version=8, config=Config, outside=outside, run=run,
     assist=assist,
 )  # fmt: skip
