@@ -3,6 +3,7 @@
 # make test-fast  without slow tests, vLLM and root                    make docs   pages and API from docstrings, in site/
 # make chaos  every fault at every stage, hours; resumes where it was stopped
 # make mutants  small changes of the code behind the figures: do the tests notice? MUTANTS=40 a module (extra mutants)
+# make canary  the quick tests with the newest versions, in an environment of their own, .venv-next
 # make fuzz   every parser against mutated files, FUZZ_SECONDS=120 each (needs the extra fuzz)
 VENV   ?= .venv
 PYTHON ?= python3
@@ -13,7 +14,7 @@ BUILD  ?= $(shell nvidia-smi -L >/dev/null 2>&1 && echo gpu || echo cpu)
 PIP     = $(BIN)/pip install -q --disable-pip-version-check
 TORCH   = $(shell sed -n 's/^torch==//p' constraints.txt)
 
-.PHONY: demo test test-fast check docs chaos fuzz mutants serve models env clean
+.PHONY: demo test test-fast check docs chaos fuzz mutants canary serve models env clean
 
 demo: env
 	@$(BIN)/degla run demo
@@ -47,6 +48,13 @@ mutants: env
 	@$(BIN)/python -c 'import cosmic_ray' || { echo "mutants: no cosmic-ray; fix: $(BIN)/pip install -c constraints.txt -e '.[mutants]'"; exit 2; }
 	OMP_NUM_THREADS=1 $(BIN)/python scripts/mutants.py --most $(MUTANTS)
 
+canary:
+	@$(PYTHON) -m venv .venv-next && .venv-next/bin/pip install -q --disable-pip-version-check uv
+	@.venv-next/bin/uv pip install -q --python .venv-next/bin/python --torch-backend cpu \
+	  --override constraints-next.txt -r pyproject.toml --extra dev
+	@.venv-next/bin/python scripts/fix_torchvision.py
+	OMP_NUM_THREADS=1 .venv-next/bin/python -m pytest -n auto -m "not slow and not vllm and not root"
+
 serve: env
 	@exec $(BIN)/degla serve
 
@@ -75,4 +83,4 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 	@touch $@
 
 clean:
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache site
+	rm -rf $(VENV) .venv-next .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache site

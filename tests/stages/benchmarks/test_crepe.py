@@ -1,4 +1,4 @@
-"""CREPE's productivity files: captions against five foils, in a box of the image, by complexity."""
+"""CREPE's files: captions against foils in a box of the image, by complexity and by what was in the training data."""
 
 from pathlib import Path
 
@@ -50,3 +50,21 @@ def test_complexities_count_alike_in_one_mean_and_rows_in_the_other() -> None:
         (("crepe", "atom", "4"),), (("crepe", "atom", "12"),),
     ]  # fmt: skip
     assert made["crepe.atom"].subset == "atom" and made["crepe.atom"].chance == pytest.approx(1 / 6)
+
+
+SYSTEMATIC = "region_id,image_id,caption,x,y,width,height,valid_hard_negs_atom,valid_hard_negs_comp\n"
+
+
+def test_systematicity_is_a_subset_per_data_split_and_foils(tmp_path: Path) -> None:
+    path = "crepe/syst_hard_negatives/syst_vg_hard_negs_{}_compounds_in_laion.csv"
+    jpeg(tmp_path / "crepe/images/VG_100K/2.jpg")
+    foiled = "7,2,a red brick,0,0,20,40,\"['a blue brick', 'a red tile']\",['a red mall and blue brick']\n"
+    save(tmp_path / path.format("seen"), SYSTEMATIC + foiled + "8,3,a tree,0,0,20,40,[],['a house']\n")
+    save(tmp_path / path.format("unseen"), SYSTEMATIC + foiled)
+    found = {one.name: one for one in benchmarks.load("crepe", tmp_path, official=True)}
+    assert list(found) == [f"laion.{split}.{foils}" for split in ("seen", "unseen") for foils in ("atom", "comp")]
+    (row,) = found["laion.seen.atom"].rows
+    assert row.texts == ("a red brick", "a blue brick", "a red tile") and row.row_id == "seen:0"
+    assert len(found["laion.seen.comp"].rows) == 2
+    made = means("crepe", list(found), {("crepe", name): ["seen"] for name in found})
+    assert [one.name for one in made] == [f"crepe.{name}" for name in found], "none of productivity's means"
