@@ -32,15 +32,19 @@ from stages.world.scenes import WIDE, Scene, draw, make_scene
 
 ROOT = Path(__file__).resolve().parent.parent
 RUN, SEED = "starting_clip", 42
-SCENES, STEPS, BATCH, RATE = 40_000, 5_000, 128, 1.5e-3
-PLACE, BOUND, FINE = 6.0, 2.0, 0.5
+SCENES, BATCH = 40_000, 128
+PLACE, BOUND = 6.0, 2.0
+PHASES = ((0.5, 5_000, 1.5e-3), (1.25, 3_000, 1e-3))
+"""Weight of sizes and textures, steps, highest learning rate. Sizes and textures are what an image shows least of: with
+the larger weight from the start colours are learned late, with the smaller one alone sizes and textures hardly.
+"""
 README = """# The built-in world's starting CLIP
 
 A small open_clip model ({parameters:.1f} M parameters, most of them CLIP's vocabulary; OpenAI's ResNet in small).
 `python scripts/train_starting_clip.py` makes it in two stages, as LiT's models are made (Zhai et al. 2022):
 
 1. The image tower, with supervision, on {scenes:,} wide scenes of the built-in world: its embedding is fitted to a code
-   of what is in the image, which colour belongs to which shape, and where each is.
+   of what is in the image, which colour, size and texture belongs to which shape, and where each is.
 2. The text tower against the locked image tower, with the plain CLIP objective on 96,000 captions: recipe
    `data/recipes/starting_clip.yaml`, seed {seed}, one thread. Weights are stored in half precision.
 
@@ -67,12 +71,10 @@ def trained(image_tower: Path | None) -> Path:
 
 
 def _with_image_tower(out: Path) -> Path:
-    """A model whose image tower says what is where; kept in `out`, so that a killed call does not repeat it.
+    """A model whose image tower says what is where; each phase is kept under `out`, so that a killed call resumes.
 
     Each embedding is fitted, by cosine, to the sum of one random vector for every fact of the scene.
     """
-    if (out / WEIGHTS).exists():
-        return out
     model = clip.load("data/clip_small", seed=SEED)
     tower: Any = model.model.visual
     with torch.no_grad():
@@ -82,26 +84,36 @@ def _with_image_tower(out: Path) -> Path:
         tower.attnpool.k_proj.weight.mul_(3)
     with ProcessPoolExecutor() as processes:
         images = np.stack(list(processes.map(_image, range(SCENES), chunksize=250)))
-    target_ND = torch.nn.functional.normalize(torch.stack([_facts(_scene(i)) for i in range(SCENES)]), dim=1)
+    for number, (fine, steps, rate) in enumerate(PHASES, 1):
+        phase = out / str(number)
+        if (phase / WEIGHTS).exists():
+            model = clip.load(str(phase))
+            continue
+        facts_ND = torch.stack([_facts(_scene(index), fine) for index in range(SCENES)])
+        _fit(model, images, torch.nn.functional.normalize(facts_ND, dim=1), steps, rate)
+        clip.save(model, phase)
+    return out / str(len(PHASES))
+
+
+def _fit(model: Clip, images: np.ndarray, target_ND: Tensor, steps: int, rate: float) -> None:
+    tower: Any = model.model.visual
     decayed = tuning.decayed(tower)
     others = [weight for weight in tower.parameters() if all(weight is not one for one in decayed)]
     groups = [{"params": decayed, "weight_decay": 0.1}, {"params": others, "weight_decay": 0.0}]
-    optimizer = torch.optim.AdamW(groups, lr=RATE, betas=(0.9, 0.98), eps=1e-6)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, RATE, STEPS, pct_start=0.02, cycle_momentum=False)
+    optimizer = torch.optim.AdamW(groups, lr=rate, betas=(0.9, 0.98), eps=1e-6)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, steps, pct_start=0.02, cycle_momentum=False)
     order = torch.Generator().manual_seed(SEED)
     model.model.train()
     with progress.shown("image tower") as bar:
-        for step in range(STEPS):
+        for step in range(steps):
             rows = torch.randint(SCENES, (BATCH,), generator=order)
             loss = 1 - (_embedded(model, images[rows.numpy()]) * target_ND[rows]).sum(1).mean()
             optimizer.zero_grad()
             torch.autograd.backward(loss)
             optimizer.step()
             schedule.step()
-            bar(f"steps, loss {loss.item():.3f}", step + 1, STEPS)
+            bar(f"steps, loss {loss.item():.3f}", step + 1, steps)
     model.model.eval()
-    clip.save(model, out)
-    return out
 
 
 def _embedded(model: Clip, images: np.ndarray) -> Tensor:
@@ -117,7 +129,7 @@ def _image(index: int) -> np.ndarray:
     return np.asarray(draw(_scene(index)))
 
 
-def _facts(scene: Scene) -> Tensor:
+def _facts(scene: Scene, fine_weight: float) -> Tensor:
     """The sum of the codes of all that is so in a scene.
 
     Binding and place weigh most: they are small in an image and would otherwise drown in what is named.
@@ -126,7 +138,7 @@ def _facts(scene: Scene) -> Tensor:
     for one in scene.things:
         code_D += _code(one.shape) + _code(one.colour) + BOUND * _code(one.colour, one.shape)
         for fine in (one.texture, one.size):
-            code_D += FINE * (_code(fine) + _code(fine, one.shape))
+            code_D += fine_weight * (_code(fine) + _code(fine, one.shape))
         for word in (one.shape, one.colour):
             code_D += PLACE * ((one.x - 0.5) * _code(word, "x") + (one.y - 0.5) * _code(word, "y"))
     for a, one in enumerate(scene.things):
