@@ -339,19 +339,23 @@ def describe(scene: Scene, concepts: Concepts, rng: random.Random) -> Facts | No
         if not clear:
             return None
         places.append(rng.choice(clear))
+    kinds = [kind for kind, _ in mentioned]
+    # As people do, many captions name of each thing what tells them apart, be it the size, the texture or the colour.
+    apart = [category for category in _MEMBERS if len({getattr(kind, category) for kind in kinds}) > 1]
+    only = rng.choice(apart) if apart and rng.random() < 0.3 else None
     if not wording.predicates:
         bare = rng.random() < concepts.bare
-        phrases = [Phrase("a", (), kind.shape) if bare else _phrase(kind, rng) for kind, _ in mentioned]
+        phrases = [Phrase("a", (), kind.shape) if bare else _phrase(kind, rng, only) for kind in kinds]
         if wording.links and rng.random() < 0.25:
             phrases[-1] = replace(phrases[-1], determiner="the")
         return Facts(wording, tuple(phrases), tuple(relations), places=tuple(places))
     # "The circle is red": the adjectives follow the verb, so the phrase before it stays bare.
-    said = [_phrase(kind, rng).adjectives for kind, _ in mentioned]
+    said = [_phrase(kind, rng, only).adjectives for kind in kinds]
     needed = Counter(wording.predicates)
     if any(len(said[i]) < needed[i] for i in needed):
         return None
     words = [word for i in range(size) for word in rng.sample(said[i], needed[i])]
-    return Facts(wording, tuple(Phrase("the", (), kind.shape) for kind, _ in mentioned), (), tuple(words))
+    return Facts(wording, tuple(Phrase("the", (), kind.shape) for kind in kinds), (), tuple(words))
 
 
 def _choose(wordings: Iterator[Wording], rng: random.Random) -> Wording:
@@ -359,7 +363,10 @@ def _choose(wordings: Iterator[Wording], rng: random.Random) -> Wording:
     return rng.choices(options, [wording.weight for wording in options])[0]
 
 
-def _phrase(kind: Kind, rng: random.Random) -> Phrase:
+def _phrase(kind: Kind, rng: random.Random, only: str | None = None) -> Phrase:
+    """A noun with some of its adjectives, or with its size, texture or colour alone."""
+    if only:
+        return Phrase("a", (getattr(kind, only),), kind.shape)
     adjectives = []
     if rng.random() < 0.3:
         adjectives.append(kind.size)
