@@ -22,6 +22,13 @@ def test_wider_ranks_are_read_from_the_similarities() -> None:
     assert values == pytest.approx({"r1": 1 / 6, "r5": 3 / 6, "r10": 5 / 6})
 
 
+def test_among_fewer_texts_than_a_rank_every_one_is_within_it() -> None:
+    (row,) = rows_of("m", [0.0], "retrieval")
+    rows = [row | {"subset": "i2t", "similarities": [0.1, 0.5, 0.9]}]
+    found = aggregate(pa.Table.from_pylist(rows, schema=SCORES))
+    assert [found[f"retrieval.i2t_{name}"]["m"]["value"] for name in ("r1", "r5", "r10")] == [0, 1, 1]
+
+
 def rows_of(model: str, correct: list[float], benchmark: str = "sugarcrepe") -> list[dict[str, Any]]:
     return [
         {"model": model, "benchmark": benchmark, "subset": "swap_att", "row_id": str(i), "image_key": str(i // 2),
@@ -104,6 +111,7 @@ def test_only_rows_that_every_model_was_scored_on_count() -> None:
     rows = [*rows_of("before", [1, 0, nan, 1, 0]), *rows_of("after", [1, 1, 1, nan, 0])]
     found = aggregate(pa.Table.from_pylist(rows, SCORES))["sugarcrepe.swap_att"]
     assert (found["n"], found["of"], found["pictures"]) == (3, 5, 2)
+    assert found["before"]["value"] == 0.333333333, "nine digits, so that equal inputs give equal text"
     assert (found["before"]["value"], found["after"]["value"]) == (pytest.approx(1 / 3), pytest.approx(2 / 3))
     assert found["difference"]["value"] == pytest.approx(1 / 3) and found["difference"]["won"] == 1
 
@@ -129,7 +137,7 @@ def test_ties_are_counted_and_valued_both_ways() -> None:
 def test_models_with_different_rows_are_not_compared() -> None:
     rows = [*rows_of("before", [1, 0, 1, 0]), *rows_of("after", [1, 1, 1, 0])]
     assert aggregate(pa.Table.from_pylist(rows, SCORES))["sugarcrepe.swap_att"]["difference"]["won"] == 1
-    with pytest.raises(ValueError, match="different rows"):
+    with pytest.raises(ValueError, match="^before and after have different rows"):
         aggregate(pa.Table.from_pylist(rows[1:], SCORES))
 
 
