@@ -151,8 +151,8 @@ def weight_delta(start: "nn.Module", tuned: "nn.Module") -> dict[str, float]:
     for name, tensor in before.items():
         if tensor.is_floating_point() and name in after:
             part = "image" if name.startswith("visual.") else name if name in LOGIT else "text"
-            change = (after[name].double().cpu() - tensor.double()).square().sum().item()
-            size = tensor.double().square().sum().item()
+            was, now = tensor.double().cpu(), after[name].double().cpu()
+            change, size = (now - was).square().sum().item(), was.square().sum().item()
             total = sums.setdefault(part, [0.0, 0.0])
             total[0], total[1] = total[0] + change, total[1] + size
     return {part: (change / size) ** 0.5 if size else 0.0 for part, (change, size) in sums.items()}

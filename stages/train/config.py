@@ -180,6 +180,9 @@ class Config(BaseConfig):
     select: Literal["last", "best"] = Field(
         "last", description="which epoch is kept: the last, or the best on the dataset's val split (no benchmark)"
     )
+    alpha: float = Field(
+        1.0, gt=0, le=1, description="the student kept is (1 - alpha) * start + alpha * trained (WiSE-FT): forgets less"
+    )
     accumulate: int = placement(1, ge=1, description="chunks a batch is encoded in: less memory, same gradients")
     auto_accumulate: bool = placement(False, description="out of memory: continue with twice the chunks, same batch")
     checkpoint_gradients: bool = placement(False, description="compute activations twice: less memory, same gradients")

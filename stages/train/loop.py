@@ -78,11 +78,14 @@ def _train(config: Config, inputs: Inputs, out: Path, device: str, progress: Pro
             tuning.merge_lora(model)
         if config.text_map:
             text_map.fold(model)
+    start = _start(config)
+    began = clip.load(**start, device=device).model
+    if config.alpha < 1:
+        student.model.load_state_dict(tuning.interpolate(began, student.model, config.alpha))
     student.model.eval()
     clip.save(student, out / "student")
     clip.save_weights(objective.teacher, out / "teacher.safetensors")
     tables.write(tables.part(out / "steps", 0), training.steps, steps_schema(columns(config.objective.weights())))
-    start = _start(config)
     return {
         "start": start,
         "description": student.description,
@@ -91,7 +94,7 @@ def _train(config: Config, inputs: Inputs, out: Path, device: str, progress: Pro
         "pairs": len(batches.rows),
         "parameters": sum(parameter.numel() for parameter in student.model.parameters()),
         "trained_parameters": sum(parameter.numel() for parameter in training.parameters),
-        "weight_delta": tuning.weight_delta(clip.load(**start).model, student.model),
+        "weight_delta": tuning.weight_delta(began, student.model),
         "validation": training.validation,
         "kept_step": training.best_step if config.select == "best" else len(training.steps),
         "device": device,

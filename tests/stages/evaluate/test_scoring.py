@@ -83,6 +83,14 @@ def test_retrieval_ranks_by_hand() -> None:
     assert b["similarities"] == pytest.approx([0.6, 0.96, 0.8])  # its own image, then the two others there are
 
 
+def test_a_missing_image_takes_nothing_from_the_other_right_one_or_the_rows_behind() -> None:
+    p = images(3)
+    vectors: dict[Any, list[float]] = {p[0]: [float("nan")] * 2, p[1]: [1.0, 0.0], p[2]: [0.0, 1.0], "a": [0.8, 0.6]}
+    rows = tuple(Row(str(i), str(i), None, ("a",), right) for i, right in enumerate([(0,), (0, 1), (2,)]))
+    found = score(Told(vectors), [Subset("r", "t2i", "text_to_image", "wrong", "d", rows, (), tuple(p))], "m", set())
+    assert [row["similarities"] for row in found] == [None, pytest.approx([0.8, 0.6]), pytest.approx([0.6, 0.8])]
+
+
 def test_a_text_only_baseline_is_asked_of_choices_alone() -> None:
     choices, squares = pairs_of(3), pairs_of(3, rule="square", name="squares")
     preferences = [[1.0, 0.0], [0.0, 1.0], None]

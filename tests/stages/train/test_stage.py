@@ -88,6 +88,20 @@ def test_the_artifact_loads_and_its_table_tells_the_run(world: dict[str, Any], u
     assert (meta["steps"], meta["pairs"], meta["not_finite"]) == (STEPS, 24, 0)
 
 
+def test_the_student_kept_lies_between_the_start_and_the_trained(
+    world: dict[str, Any], undisturbed: dict[str, Any], tmp_path: Path
+) -> None:
+    kept = made(world, tmp_path, alpha=0.75)
+    assert kept["steps"] == undisturbed["steps"], "training itself is as without it"
+    folders = (world["folder"] / "undisturbed", tmp_path)
+    whole, part = (clip.load(str(folder / "student")).model.state_dict() for folder in folders)
+    for name, was in clip.load(world["model"], seed=42).model.state_dict().items():
+        if was.is_floating_point():
+            torch.testing.assert_close(part[name], 0.25 * was + 0.75 * whole[name])
+    moved = (kept["meta"]["weight_delta"], undisturbed["meta"]["weight_delta"])
+    assert moved[0]["text"] == pytest.approx(0.75 * moved[1]["text"], rel=1e-4)
+
+
 def test_a_finished_training_leaves_no_weights_behind(world: dict[str, Any], tmp_path: Path) -> None:
     def weights() -> int:
         gc.collect()
