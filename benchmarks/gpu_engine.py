@@ -245,7 +245,8 @@ class _Asker:
         """Tokens that all prompts begin with."""
         from stages.language_models.chat import encode
 
-        one, other = encode(self.loaded._tokenizer, _prefix("swap_nouns", way.examples), ["A cat.", "Two dogs."], {})
+        chats = [[{"role": "user", "content": text}] for text in ("A cat.", "Two dogs.")]
+        one, other = encode(self.loaded._tokenizer, _prefix("swap_nouns", way.examples), chats, {})
         return next(place for place, (a, b) in enumerate(zip(one, other, strict=False)) if a != b)
 
     def rates(self, ways: Sequence[Way], seconds: float, trial: int) -> list[Served]:
@@ -277,10 +278,9 @@ class _Asker:
         texts = captions(count, -1)
 
         def told(texts: list[str], kind: str = "swap_nouns") -> list[list[float]]:
-            prompts = [
-                TokensPrompt(prompt_token_ids=ids)
-                for ids in encode(self.loaded._tokenizer, _prefix(kind, 50), texts, {})
-            ]
+            chats = [[{"role": "user", "content": text}] for text in texts]
+            found = encode(self.loaded._tokenizer, _prefix(kind, 50), chats, {})
+            prompts = [TokensPrompt(prompt_token_ids=ids) for ids in found]
             params = SamplingParams(
                 max_tokens=2, temperature=0.0, allowed_token_ids=[HEARD[0]], logprob_token_ids=list(HEARD)
             )
