@@ -23,12 +23,13 @@ from pipeline.home import open_store
 from pipeline.run import Outcome, Working, quiet
 from pipeline.stage import Stage
 from pipeline.store import Store
-from stages import assemble, evaluate, generate, ingest, lineage, report, train
+from stages import assemble, evaluate, generate, ingest, report, train
 from stages.assemble import Config as Assemble
 from stages.evaluate import Config as Evaluate
 from stages.generate import Config as Generate
 from stages.ingest import Config as Ingest
 from stages.report import Config as Report
+from stages.report import lineage
 from stages.train import Config as Train
 
 STAGES: dict[str, Stage[Any]] = {

@@ -15,8 +15,8 @@ from pipeline.errors import UserError
 from pipeline.home import open_store
 from pipeline.run import translate_os_errors
 from pipeline.store import Store
-from stages import lineage
 from stages.pages import percent, signed
+from stages.report import lineage
 from stages.road import MAKER, Run
 from stages.verdicts import ANSWERS, Facts, answer, p_value, side_by_side
 

@@ -70,7 +70,7 @@ def test_links_lead_somewhere(page: Path) -> None:
     tags = parsed(page / "report.html").tags
     ids = {attributes["id"] for _, attributes in tags if "id" in attributes}
     targets = {str(attributes["href"]) for tag, attributes in tags if tag == "a"}
-    beside = {"../lineage.html"}  # written when the run ends (tests/stages/test_lineage.py)
+    beside = {"../lineage.html"}  # written when the run ends (tests/stages/report/test_lineage.py)
     assert targets and targets <= {f"#{name}" for name in ids} | beside
 
 

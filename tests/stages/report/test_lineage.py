@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from stages import lineage
+from stages.report import lineage
 from tests.pipeline.test_run import finished, home, opened
 
 __all__ = ["finished", "home"]
