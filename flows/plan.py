@@ -15,6 +15,7 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 
 from pipeline.assets import DATA
 from pipeline.config import Config, from_yaml, validation_error
+from pipeline.crew import cores
 from pipeline.errors import UserError
 from pipeline.lifeline import die_with
 from pipeline.negative_types import NEGATIVE_TYPES, NegativeType
@@ -223,7 +224,7 @@ def work(run: Run) -> bool:
 @contextmanager
 def workers(jobs: int) -> Iterator[ProcessPoolExecutor]:
     """Processes that work on cells side by side, each with its share of the cores; they end with this one."""
-    share = max(1, (os.cpu_count() or 1) // jobs)
+    share = max(1, cores() // jobs)
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(jobs, context, initializer=_start, initargs=(share, os.getpid())) as pool:
         try:

@@ -31,7 +31,7 @@ class Crew:
     """
 
     def __init__(self, stage: str, size: int) -> None:
-        self._stage, self._size = stage, size
+        self._stage, self.size = stage, size
         self._pool: ProcessPoolExecutor | None = None
 
     def __enter__(self) -> Self:
@@ -54,20 +54,20 @@ class Crew:
 
         Raises what `work` raises, and TransientError when a process is killed.
         """
-        if min(self._size, len(items)) < 2:
+        if min(self.size, len(items)) < 2:
             yield from map(work, items)
             return
         try:
             with _without_main():
                 self._pool = self._pool or ProcessPoolExecutor(
-                    self._size, get_context("spawn"), initializer=_start, initargs=(os.getpid(),)
+                    self.size, get_context("spawn"), initializer=_start, initargs=(os.getpid(),)
                 )
                 results = self._pool.map(work, items)
             yield from results
         except BrokenProcessPool:
             self._pool = None
             raise TransientError(
-                f"{self._stage}: one of {self._size} processes was killed; expected memory for all of them; "
+                f"{self._stage}: one of {self.size} processes was killed; expected memory for all of them; "
                 "fix: the same command continues from here"
             ) from None
 

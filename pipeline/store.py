@@ -39,6 +39,7 @@ from pipeline.artifact import (
     verified,
 )
 from pipeline.assets import ROOT
+from pipeline.crew import cores
 from pipeline.errors import BusyError, UserError
 
 RESERVED_NAMES = ("store", "replies", "labels", "images", "prefect")
@@ -357,8 +358,8 @@ def _git() -> dict[str, Any]:
 
 
 def hardware() -> dict[str, Any]:
-    """What kind of machine this is."""
-    return {"machine": platform.machine(), "system": platform.system(), "cores": os.cpu_count()}
+    """What kind of machine this is, and how many of its cores this process may use."""
+    return {"machine": platform.machine(), "system": platform.system(), "cores": cores()}
 
 
 def _peak_memory() -> int:

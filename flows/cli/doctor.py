@@ -9,6 +9,7 @@ from importlib.util import find_spec
 from typing import Literal, NamedTuple
 
 from flows import serve
+from pipeline.crew import cores
 from pipeline.store import Store
 
 
@@ -26,7 +27,7 @@ def findings(store: Store) -> Iterator[Finding]:
     yield Finding("ok" if good else "missing", "python", f"{sys.version.split()[0]} (3.11 or later wanted)")
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     yield Finding(
-        "ok" if memory > 7 else "note", "cores and memory", f"{os.cpu_count()} cores, {memory:.0f} GiB (demo wants 8)"
+        "ok" if memory > 7 else "note", "cores and memory", f"{cores()} cores, {memory:.0f} GiB (demo wants 8)"
     )
     yield from _packages()
     yield from _gpu()

@@ -5,7 +5,7 @@ import platform
 import random
 import shutil
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from functools import cached_property, partial
 from itertools import chain, islice
@@ -30,16 +30,16 @@ from stages.generate.ranked import Ranked
 from stages.generate.responses import ResponseCache, Tries, sources
 from stages.generate.shards import Entry, Pair, Shards
 from stages.generate.tries import TryRules, judge, tries
-from stages.language_models.base import LanguageModel, Request, Response, Scorer
+from stages.language_models.base import LanguageModel, Message, Request, Response, Scorer
 
 CHUNK = 500
-"""Responses a process judges at a time, to find those worth a repair."""
+"""Requests a process answers, or responses it judges to find those worth a repair, at a time."""
 
 WIDEST = 128
 """Responses that a request may bring."""
 
-ENOUGH = 8000
-"""Distinct captions from which on further processes are worth their start."""
+ENOUGH = 2000
+"""Distinct captions whose work takes longer than further processes take to start; they must save as much."""
 
 
 class Work:
@@ -68,7 +68,8 @@ class Work:
         self._rules = repaired if self._backend.repairs else TryRules(WIDEST, 1, says_why=False)
         attempts = self._rules.attempts
         self._watches = {kind: Watch(config, kind, self.shards.captions, attempts) for kind in self._responses}
-        worth = max(cores() // config.workers, 1) if self.shards.captions > ENOUGH else 1
+        many = max(cores() // config.workers, 1)
+        worth = many if self.shards.captions * (1 - 1 / many) > ENOUGH else 1
         self.crew = Crew("generate", config.processes or worth)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -182,7 +183,6 @@ class Work:
         advance(count)
         if not requests:
             return len(entries)
-        prompt, model = self._prompts[kind], self._model
         by_caption = {entry.caption: entry for entry in entries}
         unkept: list[Response] = []
         kept, start = 0, time.monotonic()
@@ -195,7 +195,7 @@ class Work:
             unkept.clear()
 
         try:
-            for response in model.respond(kind, prompt.prefix if prompt else [], requests):
+            for response in self._respond(kind, requests):
                 request = requests[kept + len(unkept)]
                 unkept.append(response)
                 advance(count + kept + len(unkept))
@@ -205,6 +205,15 @@ class Work:
         finally:
             keep()
         return len(entries)
+
+    def _respond(self, kind: str, requests: Sequence[Request]) -> Iterable[Response]:
+        """The model's responses, as they come in; of a model that is plain data, from every process."""
+        prompt = self._prompts[kind]
+        prefix = prompt.prefix if prompt else []
+        if not self._backend.is_plain:
+            return self._model.respond(kind, prefix, requests)
+        some = [requests[start : start + CHUNK] for start in range(0, len(requests), CHUNK)]
+        return chain.from_iterable(self.crew.map(partial(_responses, self._model, kind, prefix), some))
 
     def _see(self, kind: str, attempt: int, entry: Entry, responses: Sequence[Response]) -> None:
         if self._backend.repairs:  # else a response brings all there is, and costs little
@@ -247,15 +256,27 @@ class Work:
         missing = [index for index in range(count) if not tables.part(folder, index).exists()]
         progress("shards checked", count - len(missing), count)
         if not (self._config.likelihood or self._config.verify):
-            written = self.crew.map(partial(self.write, folder), missing)
+            written = self._write(folder, missing)
         else:  # the model is in this process
             judged = self._scratch / "judged"
             shutil.rmtree(judged, ignore_errors=True)
-            written = map(
-                partial(self._add_scores, judged, folder), self.crew.map(partial(self.write, judged), missing)
-            )
+            written = map(partial(self._add_scores, judged, folder), self._write(judged, missing))
         for done, _ in enumerate(written, count - len(missing) + 1):
             progress("shards checked", done, count)
+
+    def _write(self, folder: Path, missing: Sequence[int]) -> Iterator[int]:
+        """Write parts of the table, side by side; the number of each. Few of them are judged in slices."""
+        slices = -(-self.crew.size // max(len(missing), 1))
+        if slices == 1:
+            yield from self.crew.map(partial(self.write, folder), missing)
+            return
+        judged = self.crew.map(
+            partial(self._judged, slices), [(index, at) for index in missing for at in range(slices)]
+        )
+        for index in missing:
+            rows = chain.from_iterable(islice(judged, slices))
+            tables.write(tables.part(folder, index), self._ordered(rows), NEGATIVES)
+            yield index
 
     def write(self, folder: Path, index: int) -> int:
         """Write one part of the table; its number."""
@@ -277,17 +298,25 @@ class Work:
 
         What a model tells of them is left out.
         """
+        return self._ordered(self._judged(1, (index, 0)))
+
+    def _judged(self, slices: int, place: tuple[int, int]) -> list[dict[str, Any]]:
+        """The rows of one slice of a shard; `place` is the shard's number and the slice's."""
+        index, at = place
         entries = self.shards.read(index)
+        entries = entries[len(entries) * at // slices : len(entries) * (at + 1) // slices]
         if not self._backend.has_responses:
-            rows = [row for entry in entries for pair in entry.pairs for row in _brought(entry, pair, self._prompts)]
-        else:
-            cached = {kind: responses.find(*self.shards.bounds(index)) for kind, responses in self._responses.items()}
-            rows = [
-                {"type": kind, **row}
-                for entry in entries  # and not type by type, so that a caption is read once
-                for kind, found in cached.items()
-                for row in _candidates(kind, entry, found.get(entry.key, {}), self._rules)
-            ]
+            return [row for entry in entries for pair in entry.pairs for row in _brought(entry, pair, self._prompts)]
+        cached = {kind: responses.find(*self.shards.bounds(index)) for kind, responses in self._responses.items()}
+        return [
+            {"type": kind, **row}
+            for entry in entries  # and not type by type, so that a caption is read once
+            for kind, found in cached.items()
+            for row in _candidates(kind, entry, found.get(entry.key, {}), self._rules)
+        ]
+
+    def _ordered(self, rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Rows in order, with what all of them share."""
         order = {kind: place for place, kind in enumerate(self._prompts)}
         digests = {kind: prompt_digest(prompt) for kind, prompt in self._prompts.items()}
         unset = dict.fromkeys(("likelihood", "follows", "grammatical"))
@@ -328,6 +357,10 @@ class Work:
     def paid(self) -> dict[str, Any]:
         """What the cached responses to this run's captions took, per type."""
         return {kind: responses.paid(self.shards.plan, self.shards.last) for kind, responses in self._responses.items()}
+
+
+def _responses(model: LanguageModel, kind: str, prefix: list[Message], requests: Sequence[Request]) -> list[Response]:
+    return list(model.respond(kind, prefix, requests))
 
 
 def _shifted(progress: Progress, what: str, done: int, total: int, more: int) -> None:

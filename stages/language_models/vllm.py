@@ -22,6 +22,7 @@ from typing import Any
 
 from pipeline.assets import IMPORT_ROOT
 from pipeline.child_log import ChildLog
+from pipeline.crew import cores
 from pipeline.errors import TransientError, UserError
 from pipeline.stage import Inputs
 from stages.language_models.base import LINE, Backend, Corpus, Message, Request, Response, Settings, sampling
@@ -279,8 +280,7 @@ def _environment(workers: int, *, offline: bool) -> dict[str, str]:
     # One machine's engine talks to itself over loopback; who spreads one over several says other addresses.
     here = {"VLLM_HOST_IP": "127.0.0.1"}
     # Threads spin at every barrier: of two cores, one left free costs no time and 0.4 to 0.6 of the CPU time.
-    cores = (os.cpu_count() or 1) - (workers == 1)
-    here["OMP_NUM_THREADS"] = str(max(cores // workers, 1))
+    here["OMP_NUM_THREADS"] = str(max((cores() - (workers == 1)) // workers, 1))
     return {**here, **os.environ, **ours, **({"HF_HUB_OFFLINE": "1"} if offline else {})}
 
 

@@ -27,6 +27,7 @@ from torch.distributed.distributed_c10d import PrefixStore
 from torch.distributed.rendezvous import rendezvous
 
 from pipeline.child_log import ChildLog
+from pipeline.crew import cores
 from pipeline.errors import TransientError, UserError
 from pipeline.lifeline import die_with
 from pipeline.stage import Progress
@@ -78,7 +79,7 @@ def joined() -> Iterator[None]:
     if torch.cuda.is_available():
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
     else:
-        torch.set_num_threads(max(1, (os.cpu_count() or 1) // on_this_machine()))
+        torch.set_num_threads(max(1, cores() // on_this_machine()))
     store, rank, world = next(iter(rendezvous("env://")))
     if os.environ["TORCHELASTIC_USE_AGENT_STORE"] == "True":
         # torchrun keeps one store through its restarts, and with it the addresses of processes that are gone.

@@ -1,4 +1,3 @@
-import os
 from pathlib import Path
 
 import pytest
@@ -36,7 +35,7 @@ def test_a_reply_without_a_grammar_is_another_reply() -> None:
 def test_engines_on_one_machine_share_its_cores_and_one_alone_leaves_one_free(
     cores: int, workers: int, said: str | None, threads: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(os, "cpu_count", lambda: cores)
+    monkeypatch.setattr("stages.language_models.vllm.cores", lambda: cores)
     if said is None:
         monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     else:
