@@ -101,7 +101,8 @@ def bare_engine(orders: Any, model: str) -> None:
     )  # fmt: skip
     orders.send("ready")
     while (texts := orders.recv()) is not None:
-        ids = encode(loaded._tokenizer, prompt.prefix, texts, {})
+        chats = [[{"role": "user", "content": text}] for text in texts]
+        ids = encode(loaded._tokenizer, prompt.prefix, chats, {})
         work = [
             SamplingParams(max_tokens=16 + len(text) // 2, seed=request_seed(config.seed, "swap_nouns", 0, text),
                            **loaded._sampling)
