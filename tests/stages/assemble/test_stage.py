@@ -210,7 +210,9 @@ def test_more_than_fits_in_memory_spills_to_disk(tmp_path: Path) -> None:
     ]
     for kind, row, columns, schema in sides:
         rows = len(columns["pair_id"])
-        filled = {name: columns.get(name, pa.array([row[name]] * rows, schema.field(name).type)) for name in row}
+        filled = {
+            field.name: columns.get(field.name, pa.array([row.get(field.name)] * rows, field.type)) for field in schema
+        }
         tables.write(tables.part(tmp_path / kind, 0), pa.table(filled), schema)
         facts: dict[str, Any] = {"kind": kind, "files": {}, "meta": {"image_root": "images"}}
         given[kind] = Artifact(tmp_path / kind, Manifest.model_construct(**facts))
