@@ -22,11 +22,12 @@ def test_wider_ranks_are_read_from_the_similarities() -> None:
     assert values == pytest.approx({"r1": 1 / 6, "r5": 3 / 6, "r10": 5 / 6})
 
 
-def test_among_fewer_texts_than_a_rank_every_one_is_within_it() -> None:
+def test_among_no_more_texts_than_a_rank_every_one_is_within_it() -> None:
     (row,) = rows_of("m", [0.0], "retrieval")
-    rows = [row | {"subset": "i2t", "similarities": [0.1, 0.5, 0.9]}]
-    found = aggregate(pa.Table.from_pylist(rows, schema=SCORES))
-    assert [found[f"retrieval.i2t_{name}"]["m"]["value"] for name in ("r1", "r5", "r10")] == [0, 1, 1]
+    for others, expected in ((2, [0, 1, 1]), (4, [0, 1, 1]), (5, [0, 0, 1]), (9, [0, 0, 1]), (10, [0, 0, 0])):
+        rows = [row | {"subset": "i2t", "similarities": [0.1, *[0.9] * others]}]
+        found = aggregate(pa.Table.from_pylist(rows, schema=SCORES))
+        assert [found[f"retrieval.i2t_{name}"]["m"]["value"] for name in ("r1", "r5", "r10")] == expected, others
 
 
 def rows_of(model: str, correct: list[float], benchmark: str = "sugarcrepe") -> list[dict[str, Any]]:
@@ -119,12 +120,12 @@ def test_only_rows_that_every_model_was_scored_on_count() -> None:
 def test_leaked_rows_are_left_out_of_the_clean_values_cell_by_cell() -> None:
     rows = [
         row | {"subset": name, "leaked": index in leaked}
-        for name, correct, leaked in (("swap_att", [1.0, 1.0, 0.0, 0.0], {0, 1}), ("add_obj", [1.0, 0.0], {1}))
+        for name, correct, leaked in (("swap_att", [1.0, 1.0, 0.0, 0.0], {0}), ("add_obj", [1.0, 0.0], {1}))
         for index, row in enumerate(rows_of("m", correct))
     ]
     found = aggregate(pa.Table.from_pylist(rows, SCORES))
-    assert found["sugarcrepe.mean_files"]["clean"] == {"n": 3, "m": 0.5}
-    assert found["sugarcrepe.swap_att"]["clean"] == {"n": 2, "m": 0.0}
+    assert found["sugarcrepe.mean_files"]["clean"] == {"n": 4, "m": 0.666666667}
+    assert found["sugarcrepe.swap_att"]["clean"] == {"n": 3, "m": 0.333333333}
     assert found["sugarcrepe.mean_files"]["m"]["value"] == 0.5 and found["sugarcrepe.mean_files"]["subsets"] == 2
 
 
