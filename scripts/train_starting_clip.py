@@ -75,6 +75,9 @@ def _with_image_tower(out: Path) -> Path:
 
     Each embedding is fitted, by cosine, to the sum of one random vector for every fact of the scene.
     """
+    last = out / str(len(PHASES))
+    if (last / WEIGHTS).exists():
+        return last
     model = clip.load("data/clip_small", seed=SEED)
     tower: Any = model.model.visual
     with torch.no_grad():
@@ -92,7 +95,7 @@ def _with_image_tower(out: Path) -> Path:
         facts_ND = torch.stack([_facts(_scene(index), fine) for index in range(SCENES)])
         _fit(model, images, torch.nn.functional.normalize(facts_ND, dim=1), steps, rate)
         clip.save(model, phase)
-    return out / str(len(PHASES))
+    return last
 
 
 def _fit(model: Clip, images: np.ndarray, target_ND: Tensor, steps: int, rate: float) -> None:
