@@ -135,6 +135,23 @@ def test_ties_are_counted_and_valued_both_ways() -> None:
     assert found["ties"] == {"n": 2, "wrong": 0.25, "right": 0.75}
 
 
+def test_ties_and_text_only_baselines_stand_beside_accuracy_and_beside_no_other_measure() -> None:
+    """Which rows were ties and what a baseline answered is known of "correct" alone, not of "at5" nor "original"."""
+    for benchmark, accuracy, other in (
+        ("retrieval", "i2t_r1", "i2t_r5"),
+        ("hard_positives", "i2t", "i2t.original"),
+    ):
+        rows = [
+            row | {"subset": "i2t", "similarities": [0.5, 0.5, *[0.1] * 9], "tie": True}
+            for model in ("m", "blind:rule")
+            for row in rows_of(model, [0, 1], benchmark)
+        ]
+        found = aggregate(pa.Table.from_pylist(rows, SCORES))
+        assert found[f"{benchmark}.{accuracy}"]["m"]["ties"]["n"] == 2
+        assert set(found[f"{benchmark}.{accuracy}"]["blind"]) == {"rule"}
+        assert "ties" not in found[f"{benchmark}.{other}"]["m"] and "blind" not in found[f"{benchmark}.{other}"]
+
+
 def test_models_with_different_rows_are_not_compared() -> None:
     rows = [*rows_of("before", [1, 0, 1, 0]), *rows_of("after", [1, 1, 1, 0])]
     assert aggregate(pa.Table.from_pylist(rows, SCORES))["sugarcrepe.swap_att"]["difference"]["won"] == 1
