@@ -283,6 +283,63 @@ class Run:
         outcome = self.outcomes[stage] = Outcome(stage, found, True)
         return outcome
 
+    def go_back(self, fingerprint: str) -> list[str]:
+        """Hold an artifact of the run's history again, with what it was made from and the settings of them all.
+
+        Stages after it keep their settings and are not made. Returns the stages that are as they were then, in order.
+
+        Raises:
+            UserError: the run never held it; or it, or what it was made from, is gone or altered; or its settings are
+                those of another version of degla.
+            BusyError: another command works on this run.
+        """
+        history = [one for one in reversed(self.store.history(self.name)) if "kind" in one]
+        while history and history[0]["fingerprint"] != fingerprint:
+            del history[0]  # what it was made from, the run held before
+        if not history:
+            raise UserError(
+                "run",
+                f"run {self.name!r} never held {fingerprint!r}",
+                "a fingerprint of its history",
+                f"degla log {self.name} lists them",
+            )
+        found = self._made_from(history[0]["kind"], [fingerprint], history)
+        sections = {}
+        for one in found.values():
+            stage = self.stages[one.manifest.stage]
+            try:
+                sections[stage.name] = stage.config.model_validate(one.manifest.config)
+            except ValidationError:
+                what = f"{one.manifest.kind}/{one.manifest.fingerprint} was made by another version of degla"
+                raise UserError("run", what, "settings that this version knows", "make it again") from None
+        self.recipe = self.recipe.model_copy(update=sections)
+        with self.at_work([]):
+            for name in sections:
+                artifact = found[self.stages[name].makes]
+                with self.store.lock():
+                    self.link(artifact)
+                self.outcomes[name] = Outcome(name, artifact, True)
+        return [name for name in self.stages if name in sections]
+
+    def _made_from(
+        self, kind: str, fingerprints: Sequence[str], history: Sequence[Mapping[str, Any]]
+    ) -> dict[str, Artifact]:
+        """Kind -> artifact: the first of these that is intact, and the artifacts of a history that it was made from."""
+        artifact = next((one for one in (self.store.find(kind, name) for name in fingerprints) if one), None)
+        if artifact is None:
+            what = f"the {kind} that run {self.name!r} held then is not intact any more"
+            raise UserError("run", what, "what nobody deleted or altered since", f"degla log {self.name}")
+        direct, further = {kind: artifact}, dict[str, Artifact]()
+        for needed, wanted in artifact.manifest.inputs.items():
+            alike = [
+                one["fingerprint"]
+                for one in history
+                if one["kind"] == needed and self.store.content(needed, one["fingerprint"]) == wanted
+            ]
+            further |= self._made_from(needed, alike, history)
+            direct[needed] = further[needed]
+        return further | direct
+
     def _reuse_or_make(self, name: str, working: Working, force: bool) -> Outcome:
         stage, store = self.stages[name], self.store
         inputs = self.inputs(name)

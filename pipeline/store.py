@@ -222,6 +222,11 @@ class Store:
         """The manifest of an artifact of the store, no file hashed; or None."""
         return read_manifest(self.folder(kind, fingerprint))
 
+    def content(self, kind: str, fingerprint: str) -> str | None:
+        """The digest of an artifact of the store, as those that were made from it name it; no file hashed; or None."""
+        manifest = self.manifest(kind, fingerprint)
+        return Artifact(self.folder(kind, fingerprint), manifest).digest if manifest else None
+
     def log(self, run: str, entry: Mapping[str, Any]) -> None:
         """Add a line to what happened to a run, plain JSON data with the time as `at`.
 

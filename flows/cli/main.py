@@ -78,6 +78,9 @@ def run(
     start: Annotated[str, typer.Option("--from", help="first stage to run")] = "",
     until: Annotated[str, typer.Option("--until", help="last stage to run")] = "",
     overrides: Set = [],  # noqa: B006
+    at: Annotated[
+        str, typer.Option(help="go back to this artifact of the run's history (degla log) and run what comes after it")
+    ] = "",
     force: Annotated[bool, typer.Option("--force", help="run the stages even when their artifacts are there")] = False,
     rows: Annotated[list[str], typer.Option("--row", help="of an ablation: only these rows")] = [],  # noqa: B006
     jobs: Annotated[int, typer.Option(help="of an ablation: rows trained at once, sharing the cores", min=1)] = 2,
@@ -102,8 +105,13 @@ def run(
     # A stage alone keeps the settings its run was made with, unless another recipe is named; the whole pipeline starts
     # from the recipe.
     is_own = not road.is_recipe(recipe) or (len(stages) < len(road.STAGES) and run_name == Path(recipe).stem)
-    source = "" if store.recipe(run_name) and is_own else recipe
+    source = "" if store.recipe(run_name) and (is_own or at) else recipe
     run = Run.open(run_name, overrides, recipe=source, store=store)
+    if at:
+        if overrides:
+            raise UserError("run", "--at brings its own settings, and --set others", "one of them", "drop --set")
+        held = run.go_back(at)
+        stages = [stage for stage in stages if stage not in held]
     with run.at_work(stages):
         _say(f"{run_name}: looking at what is there")  # hashing large files takes a while
         # What the store has needs no flow run, hence no embedded server (half a minute on a small machine).
@@ -113,7 +121,7 @@ def run(
             reused = _walk(run, stages, force)
         else:
             reused = _make(run, stages, force)
-        _closing(run, reused)
+        _closing(run, {stage: outcome.reused for stage, outcome in run.outcomes.items()} | reused)
 
 
 @app.command()

@@ -185,6 +185,25 @@ def test_a_run_keeps_a_history_of_what_it_held_and_why_it_changed(home: Path, ti
     assert back["fingerprint"] == first[3]["fingerprint"] != made["fingerprint"]
 
 
+def test_a_run_goes_back_to_an_artifact_of_its_history_with_what_it_was_made_from_and_its_settings(
+    home: Path, tiny_recipe: Path
+) -> None:
+    first = {kind: opened(home, tiny_recipe)[kind].manifest.fingerprint for kind in road.MAKER}
+    assert walk(home, tiny_recipe, "ingest.max_words=40", "train.lr=1e-5", stages=ALL[:4])
+    run = Run.open("tiny", home=home)
+    assert run["model"].manifest.fingerprint != first["model"] and run.recipe.ingest.max_words == 40
+    assert run.go_back(first["model"]) == ALL[:4]
+    again = Run.open("tiny", home=home)
+    assert {kind: again[kind].manifest.fingerprint for kind in first} == first
+    assert again.recipe == opened(home, tiny_recipe).recipe and {one.state for one in again.status()} == {"current"}
+    assert [entry["kind"] for entry in again.store.history("tiny")][-1] == "model"
+    shutil.rmtree(home / "store" / "dataset" / first["dataset"])
+    with pytest.raises(UserError, match="the dataset that run 'tiny' held then is not intact any more"):
+        again.go_back(first["model"])
+    with pytest.raises(UserError, match="run 'tiny' never held 'abc'"):
+        again.go_back("abc")
+
+
 def test_show_and_sql(home: Path, tiny_recipe: Path) -> None:
     run = opened(home, tiny_recipe)
     (row,) = inspection.show(run, "pairs", "image_uri = 'red-circle.png'", 1)

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from stages.road import STAGES
 from tests.flows.cli.test_main import degla
 from tests.pipeline.test_run import finished, home, opened
 
@@ -55,6 +56,23 @@ def test_log_tells_what_was_replaced_why_and_what_is_gone(
     assert status == 0 and out.count("(deleted since)") == 1 and "config.lr: 1e-06 -> 1e-05" in out
     status, _, err = degla(two, monkeypatch, capsys, "log", "nobody")
     assert status == 2 and err.startswith("log: run 'nobody' has no history; expected one of other, tiny")
+
+
+def test_a_run_goes_back_and_what_came_after_comes_from_the_store(
+    two: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first = answered(two, monkeypatch, capsys, "log", "other")[3]["fingerprint"]
+    status, out, err = degla(two, monkeypatch, capsys, "run", "other", "--at", first, "--no-prefect")
+    assert status == 0, err
+    # The report was made for the run that `other` is a copy of.
+    made = {name: "made" if name == "report" else "reused" for name in STAGES}
+    assert dict(line.split()[:2] for line in out.splitlines()[:6]) == made
+    found = {one["run"]: one for one in answered(two, monkeypatch, capsys, "runs")}
+    assert found["other"]["state"] == "current" and found["other"]["scores"] == found["tiny"]["scores"]
+    status, _, err = degla(two, monkeypatch, capsys, "run", "other", "--at", first, "--set", "train.lr=1")
+    assert status == 2 and err.startswith("run: --at brings its own settings, and --set others")
+    status, _, err = degla(two, monkeypatch, capsys, "run", "tiny", "--at", "0")
+    assert status == 2 and "never held '0'" in err and "degla log tiny" in err
 
 
 def test_what_a_run_holds_from_before_there_was_a_history_is_in_its_log(
