@@ -113,7 +113,7 @@ class Run:
         try:
             if (count := len(duckdb.extract_statements(query))) != 1:
                 raise UserError("sql", f"{count} statements in {query!r}", "one", example)
-            answer = tables.connect(found).sql(query)
+            answer = tables.database(found).sql(query)
             return answer.materialize() if answer is not None else None
         except duckdb.Error as error:
             reason = str(error).strip().splitlines()[0]

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import UserError
+from pipeline.negative_types import NEGATIVE_TYPES
 
 if TYPE_CHECKING:
     import duckdb
@@ -102,6 +103,39 @@ def connect(views: Mapping[str, Path]) -> "duckdb.DuckDBPyConnection":
     connection = duckdb.connect()
     for name, folder in views.items():
         connection.read_parquet(str(folder / "*.parquet")).create_view(name)
+    return connection
+
+
+SPLITS = ("train", "val", "test")
+TYPES = (*NEGATIVE_TYPES, "paraphrase")
+ENUMS = {
+    "pairs": {"split": SPLITS},
+    "pairs_negatives": {"type": TYPES},
+    "negatives": {"type": TYPES, "status": ("accepted", "rejected", "not_applicable")},
+    "dataset": {"split": SPLITS},
+    "leaks": {"rule": ("image_id", "caption_hash", "perceptual_hash", "foil_ngram")},
+}
+"""Table -> columns whose values are known beforehand, in the order that SQL sorts them by."""
+
+
+def database(folders: Mapping[str, Path]) -> "duckdb.DuckDBPyConnection":
+    """As `connect`, for people: columns of ENUMS are enums, and `columns` says which may be null, as no view can."""
+    connection = connect({})
+    required = []
+    for name, folder in folders.items():
+        rows = connection.read_parquet(str(folder / "*.parquet"))
+        enums = [f"{column}::enum{values} as {column}" for column, values in ENUMS.get(name, {}).items()]
+        (rows.select(f"* replace ({', '.join(enums)})") if enums else rows).create_view(name)
+        path = str(files(folder)[0]).replace("'", "''")
+        required.append(
+            f"select '{name}' as table_name, name as column_name, repetition_type = 'REQUIRED' as never_null "  # noqa: S608
+            f"from parquet_schema('{path}')"
+        )
+    connection.execute(
+        "create view columns as select table_name, column_name, data_type, never_null "  # noqa: S608
+        f"from duckdb_columns() join ({' union all '.join(required)}) using (table_name, column_name) "
+        "order by table_name, column_index"
+    )
     return connection
 
 

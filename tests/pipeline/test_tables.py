@@ -42,6 +42,25 @@ def test_views_and_empty_folders(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", sorted(TABLES))
+def test_sql_sees_enums_and_which_columns_are_never_null(name: str, tmp_path: Path) -> None:
+    folder = tmp_path / "it's here"
+    tables.write(tables.part(folder, 0), [], TABLES[name])
+    with tables.database({name: folder}) as sql:
+        never_null = dict(sql.sql("select column_name, never_null from columns").fetchall())
+        found = {column: kind for column, kind, *_ in sql.sql(f"describe {name}").fetchall()}
+    assert never_null == {field.name: not field.nullable for field in TABLES[name]}
+    enums = {column: f"ENUM{values}" for column, values in tables.ENUMS.get(name, {}).items()}
+    assert {column: kind for column, kind in found.items() if kind.startswith("ENUM")} == enums
+    assert all(pa.types.is_dictionary(TABLES[name].field(column).type) for column in enums)
+
+
+def test_a_null_where_none_may_be_is_not_written(tmp_path: Path) -> None:
+    with pytest.raises(pa.ArrowInvalid, match="non-nullable"):
+        tables.write(tables.part(tmp_path, 0), [*rows(1), {"origin": None}], TABLES["pairs_rejected"])
+    assert tables.files(tmp_path) == []
+
+
+@pytest.mark.parametrize("name", sorted(TABLES))
 def test_every_column_is_described(name: str) -> None:
     for field in TABLES[name]:
         assert len(field.metadata[b"description"]) > 3, field.name
