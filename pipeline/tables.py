@@ -108,7 +108,7 @@ def connect(views: Mapping[str, Path]) -> "duckdb.DuckDBPyConnection":
 
 SPLITS = ("train", "val", "test")
 TYPES = (*NEGATIVE_TYPES, "paraphrase")
-ENUMS = {
+ENUMS: dict[str, dict[str, tuple[str, ...]]] = {
     "pairs": {"split": SPLITS},
     "pairs_negatives": {"type": TYPES},
     "negatives": {"type": TYPES, "status": ("accepted", "rejected", "not_applicable")},
