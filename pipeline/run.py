@@ -101,7 +101,7 @@ class Run:
                 found |= {name: Artifact(folder, manifest).table_folder(name) for name in manifest.rows}
         if not found:
             known = ", ".join(self.store.runs()) or "no run"
-            raise UserError("sql", f"run {self.name!r} has no table", f"one of {known}", "degla run")
+            raise UserError("sql", f"run {self.name!r} has no table", f"one of {known}", "degla runs")
         return found
 
     def sql(self, query: str) -> "duckdb.DuckDBPyRelation | None":

@@ -52,13 +52,17 @@ STOPPED = 130
 
 def main() -> None:
     """Entry point: a user's mistake, or a fault that retries did not outlast, is one line on stderr and status 2."""
-    code: str | int | None = 0
+    code: Any = 0
     try:
-        app()
+        code = app(prog_name="degla", standalone_mode=False)
     except SystemExit as ended:
         code = ended.code
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, typer.Abort):
         code = STOPPED
+    except typer.TyperException as error:
+        if mistake := error.format_message():  # none where the help was asked for by giving no command
+            print(_usage(mistake, getattr(error, "ctx", None)), file=sys.stderr)
+        code = 2
     except (UserError, TransientError) as error:
         print(printable(str(error)), file=sys.stderr)
         code = 2
@@ -68,6 +72,14 @@ def main() -> None:
     if code == STOPPED:  # which Typer makes of Ctrl-C as well
         print("stopped; run the same command again to resume", file=sys.stderr)
     sys.exit(code)
+
+
+def _usage(mistake: str, context: typer.Context | None) -> UserError:
+    """A mistake of the command line, as Typer words it."""
+    command = context.command_path if context else "degla"
+    what, _, expected = mistake.rstrip(".").replace("Value error, ", "").partition(": Input should be ")
+    usage = context.get_usage().removeprefix("Usage: ") if context else "a command"
+    return UserError(command, what[0].lower() + what[1:], expected or usage, f"{command} --help")
 
 
 @app.command()
@@ -135,7 +147,7 @@ def status(
     store = open_store()
     names = [name] if name else store.runs()
     if name and not store.run(name).exists():
-        raise UserError("status", f"no run {name!r}", f"one of {', '.join(store.runs()) or 'none'}", "degla run")
+        raise UserError("status", f"no run {name!r}", f"one of {', '.join(store.runs()) or 'none'}", "degla runs")
     found = {one: Run.open(one, store=store).status(manifests=not name) for one in names}
     if as_json:
         print_json({run: [inspection.standing(one) for one in states] for run, states in found.items()})

@@ -101,6 +101,11 @@ def test_a_program_gets_json(
             ["run", "tiny", "--only", "train", "--set", "train.lrr=1"],
             "recipe: train.lrr is wrong (given 1); expected one of ",
         ),
+        (["trian"], "degla: no such command 'trian'; expected degla [OPTIONS] COMMAND [ARGS]...; fix: degla --help"),
+        (["run", "--on", "train"], "degla run: no such option: --on (Possible options: --name, --only, --row); "),
+        (["run", "--jobs", "0"], "degla run: invalid value for '--jobs'; expected greater than or equal to 1; fix: "),
+        (["sql", "tiny"], "degla sql: missing argument 'query'; expected degla sql [OPTIONS] {name} {query}; fix: "),
+        (["sql", "tiny", "select 1", "--format", "xml"], "degla sql: invalid value for '--format': 'xml' is not one "),
         (["status", "nobody"], "status: no run 'nobody'; expected one of tiny; fix: degla run"),
         (["sql", "tiny", "select * from nowhere"], "sql: Catalog Error: "),
         (["sql", "tiny", ""], "sql: 0 statements in ''; expected one; fix: degla sql tiny 'describe pairs'"),
@@ -130,6 +135,14 @@ def test_a_mistake_is_one_line_and_status_2(
 ) -> None:
     status, _, err = degla(home, monkeypatch, capsys, *words)
     assert status == 2 and err.startswith(line) and err.count("\n") == 1, err
+
+
+@pytest.mark.parametrize("words", [[], ["data"]])
+def test_no_command_shows_which_there_are(
+    home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], words: list[str]
+) -> None:
+    status, out, err = degla(home, monkeypatch, capsys, *words)
+    assert status == 2 and "Commands" in out and not err
 
 
 def test_nothing_to_do_is_said_stage_by_stage_and_starts_no_server(
