@@ -12,8 +12,6 @@ import socket
 import subprocess
 import sys
 import time
-import tomllib
-import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
@@ -26,7 +24,7 @@ from pipeline.store import Store
 
 START_SECONDS = 180
 PORT = 4200
-"""Of `degla serve`, where none is named."""
+"""Of `degla serve`, where none is named; prefect.toml has it as well."""
 ENDS = ("completed", "failed", "crashed", "cancelled")
 """How a flow run ends, as `degla notify --when` takes it."""
 _CHILD = """
@@ -82,6 +80,8 @@ def configured_url() -> str | None:
     """The API's address by the environment, else by prefect.toml in the current folder."""
     if url := os.environ.get("PREFECT_API_URL"):
         return url
+    import tomllib
+
     with suppress(OSError, KeyError, tomllib.TOMLDecodeError), Path("prefect.toml").open("rb") as handle:
         return str(tomllib.load(handle)["api"]["url"])
     return None
@@ -89,8 +89,10 @@ def configured_url() -> str | None:
 
 def answers(url: str | None) -> bool:
     """Whether a Prefect server answers at that address."""
+    from urllib.request import urlopen  # a whole HTTP client, which the command line seldom needs
+
     if url:
-        with suppress(OSError, ValueError), urllib.request.urlopen(f"{url}/health", timeout=2) as reply:  # noqa: S310
+        with suppress(OSError, ValueError), urlopen(f"{url}/health", timeout=2) as reply:  # noqa: S310
             return bool(reply.status == 200)
     return False
 

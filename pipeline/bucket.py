@@ -66,7 +66,7 @@ class Bucket(Store):
         except (pa.ArrowException, OSError) as error:
             raise UserError(
                 "store", f"cannot open {address}: {error}", "a folder, or an address such as s3://bucket/folder",
-                "set DEGLA_HOME; keys are read from AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY",
+                "choose another home; keys are read from AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY",
             ) from None  # fmt: skip
         cache = Path(os.environ.get("DEGLA_CACHE", "~/.cache/degla")).expanduser() / digest(address)
         return cls(cache.absolute(), filesystem, root.rstrip("/"))
@@ -275,7 +275,7 @@ class Bucket(Store):
             if any(word in said for word in REFUSALS):
                 raise UserError(
                     "store", f"{self.root}: {said}", "a bucket that these keys may read and write",
-                    "set DEGLA_HOME, AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY",
+                    "choose another home, or set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY",
                 ) from None  # fmt: skip
             raise TransientError(f"store: {self.root}: {said}; run the same command again") from error
 

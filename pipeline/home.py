@@ -12,14 +12,13 @@ def open_store(home: str | Path | None = None) -> Store:
 
     Raises UserError for an address that no file system answers to, and for a home that is empty or no folder.
     """
-    place = str(home or os.environ.get("DEGLA_HOME", "runs"))
+    place = str(os.environ.get("DEGLA_HOME", "runs") if home is None else home)
     if "://" in place:
         from pipeline.bucket import Bucket  # loads Arrow's clients of object storage, which few need
 
         return Bucket.at(place)
     folder = Path(place).expanduser().absolute()
     if not place.strip() or (folder.exists() and not folder.is_dir()):
-        raise UserError(
-            "home", f"DEGLA_HOME is {place!r}", "a folder, there or to be made", "set DEGLA_HOME, or unset it"
-        )
+        given, fix = ("DEGLA_HOME", "set DEGLA_HOME, or unset it") if home is None else ("home", "give another home")
+        raise UserError("home", f"{given} is {place!r}", "a folder, there or to be made", fix)
     return Store(folder)

@@ -109,7 +109,10 @@ class Store:
                 ) from None
             except OSError as error:
                 raise UserError(
-                    "store", f"cannot write {target}: {error.strerror}", "a writable folder", "set DEGLA_HOME"
+                    "store",
+                    f"cannot write {target}: {error.strerror}",
+                    "a writable folder",
+                    "choose another home (DEGLA_HOME)",
                 ) from error
             yield partial
 
@@ -195,7 +198,10 @@ class Store:
             tables.write_text(folder / "recipe.yaml", text)
         except OSError as error:
             raise UserError(
-                "run", f"cannot write {folder} ({error.strerror})", "a writable folder", "set DEGLA_HOME"
+                "run",
+                f"cannot write {folder} ({error.strerror})",
+                "a writable folder",
+                "choose another home (DEGLA_HOME)",
             ) from None
 
     def linked(self, run: str, kind: str) -> Artifact | None:
@@ -238,7 +244,10 @@ class Store:
                 file.write(json.dumps(entry) + "\n")
         except OSError as error:
             raise UserError(
-                "run", f"cannot write {folder} ({error.strerror})", "a writable folder", "set DEGLA_HOME"
+                "run",
+                f"cannot write {folder} ({error.strerror})",
+                "a writable folder",
+                "choose another home (DEGLA_HOME)",
             ) from None
 
     def history(self, run: str) -> list[dict[str, Any]]:
@@ -297,7 +306,10 @@ class Store:
             file = (folder / ".at_work").open("a+")
         except OSError as error:
             raise UserError(
-                "run", f"cannot write {folder} ({error.strerror})", "a writable folder", "set DEGLA_HOME"
+                "run",
+                f"cannot write {folder} ({error.strerror})",
+                "a writable folder",
+                "choose another home (DEGLA_HOME)",
             ) from None
         with file:
             with suppress(BlockingIOError):  # nobody is at work: these settings are now those of the run

@@ -18,7 +18,7 @@ from pipeline import clip
 from pipeline import run as pipeline_run
 from pipeline.assets import DATA
 from pipeline.config import Config, from_yaml
-from pipeline.errors import UserError
+from pipeline.errors import TransientError, UserError
 from pipeline.home import open_store
 from pipeline.run import Outcome, Working, quiet
 from pipeline.stage import Stage
@@ -95,6 +95,7 @@ class Run(pipeline_run.Run):
         self._check_types(stages)
         if "train" in stages:
             train.check_machine(self.recipe.train)
+            self._check_weights()
             train.check_towers(self.recipe.train)
             train.check_paraphrases(self.recipe.train, self.recipe.generate.paraphrases)
         tokenizer, model = self.recipe.assemble.tokenizer, self.recipe.train.model
@@ -106,6 +107,17 @@ class Run(pipeline_run.Run):
                 "one tokenizer in assemble and train",
                 f"--set assemble.tokenizer={model}",
             )
+
+    def _check_weights(self) -> None:
+        """The starting model's weights can be read; those that the run's model came of were, so they are left alone."""
+        config, held = self.recipe.train, self.store.glance(self.name, "model")
+        with suppress(TransientError):
+            digest = self._read_outside("train")["model"]
+            if held is None or (digest, config.activation) != (
+                held.manifest.outside.get("model"),
+                held.manifest.config.get("activation"),
+            ):
+                clip.check_model(config.model, config.pretrained, activation=config.activation)
 
     def _check_types(self, stages: Sequence[str]) -> None:
         """Negatives that are to be drawn must be asked for."""

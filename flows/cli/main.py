@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from flows import progress
+from flows import serve as local
 from flows.cli import check as checking
 from flows.cli import data as data_cli
 from flows.cli import diff as comparison
@@ -289,10 +290,8 @@ def recipe(
 
 
 @app.command()
-def serve(port: Annotated[int, typer.Option(help="port of the server", min=1, max=65535)] = 4200) -> None:
+def serve(port: Annotated[int, typer.Option(help="port of the server", min=1, max=65535)] = local.PORT) -> None:
     """Start a local Prefect server, a process work pool, a worker and the deployments; Ctrl-C stops them all."""
-    from flows import serve as local
-
     local.serve(open_store(), port)
 
 
@@ -305,8 +304,6 @@ def notify(
     as_json: Json = False,
 ) -> None:
     """Be told when a run under `degla serve` ends, by a webhook; a second call replaces the first."""
-    from flows import serve as local
-
     for end in when:
         if end not in local.ENDS:
             raise UserError("notify", f"nothing ends {end!r}", f"one of {', '.join(local.ENDS)}", "--when")
@@ -333,8 +330,6 @@ def _walk(run: Run, stages: list[str], force: bool) -> dict[str, bool]:
     Gives stage -> whether its artifact was reused.
     """
     import httpx
-
-    from flows import serve as local
 
     _say("starting Prefect")  # half a minute on a small machine
     try:
@@ -371,8 +366,6 @@ def _compare(store: Store, name: str, rows: list[str], jobs: int, overrides: lis
     plan.cells(chosen, Path(name).stem, overrides)
     search.trials(chosen, Path(name).stem, overrides)
     import httpx
-
-    from flows import serve as local
 
     _say("starting Prefect")
     local.find_server(store)

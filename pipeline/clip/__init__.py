@@ -17,6 +17,7 @@ from pipeline.clip.encode import (
     upright,
 )
 from pipeline.clip.models import (
+    check_model,
     imagenet_prompts,
     load,
     load_with_open_clip,
@@ -45,6 +46,7 @@ __all__ = [
     "Clip",
     "Pooling",
     "byte_pairs",
+    "check_model",
     "crop",
     "device",
     "embed_images",

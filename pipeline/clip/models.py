@@ -24,6 +24,7 @@ from pipeline.clip.names import (
     WEIGHTS,
     activation_of,
     architecture,
+    check_shape,
     import_open_clip,
     load_error,
     local_folder,
@@ -34,6 +35,7 @@ from pipeline.clip.names import (
     weights_file,
 )
 from pipeline.clip.tokens import tokenizer, tokenizer_digest
+from pipeline.clip.weights import check as check_weights
 from pipeline.clip.weights import readable
 from pipeline.errors import UserError
 
@@ -76,21 +78,7 @@ def load(
 
     folder, arch = local_folder(model), architecture(model)
     weights = weights_file(model, pretrained)
-    trained = trained_with(model, pretrained)
-    if trained is None and activation is None:
-        raise UserError(
-            "clip",
-            f"{weights} does not say whether it was trained with GELU or QuickGELU, and {model} may be either",
-            f"{model}-quickgelu for descendants of OpenAI's weights, or weights in a folder with {CONFIG}",
-            f"set model to {model}-quickgelu; or activation to gelu (degla eval --activation both tries both)",
-        )
-    if trained and activation not in (None, trained):
-        raise UserError(
-            "clip",
-            f"{model} was trained with activation {trained!r} and would be used with {activation!r}",
-            "the same activation",
-            "leave --activation out, or --activation both to see the damage",
-        )
+    trained = _trained(model, pretrained, activation)
     computed = activation_of(arch)
     if trained and trained != computed and (folder or computed == "quick_gelu"):
         raise _mismatch(weights or Path(model), "activation", trained, computed)
@@ -130,6 +118,45 @@ def load(
     # The layout convolutions are fastest in, on CPU and GPU alike; transformers do not mind.
     network = network.to(device, memory_format=torch.channels_last).eval()
     return Clip(network, preprocess, tokenizer(model), description)
+
+
+def check_model(model: str, pretrained: str | None = None, *, activation: str | None = None) -> None:
+    """Raise UserError, as `load` would, for what shows without building the model.
+
+    No such architecture, tag or file; a file that is damaged, holds no weights or those of another architecture; an
+    activation that is not known, or is not the one the weights were trained with.
+    """
+    if weights := weights_file(model, pretrained):
+        check_weights(weights)
+        check_shape(model, pretrained)
+    _trained(model, pretrained, activation)
+
+
+def _trained(model: str, pretrained: str | None, activation: str | None) -> str | None:
+    """The activation that weights are known to be trained with.
+
+    Raises UserError where it must be known and is not, and where another is asked for.
+    """
+    weights = weights_file(model, pretrained)
+    trained = trained_with(model, pretrained)
+    if trained is None and activation is None:
+        assert weights
+        check_weights(weights)  # what is none of its weights has no activation either
+        check_shape(model, pretrained)
+        raise UserError(
+            "clip",
+            f"{weights} does not say whether it was trained with GELU or QuickGELU, and {model} may be either",
+            f"{model}-quickgelu for descendants of OpenAI's weights, or weights in a folder with {CONFIG}",
+            f"set model to {model}-quickgelu; or activation to gelu (degla eval --activation both tries both)",
+        )
+    if trained and activation not in (None, trained):
+        raise UserError(
+            "clip",
+            f"{model} was trained with activation {trained!r} and would be used with {activation!r}",
+            "the same activation",
+            "leave the activation out; degla eval --activation both shows what it costs",
+        )
+    return trained
 
 
 def _download_weights(repository: str) -> None:

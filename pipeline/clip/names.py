@@ -267,6 +267,30 @@ def load_error(model: str, pretrained: str | None, error: Exception, lacks: str 
     )
 
 
+def check_shape(model: str, pretrained: str | None) -> None:
+    """Raise UserError for a weights file whose tensors show that they are of another architecture.
+
+    Only what open_clip cannot adapt counts, and only of weights in CLIP's own layout (`weights.shape`).
+    """
+    weights, arch = weights_file(model, pretrained), architecture(model)
+    if not weights or arch.get("custom_text"):
+        return
+    shape = weights_files.shape(weights)
+    wrong = [
+        f"{name} {part[name]} for {of[name]}"
+        for part, of in ((shape, arch), *((shape.get(tower, {}), arch[tower]) for tower in ("vision_cfg", "text_cfg")))
+        for name in ("embed_dim", "layers", "width", "patch_size", "vocab_size")
+        if name in part and name in of and part[name] != of[name]
+    ]
+    if wrong:
+        raise UserError(
+            "clip",
+            f"cannot load {model!r} with weights {str(weights)!r}: they have {', '.join(wrong)}",
+            "weights of this architecture",
+            f"set model to {' or '.join(_fitting(weights)) or 'the architecture of the weights'}",
+        )
+
+
 def _fitting(weights: Path) -> list[str]:
     """open_clip's architectures that have the shape of some weights."""
     shape = weights_files.shape(weights)

@@ -47,6 +47,12 @@ def computes_quick_gelu(path: Path) -> bool:
         return any(b"QuickGELU" in archive.read(name) for name in archive.namelist() if name.endswith("/data.pkl"))
 
 
+def check(path: Path) -> None:
+    """Raise UserError, as `readable` does, for a file that is damaged or holds no weights; writes nothing."""
+    if path.suffix not in (".npz", ".npy"):
+        _weights(path)
+
+
 @contextmanager
 def readable(path: Path) -> Iterator[Path]:
     """A weights file that open_clip reads with strict names: the file itself, or a temporary one with its weights.
@@ -56,10 +62,7 @@ def readable(path: Path) -> Iterator[Path]:
     if path.suffix in (".npz", ".npy"):
         yield path
         return
-    given = _read(path)
-    found = by_our_names(given)
-    if not found:
-        raise _refusal(path, f"it holds no weights, only {', '.join(map(str, list(given)[:5])) or 'nothing'}")
+    given, found = _weights(path)
     if found.keys() == given.keys() and (path.suffix == ".safetensors") == _is_safetensors(path):
         yield path
         return
@@ -113,6 +116,15 @@ def by_our_names(given: dict[Any, Any]) -> Weights:
         found = {name.removeprefix(prefix): tensor for name, tensor in found.items() if name.startswith(prefix)}
     found = {name: tensor for name, tensor in found.items() if name.split(".")[-1] not in _NO_WEIGHTS}
     return hugging_face.from_names(found) if hugging_face.has_names(found) else found
+
+
+def _weights(path: Path) -> tuple[dict[Any, Any], Weights]:
+    """What a file holds, and the weights among it by open_clip's names. Raises UserError where there are none."""
+    given = _read(path)
+    found = by_our_names(given)
+    if not found:
+        raise _refusal(path, f"it holds no weights, only {', '.join(map(str, list(given)[:5])) or 'nothing'}")
+    return given, found
 
 
 # -- reading -----------------------------------------------------------------------------------------------------------

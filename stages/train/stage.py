@@ -57,19 +57,19 @@ def check_pairs(config: Config, pairs: Artifact) -> None:
     """Raise UserError when the images of `pairs` fill no batch, or leave none to choose the best epoch by."""
     images = _images(pairs)
     largest = images["train"] // config.processes * config.processes
+    wrong, settings = [], []
     if images["train"] < config.batch:
-        raise UserError(
-            "train",
-            f"a batch of {config.batch} needs as many different images, and {images['train']} are to train on",
-            "a batch no larger than the training split's images",
-            f"--set train.batch={largest}" if largest > 1 else "give ingest more images",
-        )
+        wrong.append(f"a batch of {config.batch} needs as many different images, and {images['train']} are to train on")
+        settings.append(f"--set train.batch={largest}")
     if config.select == "best" and not images["val"]:
+        wrong.append("select is best, and no image is in split val")
+        settings.append("--set train.select=last")
+    if wrong:
         raise UserError(
             "train",
-            "select is best, and no image is in split val",
-            "held-out images to choose the epoch by",
-            "raise ingest.val_share, or --set train.select=last",
+            " and ".join(wrong),
+            "images to fill a batch and, to choose the epoch by, in split val",
+            f"{' '.join(settings)}, or more images" if largest > 1 else "give ingest more images",
         )
 
 

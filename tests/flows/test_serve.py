@@ -13,6 +13,7 @@ from threading import Thread
 
 import pytest
 
+from flows import serve
 from tests.paths import ROOT
 
 SCRIPT = """
@@ -55,6 +56,12 @@ def test_a_page_in_the_users_browser_cannot_use_the_server(tmp_path: Path) -> No
     found = json.loads(done.stdout.splitlines()[-1])
     assert found["url"].startswith("http://127.0.0.1:"), "loopback alone"
     assert found["page"] == 403 and found["origin"] is None and found["ours"]
+
+
+def test_prefect_toml_names_the_port_that_degla_serve_takes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("PREFECT_API_URL", raising=False)
+    monkeypatch.chdir(ROOT)
+    assert serve.configured_url() == f"http://127.0.0.1:{serve.PORT}/api"
 
 
 def test_a_port_that_another_program_has_is_named(tmp_path: Path) -> None:

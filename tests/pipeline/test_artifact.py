@@ -148,7 +148,7 @@ def test_live_writer_is_named_and_dead_writer_is_forgotten(tmp_path: Path) -> No
 def test_unwritable_home_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with (
-        pytest.raises(UserError, match=r"store: cannot write .*; fix: set DEGLA_HOME"),
+        pytest.raises(UserError, match=r"store: cannot write .*; fix: choose another home"),
         Store(tmp_path / "file").build("pairs", "f"),
     ):
         pass

@@ -171,7 +171,7 @@ def test_checkpoints_go_when_the_model_is_there(machine: Machine) -> None:
 def test_a_bucket_that_is_not_there_is_told_in_one_line(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
     machine("one")
     monkeypatch.setenv("DEGLA_HOME", os.environ["DEGLA_HOME"].replace("s3://degla/", "s3://nowhere/"))
-    with pytest.raises(UserError, match="nowhere.*fix: set DEGLA_HOME"):
+    with pytest.raises(UserError, match="nowhere.*fix: choose another home"):
         make(open_store())
     monkeypatch.setenv("DEGLA_HOME", "gopher://hole")
     with pytest.raises(UserError, match="cannot open gopher://hole"):

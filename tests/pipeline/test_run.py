@@ -299,6 +299,8 @@ def test_a_home_that_is_a_file_or_empty_is_refused(tmp_path: Path, monkeypatch: 
         monkeypatch.setenv("DEGLA_HOME", home)
         with pytest.raises(UserError, match="home: DEGLA_HOME is .*; expected a folder"):
             open_store()
+        with pytest.raises(UserError, match="home: home is .*; expected a folder.*; fix: give another home"):
+            open_store(home)
 
 
 # -- what is read is read once ---

@@ -112,20 +112,39 @@ def test_a_run_is_current_from_any_folder(tmp_path: Path, monkeypatch: pytest.Mo
             "train.batch=64",
             r"train: a batch of 64 needs as many .* and (\d+) are to train on; .* fix: --set train.batch=\1",
         ),
-        ("train.select=best", "train: select is best, and no image is in split val"),
+        (
+            "train.select=best",
+            r"train: select is best, and no image is in split val; .* fix: --set train.select=last, ",
+        ),
+        (
+            "train.batch=64 train.select=best",
+            r"as many .* and select is best, .* fix: --set train.batch=\d+ --set train.select=last, or more images",
+        ),
         ("ingest.test_share=0", "evaluate: there is nothing to measure: no benchmark, and no image in split test"),
     ],
 )
 def test_too_few_images_are_said_before_negatives_are_paid_for(
     tmp_path: Path, tiny_recipe: Path, override: str, says: str
 ) -> None:
-    run = road.Run.open("tiny", [override], recipe=str(tiny_recipe), home=tmp_path)
+    run = road.Run.open("tiny", override.split(), recipe=str(tiny_recipe), home=tmp_path)
     with run.at_work(list(run.stages)):
         run.make("ingest")
         with pytest.raises(UserError, match=says):
             run.make("generate")
     assert not (tmp_path / "store" / "negatives").exists()
     assert run.make("generate").artifact, "negatives alone need none of it"
+
+
+def test_a_damaged_model_is_said_before_anything_is_made(tmp_path: Path, tiny_recipe: Path) -> None:
+    (tmp_path / "w.safetensors").write_bytes(b"\x40\0\0\0\0\0\0\0{" + b" " * 20)
+    run = road.Run.open(
+        "tiny", [f"train.pretrained={tmp_path / 'w.safetensors'}"], recipe=str(tiny_recipe), home=tmp_path
+    )
+    with pytest.raises(UserError, match="it is cut short or damaged"), run.at_work(list(run.stages)):
+        run.make("ingest")
+    assert not (tmp_path / "store").exists()
+    with run.at_work(["ingest"]):
+        assert run.make("ingest").artifact, "pairs alone need no model"
 
 
 def test_paraphrases_that_will_be_missing_are_said_before_negatives_are_paid_for(

@@ -237,8 +237,29 @@ def test_weights_of_another_architecture_say_which(tmp_path: Path) -> None:
     }  # fmt: skip
     state = {f"module.{name}": torch.zeros(()).expand(shape) for name, shape in {**shapes, "logit_scale": ()}.items()}
     torch.save({"state_dict": state}, tmp_path / "w.pt")
-    with pytest.raises(UserError, match=r"cannot load 'ViT-S-16-alt' .* fix: set model to ViT-S-32-alt$"):
+    told = r"cannot load 'ViT-S-16-alt' .* fix: set model to ViT-S-32-alt$"
+    with pytest.raises(UserError, match=told):
         clip.load("ViT-S-16-alt", str(tmp_path / "w.pt"))
+    with pytest.raises(UserError, match="they have patch_size 32 for 16; .*; fix: set model to ViT-S-32-alt$"):
+        clip.check_model("ViT-S-16-alt", str(tmp_path / "w.pt"))
+    clip.check_model("ViT-S-32-alt", str(tmp_path / "w.pt"))
+
+
+def test_no_weights_are_said_to_be_none_before_anything_is_asked_of_their_activation(
+    model: clip.Clip, tmp_path: Path
+) -> None:
+    """ViT-B-32 may be of either activation, and a bare file does not say which."""
+    whole, cut, text = (tmp_path / name for name in ("whole.pt", "cut.pt", "notes.txt"))
+    torch.save(state_of(model), whole)
+    cut.write_bytes(whole.read_bytes()[:-5000])
+    text.write_text("epoch 3: loss 0.1\n" * 9)
+    for look in (clip.check_model, clip.load):
+        with pytest.raises(UserError, match="it is cut short"):
+            look("ViT-B-32", str(cut))
+        with pytest.raises(UserError, match="it is damaged, or no weights file"):
+            look("ViT-B-32", str(text))
+        with pytest.raises(UserError, match="they have embed_dim 16 for 512, layers 2 for 12"):
+            look("ViT-B-32", str(whole))
 
 
 # -- Hugging Face's folder ---------------------------------------------------------------------------------------------
