@@ -173,7 +173,7 @@ def test_the_activation_is_kept_and_checked(tmp_path: Path, arch: dict) -> None:
 def test_a_file_that_does_not_say_its_activation_must_be_asked_for_one(tmp_path: Path) -> None:
     """OpenAI's and NegCLIP's files under ViT-B-32 are the trap: they would silently compute GELU."""
     bare = tmp_path / "negclip.pt"
-    bare.write_bytes(b"weights")
+    torch.save({"logit_scale": torch.zeros(())}, bare)
     assert clip.trained_with("ViT-B-32", str(bare)) is None
     assert clip.trained_with("ViT-B-32-quickgelu", str(bare)) == "quick_gelu"
     assert clip.trained_with("ViT-B-32", "openai") == "quick_gelu"
