@@ -24,6 +24,7 @@ _AGREEMENT = word_set(
     """a an the some this that these those his her hers its it's their theirs him them he she it they himself herself
     itself themselves is are was were be been being has have do does and with of to there who which"""
 )
+_AGREEMENT_STEMS = frozenset(map(verb_stem, _AGREEMENT))
 _OPENING = word_set("a an the his her its their")
 _NO_LOSS = _AGREEMENT | QUANTIFIERS
 _SAME_QUANTITY = {"bunch": "group", "lots": "many", "several": "many", "numerous": "many", "pair": "couple"}
@@ -44,6 +45,20 @@ class Edit(NamedTuple):
     def new(self, case: "Case") -> tuple[Word, ...]:
         """The words that came."""
         return case.after[self.c : self.d]
+
+
+def _changed(one: list[str], other: list[str]) -> list[Edit]:
+    """Where two texts differ, as difflib tells it."""
+    if len(one) == len(other) > 4:
+        places = [place for place, (old, new) in enumerate(zip(one, other, strict=True)) if old != new]
+        at = places[0] if places else 0
+        # One word for another that stand nowhere else, in a text with no pair of words twice: what difflib finds too,
+        # in twenty times the time.
+        is_plain = len(places) == 1 and one[at] not in other and other[at] not in one
+        if is_plain and len(set(pairwise(one))) == len(one) - 1:
+            return [Edit(at, at + 1, at, at + 1)]
+    codes = SequenceMatcher(None, one, other, autojunk=False).get_opcodes()
+    return [Edit(a, b, c, d) for code, a, b, c, d in codes if code != "equal"]
 
 
 @dataclass(frozen=True)
@@ -71,9 +86,7 @@ class Case:
     @cached_property
     def edits(self) -> list[Edit]:
         """Changed spans, compared by base form; agreement and mended spelling left out."""
-        one, other = [word.lemma for word in self.before], [word.lemma for word in self.after]
-        codes = SequenceMatcher(None, one, other, autojunk=False).get_opcodes()
-        spans = [Edit(a, b, c, d) for code, a, b, c, d in codes if code != "equal"]
+        spans = _changed([word.lemma for word in self.before], [word.lemma for word in self.after])
         return [span for span in spans if not _harmless(span.old(self), span.new(self))]
 
     @cached_property
@@ -97,16 +110,24 @@ class Case:
         return _stems(self.caption), _stems(self.text)
 
     @cached_property
+    def is_reordered(self) -> bool:
+        """It has the caption's stems, each as often."""
+        before, after = self.stems
+        return len(before) == len(after) and sorted(before) == sorted(after)
+
+    @cached_property
     def _exchanged(self) -> tuple[list[Word], list[Word]]:
         before, after = self.stems
+        if self.is_reordered and _AGREEMENT_STEMS.isdisjoint(before):
+            return [], []
         return _mended(_missing(self.before, after), _missing(self.after, before))
 
-    @property
+    @cached_property
     def lost(self) -> list[Word]:
         """Content words of the caption that the candidate lacks, compared by stem."""
         return self._exchanged[0]
 
-    @property
+    @cached_property
     def gained(self) -> list[Word]:
         """Content words of the candidate that the caption lacks, compared by stem."""
         return self._exchanged[1]
@@ -151,7 +172,7 @@ class Case:
 @lru_cache(maxsize=4096)
 def gist(text: str) -> tuple[str, ...]:
     """A text's base forms without articles and "is": its words but for case, endings and punctuation."""
-    return tuple(word.lemma for word in words_of(text) if word.lower not in ARTICLES and word.lemma != "be")
+    return tuple([word.lemma for word in words_of(text) if word.lower not in ARTICLES and word.lemma != "be"])
 
 
 def is_action(word: Word) -> bool:
@@ -177,8 +198,9 @@ def _missing(words: tuple[Word, ...], stems: tuple[str, ...]) -> list[Word]:
         left[stem] = left.get(stem, 0) + 1
     missing = []
     for word in words:
-        if all(map(left.get, word.stems)):
-            for stem in word.stems:
+        stems = word.stems
+        if left.get(stems[0]) and (len(stems) == 1 or all(map(left.get, stems))):
+            for stem in stems:
                 left[stem] -= 1
         elif word.is_content and word.lower not in _NO_LOSS:
             missing.append(word)
@@ -187,6 +209,8 @@ def _missing(words: tuple[Word, ...], stems: tuple[str, ...]) -> list[Word]:
 
 def _mended(lost: list[Word], gained: list[Word]) -> tuple[list[Word], list[Word]]:
     """Both without words that are one but for a blank or a slip: "lap top" and "laptop", "bluebery" and "blueberry"."""
+    if not (lost and gained):
+        return lost, gained
     lost, gained = list(lost), list(gained)
     for some, others in ((lost, gained), (gained, lost)):
         for pair in list(pairwise(some)):
@@ -207,13 +231,13 @@ def _mended(lost: list[Word], gained: list[Word]) -> tuple[list[Word], list[Word
 @lru_cache(maxsize=4096)
 def _stems(text: str) -> tuple[str, ...]:
     """Stems of the content words and of those of relation and number."""
-    return tuple(stem for word in words_of(text) if word.lower not in _AGREEMENT for stem in word.stems)
+    return tuple([stem for word in words_of(text) if word.lower not in _AGREEMENT for stem in word.stems])
 
 
 @lru_cache(maxsize=4096)
 def _quantities(text: str) -> Counter[str]:
-    said = (word.lower for word in words_of(text) if word.tag == "CD" or word.lower in QUANTITIES)
-    return Counter(_SAME_QUANTITY.get(word, word) for word in said)
+    said = [word.lower for word in words_of(text) if word.tag == "CD" or word.lower in QUANTITIES]
+    return Counter([_SAME_QUANTITY.get(word, word) for word in said])
 
 
 def _content(words: tuple[Word, ...]) -> list[str]:

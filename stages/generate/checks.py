@@ -13,7 +13,7 @@ nothing here sees the image.
 import re
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
-from itertools import pairwise
+from operator import eq
 
 from pipeline.negative_types import PARAPHRASE
 from stages.generate.case import Case, gist
@@ -45,13 +45,12 @@ from stages.text.words import Word, is_known, words_of
 
 NOT_APPLICABLE = "not applicable"
 
-_CHATTER = re.compile(
+_CHATTER = re.compile(  # of texts in lower case, which is faster than to leave case out of account
     r"^(sure|certainly|of course|okay|ok|here is|here's|here are|note|output|answer|result|negative|caption|assistant|"
     r"user|system|rewritten|original|sorry|i'm sorry|i am sorry|i cannot|i can't|as an ai|unfortunately)"
     r"\b(?=[\s,:!.-]|$)"
     r"|\b(as an ai|language model|i cannot|i can't|cannot be|rewrit\w+|hard negative|the caption|swapp\w+|"
-    r"no adjectives?|no nouns?|not possible|n/a)\b",
-    re.IGNORECASE,
+    r"no adjectives?|no nouns?|not possible|n/a)\b"
 )
 _MARKUP = frozenset("*_#<>[]{}|\\~^=`•→\u2028\u2029")
 _SIGNS = frozenset('"“”()!?;:…')
@@ -128,17 +127,19 @@ def multi_line(case: Case) -> bool:
 
 def markup(case: Case) -> bool:
     """Control characters, or markup signs the caption does not have."""
-    return bool(_CONTROL.search(case.text)) or not _MARKUP.isdisjoint(case.new_signs)
+    return (not case.text.isprintable() and bool(_CONTROL.search(case.text))) or not _MARKUP.isdisjoint(case.new_signs)
 
 
 def chatter(case: Case) -> bool:
     """Talk about the task ("Sure, here is ...", a refusal) that the caption does not have."""
-    return bool(_CHATTER.search(case.text)) and not _CHATTER.search(case.caption)
+    return bool(_CHATTER.search(case.text.lower())) and not _CHATTER.search(case.caption.lower())
 
 
 def script(case: Case) -> bool:
     """Letters outside the Latin script in either case, unless the caption has them."""
-    return any(letter.isalpha() and ord(letter) > 0x24F for one in case.new_signs for letter in one + one.lower())
+    return not case.text.isascii() and any(
+        letter.isalpha() and ord(letter) > 0x24F for one in case.new_signs for letter in one + one.lower()
+    )
 
 
 # -- rules for every type ----------------------------------------------------------------------------------------------
@@ -164,7 +165,7 @@ def language(case: Case) -> bool:
     """Two or more new words, and most of them, are unknown to the lexicon: another language, or no words at all."""
     known = {word.lower for word in case.before}
     new = [word.lower for word in case.after if word.lower not in known and word.lower[0].isalpha()]
-    unknown = [word for word in new if not is_known(word)]
+    unknown = [word for word in new if not is_known(word)] if len(new) > 1 else []
     return len(unknown) >= 2 and 2 * len(unknown) > len(new)
 
 
@@ -172,8 +173,9 @@ def repeated(case: Case) -> bool:
     """The same word twice in a row, or on both sides of "and", where the caption has no such thing."""
 
     def doubles(words: tuple[Word, ...]) -> int:
-        rows = (words, [word for word in words if word.lower not in ("and", "or")])
-        return sum(one.lower == two.lower for row in rows for one, two in pairwise(row))
+        row = [word.lower for word in words]
+        unjoined = [word for word in row if word not in ("and", "or")]
+        return [*map(eq, row, row[1:]), *map(eq, unjoined, unjoined[1:])].count(True)
 
     count = doubles(case.after)
     return count > 0 and count > doubles(case.before)
@@ -191,8 +193,8 @@ def grammar(case: Case) -> bool:
 
 def entailed(case: Case) -> bool:
     """It says nothing that the caption does not: no new word, count or relation, and nothing in another role."""
-    rewrite, (before, after) = case.rewrite, case.stems
-    return sorted(before) != sorted(after) and not (
+    rewrite = case.rewrite
+    return not case.is_reordered and not (
         rewrite.more or rewrite.counts_changed or rewrite.relations_changed or rewrite.roles_changed
     )
 

@@ -39,6 +39,8 @@ _FAULTS = (
     re.compile(r"^[athjc]*[nm]+[ath]j*n+[zvb]"),  # "a road a man rides on"
     re.compile(r"[ath]o[ath]"),  # "a flying a"
 )
+_ANY_FAULT = re.compile("|".join(fault.pattern for fault in _FAULTS))
+_NONE = [0] * len(_FAULTS)
 _POSSESSIVE = re.compile(r"\s['’]\s+s\b")
 _PARTED = re.compile(r"\bof (?:the )?(?:front|middle|side|edge|back|bottom|top)\b(?! of\b)")
 _BASE = "base"
@@ -72,7 +74,7 @@ def tears_apart(caption: str, text: str) -> bool:
 
 def stop_inside(caption: str, text: str) -> bool:
     """True when a sentence ends inside the text more often than in the caption: "is sitting down . the snowboarder"."""
-    return len(_INSIDE.findall(text)) > len(_INSIDE.findall(caption))
+    return "." in text[:-1] and len(_INSIDE.findall(text)) > len(_INSIDE.findall(caption))
 
 
 @lru_cache(maxsize=4096)
@@ -101,7 +103,7 @@ def _classes(caption: str, text: str) -> str:
 @lru_cache(maxsize=4096)
 def _faults(classes: str) -> list[int]:
     """How often each of `_FAULTS` is there."""
-    return [len(fault.findall(classes)) for fault in _FAULTS]
+    return [len(fault.findall(classes)) for fault in _FAULTS] if _ANY_FAULT.search(classes) else _NONE
 
 
 @lru_cache(maxsize=65536)

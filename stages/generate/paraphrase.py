@@ -17,6 +17,10 @@ from stages.text.words import ARTICLES, FUNCTION, PLACES, QUANTIFIERS, Word, lex
 _JOINING = word_set("and or , &")
 _BESIDE = word_set("beside near alongside")
 _BESIDE_PHRASES = (("next", "to"), ("close", "to"), ("together", "with"), ("along", "with"))
+_SIGNS = _JOINING | _BESIDE
+_OPENING = PLACES.union(first for first, _ in _BESIDE_PHRASES)
+"""How a text may begin whose place was moved to the front."""
+
 _TOLD_OTHERWISE = ARTICLES | word_set(", & beside next close together along to with")
 """What a reordering may have that its caption lacks: "beside" and "next to" are one."""
 _CLINGING = word_set("of with that who which wearing holding")
@@ -32,27 +36,41 @@ class Piece(NamedTuple):
 
 def is_reordering(caption: str, text: str) -> bool:
     """True when the text says what the caption says, in another order of its parts."""
-    if not _lowers(text) <= _lowers(caption) | _TOLD_OTHERWISE:
+    if not _lowers(text) <= _may_say(caption):
         return False
-    one, other = _pieced(caption), _pieced(text)
+    one = _pieced(caption)
+    if not one.is_joined and _OPENING.isdisjoint((_first(caption), _first(text))):
+        return False
+    other = _pieced(text)
     before, after = one.words, other.words
     if one.bag != other.bag or before == after:
         return False
-    together = len(before) == len(after) and _parts_reordered(one.pieces, before, after)
+    together = one.is_joined and len(before) == len(after) and _parts_reordered(one.pieces, before, after)
     return together or _place_moved(before, after)
 
 
 @lru_cache(maxsize=4096)
 def _lowers(text: str) -> frozenset[str]:
-    return frozenset(word.lower for word in parse(text) if word.is_word or word.text in ",&")
+    return frozenset([word.lower for word in parse(text) if word.is_word or word.text in ",&"])
+
+
+@lru_cache(maxsize=4096)
+def _may_say(caption: str) -> frozenset[str]:
+    return _lowers(caption) | _TOLD_OTHERWISE
+
+
+def _first(text: str) -> str:
+    return next((word.lower for word in words_of(text) if word.lower not in ARTICLES), "")
 
 
 class _Pieced(NamedTuple):
-    """A text in pieces: they, their words, and the words in order of the alphabet, one comma left out."""
+    """A text in pieces: they, their words, the words in order of the alphabet, one comma left out, and whether any of
+    them joins others."""
 
     pieces: list[Piece]
     words: list[str]
     bag: list[str]
+    is_joined: bool
 
 
 @lru_cache(maxsize=4096)
@@ -62,7 +80,7 @@ def _pieced(text: str) -> _Pieced:
     bag = sorted(words)
     if "," in bag:
         bag.remove(",")
-    return _Pieced(pieces, words, bag)
+    return _Pieced(pieces, words, bag, not _SIGNS.isdisjoint(words))
 
 
 def _pieces(text: str) -> list[Piece]:
@@ -82,9 +100,6 @@ def _pieces(text: str) -> list[Piece]:
 
 def _parts_reordered(pieces: list[Piece], before: list[str], after: list[str]) -> bool:
     """Some stretch of both is the same parts, joined by "and", in another order; or all of it, joined by "beside"."""
-    signs = _JOINING | _BESIDE
-    if not any(word in signs for word in before):
-        return False
     size = len(before)
     start = next(i for i in range(size) if before[i] != after[i])
     end = next(i for i in range(size) if before[-1 - i] != after[-1 - i])
@@ -92,7 +107,7 @@ def _parts_reordered(pieces: list[Piece], before: list[str], after: list[str]) -
         whole = all(word in FUNCTION for word in before[:i])
         shares_adjective = i > 0 and pieces[i - 1].describes and not pieces[i].starts
         for stop in range(size, size - end - 1, -1):
-            joining = signs if whole and (stop == size or before[stop] not in _CLINGING) else _JOINING
+            joining = _SIGNS if whole and (stop == size or before[stop] not in _CLINGING) else _JOINING
             if _parts(before[i:stop], joining) == _parts(after[i:stop], joining):
                 heads = (pieces[k + 1].starts for k in range(i, stop - 1) if before[k] in joining)
                 # "a red cup and a jug": the adjective belongs to the first part alone, so the parts may not change

@@ -11,11 +11,12 @@ MAX_REPLACED = 4
 
 def nothing_replaced(case: Case) -> bool:
     """No word was put in place of another: an ending, a word that went, a word that came, "a group of" before three."""
+    if case.gained and (len(case.gained) == 1 or case.lost):
+        return False
     lost, gained = case.requantified
-    put = case.gained and (len(case.gained) == 1 or case.lost or lost)
-    recounted = gained and (lost or case.lost_things)
-    if put or recounted or len(case.after) < len(case.before):
-        return not (put or recounted)
+    put = (case.gained and lost) or (gained and (lost or case.lost_things))
+    if put or len(case.after) < len(case.before):
+        return not put
     return not case.rewrite.relations_changed
 
 
@@ -33,7 +34,7 @@ def action_lost(case: Case) -> bool:
         word, following = words[index], words[index + 1] if index + 1 < len(words) else None
         return word.lower.endswith("ing") and not word.is_noun and not (following and following.may_be_noun)
 
-    lost = [word for index, word in enumerate(case.before) if word in case.lost and is_done(case.before, index)]
+    lost = [word for index, word in enumerate(case.before) if is_done(case.before, index) and word in case.lost]
     return len(lost) > sum(map(is_action, case.gained))
 
 

@@ -16,6 +16,10 @@ _BEFORE_SIGN = re.compile(r"\s+([.,;:!?])")
 _SIGN = re.compile(r"(?<=\w)([.,;:!?])(?=\s|$)")
 _APART = re.compile(r"\w [.,;:!?](\s|$)")
 _ARTICLE = re.compile(r"\b([Aa]n?)(\s+)([^\W\d_][\w'’-]*)")
+_MAY_BE_WRONG = re.compile(r"\b[Aa](?:n\s|\s+[aeiouhAEIOUHİ])")
+"""Every wrong article, and some right ones."""
+
+_SIGNS = ".,;:!?"
 
 
 def match_surface(caption: str, text: str) -> str:
@@ -27,11 +31,18 @@ def match_surface(caption: str, text: str) -> str:
     form = _form(" ".join(caption.split()))
     if len(text) > 2 and text[0] in "\"'“‘" and text[-1] in "\"'”’" and not form.is_quoted:
         text = text[1:-1].strip()
-    text = _BEFORE_SIGN.sub(r"\1", text.rstrip(_CLOSING) + form.end)
-    if form.is_spaced:
-        text = _SIGN.sub(r" \1", text)
+    text = text.rstrip(_CLOSING)
+    if text[-1:].isalnum() and not any(map(text.__contains__, _SIGNS)):
+        text += form.after_word
+    else:
+        text = _spaced(text + form.end, apart=form.is_spaced)
     text = text.upper() if form.is_upper else _match_case(form, text)
-    return text if form.errs else _ARTICLE.sub(_mended, text)
+    return text if form.errs or not _MAY_BE_WRONG.search(text) else _ARTICLE.sub(_mended, text)
+
+
+def _spaced(text: str, *, apart: bool) -> str:
+    text = _BEFORE_SIGN.sub(r"\1", text)
+    return _SIGN.sub(r" \1", text) if apart else text
 
 
 class _Form(NamedTuple):
@@ -39,41 +50,54 @@ class _Form(NamedTuple):
 
     Attributes:
         end: its final punctuation, with the blank before it.
+        after_word: the same as it stands after a letter or digit.
         is_quoted: it begins with a quote.
         is_spaced: signs stand apart from words.
         is_upper: it is in capitals.
         errs: an article is not that of its word.
         first: its first word, as written.
         written: word in lower case -> as written, the first left out.
+        is_lower: all these are in lower case.
     """
 
     end: str
+    after_word: str
     is_quoted: bool
     is_spaced: bool
     is_upper: bool
     errs: bool
     first: str
     written: Mapping[str, str]
+    is_lower: bool
 
 
 @lru_cache(maxsize=4096)
 def _form(caption: str) -> _Form:
     words = parse(caption)
+    end, is_spaced = "".join(_FINAL.findall(caption)), bool(_APART.search(caption))
     return _Form(
-        end="".join(_FINAL.findall(caption)),
+        end=end,
+        after_word=_spaced(f"a{end}", apart=is_spaced)[1:],
         is_quoted=caption[:1] in "\"'“‘",
-        is_spaced=bool(_APART.search(caption)),
+        is_spaced=is_spaced,
         is_upper=caption.isupper() and sum(letter.isalpha() for letter in caption) > 3,
         errs=any(_article_wrong(one, two) for one, two in pairwise(words)),
         first=words[0].text if words else "",
         written={word.lower: word.text for word in words[1:]},
+        is_lower=all(word.lower == word.text for word in words[1:]),
     )
 
 
 def _match_case(form: _Form, text: str) -> str:
+    words = parse(text)
+    if words and form.is_lower:
+        start = text.index(words[0].text)
+        stop = start + len(words[0].text)
+        if text[stop:] == text[stop:].lower():  # as nearly always
+            return text[:start] + _cased(form, words[0], is_first=True) + text[stop:]
     pieces: list[str] = []
     position = kept = 0
-    for index, word in enumerate(parse(text)):
+    for index, word in enumerate(words):
         start = text.index(word.text, position)
         position = start + len(word.text)
         shown = _cased(form, word, is_first=not index)

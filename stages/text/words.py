@@ -5,11 +5,14 @@ package and works offline; `data/lexicon/english.yaml` adds the words captions a
 """
 
 import re
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache, cached_property, lru_cache
+from importlib import import_module
+from importlib.util import find_spec, module_from_spec
 from itertools import chain
-from typing import Any
+from typing import Any, NamedTuple
 
 import yaml
 
@@ -250,41 +253,47 @@ def lexicon() -> Lexicon:
 @lru_cache(maxsize=16384)
 def parse(text: str) -> tuple[Word, ...]:
     """Tokens of a text with their part of speech and base form."""
-    tokens = TOKEN.findall(text)
-    leads = [*map(_leads, tokens[1:]), False]
-    opens = [True, *map(_opens, tokens)]
-    return tuple(map(_word, tokens, leads, opens))
-
-
-@lru_cache(maxsize=65536)
-def _leads(token: str) -> bool:
-    """What stands before it leads to a noun or adjective."""
-    return _tag(token.lower()).startswith(("NN", "JJ"))
-
-
-@lru_cache(maxsize=65536)
-def _opens(token: str) -> bool:
-    """What stands after it opens a noun phrase."""
-    return token.lower() in _NOMINAL
+    tokens = [*chain.from_iterable(map(_tokens, text.split()))]
+    words, opens = [], True
+    for token, leads in zip(tokens, [*[token.leads for token in tokens[1:]], False], strict=False):
+        words.append(token.readings[2 * leads + opens])
+        opens = token.opens
+    return tuple(words)
 
 
 @lru_cache(maxsize=16384)
 def words_of(text: str) -> tuple[Word, ...]:
     """The words of a text, punctuation left out."""
-    return tuple(word for word in parse(text) if word.is_word)
+    return tuple([word for word in parse(text) if word.is_word])
+
+
+class _Token(NamedTuple):
+    """What is known of a token wherever it stands.
+
+    Attributes:
+        leads: what stands before it leads to a noun or adjective.
+        opens: what stands after it opens a noun phrase.
+        readings: the word it is, by 2 * (what follows leads) + (what stands before opens).
+    """
+
+    leads: bool
+    opens: bool
+    readings: tuple[Word, ...]
 
 
 @lru_cache(maxsize=65536)
-def _word(text: str, leads: bool, opens: bool) -> Word:
-    """A token as one object, whether it leads to a noun or adjective, and whether it opens a noun phrase."""
+def _tokens(piece: str) -> tuple[_Token, ...]:
+    """The tokens of what stands between blanks, which no token spans."""
+    return tuple(map(_token, TOKEN.findall(piece)))
+
+
+@lru_cache(maxsize=65536)
+def _token(text: str) -> _Token:
     lower = text.lower()
-    base = lemma(lower)
-    return _same(Word(text, lower, base, _settle(base, lower, _tag(lower), leads, opens), text[0].isalnum()))
-
-
-@lru_cache(maxsize=65536)
-def _same(word: Word) -> Word:
-    return word
+    base, tag = lemma(lower), _tag(lower)
+    tags = [_settle(base, lower, tag, leads, opens) for leads in (False, True) for opens in (False, True)]
+    words = {tag: Word(text, lower, base, tag, text[0].isalnum()) for tag in tags}
+    return _Token(tag.startswith(("NN", "JJ")), lower in _NOMINAL, tuple(words[tag] for tag in tags))
 
 
 def _settle(base: str, lower: str, tag: str, leads: bool, opens: bool) -> str:
@@ -313,9 +322,16 @@ def _tag(lower: str) -> str:
 
 @cache
 def _tagger() -> Any:
-    from textblob.en import parser
-
-    return parser
+    """TextBlob's English parser, without its package's `__init__`: that imports NLTK, SciPy and scikit-learn."""
+    if "textblob" in sys.modules:
+        return import_module("textblob.en").parser
+    spec = find_spec("textblob")
+    assert spec
+    sys.modules["textblob"] = module_from_spec(spec)  # knows its folder, and is not executed
+    try:
+        return import_module("textblob.en").parser
+    finally:
+        del sys.modules["textblob"]
 
 
 @lru_cache(maxsize=65536)

@@ -1,9 +1,12 @@
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from stages.text import words
 from stages.text.words import is_known, lexicon, parse
+from tests.paths import ROOT
 
 
 def test_tokens_tags_and_base_forms() -> None:
@@ -52,3 +55,15 @@ def test_the_tagger_s_identity_covers_version_and_lexicon(monkeypatch: pytest.Mo
     monkeypatch.setattr(words, "LEXICON", other)
     digests.append(words.tagger_digest())
     assert len(set(digests)) == 3 and all(len(digest) == 16 for digest in digests)
+
+
+def test_tagging_loads_no_more_of_textblob_than_its_tagger_and_leaves_the_package_whole() -> None:
+    code = """
+import sys
+from stages.text.words import parse
+print(parse("dogs")[0].tag, "nltk" in sys.modules, "scipy" in sys.modules)
+import textblob
+print(textblob.Word("dogs").singularize())
+"""
+    ran = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert ran.stdout.split() == ["NNS", "False", "False", "dog"]
