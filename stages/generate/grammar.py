@@ -43,6 +43,9 @@ _ANY_FAULT = re.compile("|".join(fault.pattern for fault in _FAULTS))
 _NONE = [0] * len(_FAULTS)
 _POSSESSIVE = re.compile(r"\s['’]\s+s\b")
 _PARTED = re.compile(r"\bof (?:the )?(?:front|middle|side|edge|back|bottom|top)\b(?! of\b)")
+_THERE = re.compile(
+    r"\bthere (?:(?:is|are|was|were) (?:the|his|her|its|their|this|that)|(?:are|were) an?)\b", re.IGNORECASE
+)
 _BASE = "base"
 """Tag of a verb without ending whose subject is a plural."""
 
@@ -68,8 +71,8 @@ def loses_article(caption: str, text: str) -> bool:
 
 
 def tears_apart(caption: str, text: str) -> bool:
-    """True when "front of" became "of front", or a possessive stands apart from its noun: "swing ' s"."""
-    return any(len(torn.findall(text)) > len(torn.findall(caption)) for torn in (_POSSESSIVE, _PARTED))
+    """True for "of front" from "front of", "swing ' s", and "there is the dock" from "there is a boat"."""
+    return any(len(torn.findall(text)) > len(torn.findall(caption)) for torn in (_POSSESSIVE, _PARTED, _THERE))
 
 
 def stop_inside(caption: str, text: str) -> bool:

@@ -12,17 +12,27 @@ from typing import NamedTuple
 
 from stages.generate.surface import sounds_vowel
 from stages.text.inflection import third_person, without_third_person
-from stages.text.words import FUNCTION, PLACES, TOKEN, Word, is_known, lexicon, parse, word_set
+from stages.text.words import FUNCTION, PLACES, TOKEN, Word, is_verb, lexicon, parse, word_set
 
-_GROUPS = word_set("group crowd bunch couple pair number lot herd flock team row line pack crew family lots")
+_GROUPS = word_set(
+    """group crowd bunch couple pair number lot herd flock team row line pack crew family lots variety assortment array
+    collection selection family audience orchestra"""
+)
 _NO_THINGS = word_set(
     """top front back side middle center centre edge left right bottom background foreground way end other others
-    one ones each kind sort type part something someone somebody everyone nothing anything same"""
+    one ones each kind sort type part something someone somebody everyone nothing anything same
+    photo photograph picture image view closeup close-up shot scene"""
+)
+_THINGS_IN_ING = word_set(
+    """building painting clothing wedding railing ceiling crossing landing string ring swing wing thing king opening
+    frosting topping pudding earring drawing bedding flooring evening morning"""
 )
 _COUNTS = word_set("several many few both multiple various numerous")
 _TO_BE = word_set("is are was were has have does do")
 _DETERMINERS = word_set("a an the his her its their")
 _PLURALS = word_set("people men women children police")
+_ADJECTIVAL = re.compile(r"\d.*-|.*-\w+(?:ed|en|ing)$")
+"""A compound that says what a thing is like: "hand-painted", "3-piece"."""
 
 _LETTERS = (  # the first that holds; a noun is n or m (plural), a finite verb z
     ("a", word_set("a an")),
@@ -42,6 +52,10 @@ _BY_TAG = {"CD": "c", "JJ": "j", "JJR": "j", "JJS": "j", "VBG": "v", "VBN": "w",
 _PHRASE = re.compile(
     r"(?:[ath]?j*qf)?(?:[ath](?:[rj]*h)?c?[rjvwx]*(?:&[rjw]*[jw])*|c?(?:r*j+(?:&r*j+)*)?)(?P<noun>[nm]*[nm])"
 )
+
+
+_OPEN = re.compile(r"[athc][rjvwxbu]+$|(?:^|j)v$")
+"""Before a noun without determiner: one that waits for its noun ("a stop sign"), a participle of its own ("living")."""
 
 
 class Edit(NamedTuple):
@@ -112,24 +126,57 @@ class Caption:
         things = [lexicon().is_thing(word.lemma) for word in self.words]
         changed = list(letters)
         # A noun in -s after "a dog", and one that is no thing after "the dog" or before "a", is a verb ("a man surfs a
-        # wave"); so is a noun or an infinitive right after a plural ("people transport bags").
+        # wave"); so is a noun or an infinitive right after a plural ("people transport bags"), and one in -ing after
+        # who does it ("a man fishing") or after "is".
         for match in re.finditer(
-            r"a[jvr]*n+(m)(?![nm])|(?:[thj]n+|k)m(?=[athcir.&]|$)|(?<![athcjnm&])m(?=[ath])", letters
+            r"a[jvr]*n+(m)(?![nm])|(?:[thj](n)+|k)m(?=[athciro.&]|$)|(?<![athcjnm&])m(?=[ath])", letters
         ):
             place = match.end() - 1
             if match[1] or not things[place]:
-                changed[place] = "z"
+                changed[place] = "z" if not match[2] or self._may_do(place - 1, place) else "u"
         for match in re.finditer(r"(?<![nma])m(b|n(?=[athcjirp&.]))", letters):
             if match[1] == "b" or not things[match.start() + 1]:
                 changed[match.start() + 1] = "z"
+        for place, word in enumerate(self.words):
+            if changed[place] == "m" and not things[place]:  # "crawls", "stands ... and howls at"
+                joins_verb = "z" in changed[:place] and letters[place - 1 : place + 2] == "&mi"
+                changed[place] = "u" if joins_verb or is_verb(word.lemma) else "m"
+            elif changed[place] == "n" and word.lower.endswith("ing") and word.lower not in _THINGS_IN_ING:
+                following = changed[place + 1] if place + 1 < len(changed) else "."
+                if place and changed[place - 1] in "zrnm" and following in "iathcr.&":
+                    changed[place] = "v"
         return "".join(changed)
+
+    def _may_do(self, doer: int, verb: int) -> bool:
+        """True when a noun and one in -s behind it may be who does what: "the dog toys", not "the ocean waves"."""
+        kinds = lexicon().kinds(self.words[doer].lemma)
+        return not kinds.isdisjoint(("person", "animal")) or is_verb(self.words[verb].lemma)
+
+    @cached_property
+    def _quoted(self) -> frozenset[int]:
+        """Places of words between double quotes, which are no part of the sentence."""
+        marks = [i for i, word in enumerate(self.words) if word.text in '"“”']
+        return frozenset(i for start, end in zip(marks[::2], marks[1::2], strict=False) for i in range(start, end))
+
+    @cached_property
+    def _is_title(self) -> bool:
+        """Most words begin with a capital, which then says nothing."""
+        capitals = [word.text[0].isupper() for word in self.words[1:] if word.is_word]
+        return 2 * sum(capitals) > len(capitals)
+
+    def _is_name(self, index: int) -> bool:
+        """True for a noun with a capital inside the sentence, but for "a man in a Santa suit" and "a TV"."""
+        word, before = self.words[index], self.words[index - 1].text
+        if not index or not word.text[0].isupper() or self._is_title:
+            return False
+        return not lexicon().is_thing(word.lemma) or (index > 1 and before[0].isupper())
 
     def _letter(self, index: int) -> str:
         word = self.words[index]
         following = self.words[index + 1].lower if index + 1 < len(self.words) else ""
         if word.text in "'’" or (index and self.words[index - 1].text in "'’"):
             return "'"
-        if not word.is_word and word.text not in ",&":
+        if (not word.is_word and word.text not in ",&") or index in self._quoted:
             return "."
         if word.lower.endswith(("'s", "’s")):
             return "h"
@@ -140,7 +187,7 @@ class Caption:
         if word.lower in ("up", "down"):
             return "i" if following in _DETERMINERS else "r"
         for letter, members in _LETTERS:
-            if word.lower in members:
+            if word.lower in members or (letter == "x" and word.lemma in members):
                 return letter
         if word.tag.startswith("NN"):
             if (
@@ -149,7 +196,9 @@ class Caption:
                 and not lexicon().is_thing(word.lower)
             ):
                 return "j"
-            if index and word.text[0].isupper() and not (self.text.isupper() or is_known(word.lower)):
+            if _ADJECTIVAL.match(word.lower):
+                return "j"
+            if self._is_name(index):
                 return "x"
             return "m" if word.tag.endswith("S") or word.lower in _PLURALS else "n"
         return _BY_TAG.get(word.tag, "u")
@@ -176,17 +225,46 @@ class Caption:
         letters, head = self.letters, match[0][-1]
         (first, stop), last = match.span(), self.words[match.end() - 1]
         before, after = letters[:first], letters[stop:]
-        if before.endswith(tuple("jrcqathxfu'")) or after.startswith((*"nmxu'", "wn", "wm")):
+        if before.endswith(tuple("jrcqathxfu'")) or after.startswith((*"cnmqxu'", "wn", "wm")):
             return True
-        if last.lower in _GROUPS or last.lemma in _GROUPS:
+        if last.lower in _GROUPS or last.lemma in _GROUPS or self._goes_on(stop):
+            return True
+        if letters[first] in "hq" and (before.endswith(("n", "m")) or _OPEN.search(before)):
+            return True
+        plurals = [self.words[i] for i in range(first, stop - 1) if letters[i] == "m"]
+        if any(word.lower not in lexicon().plural_only for word in plurals):
+            return True
+        may_do = head == "m" or not lexicon().kinds(self.words[stop - 2].lemma).isdisjoint(("person", "animal"))
+        if len(match["noun"]) > 1 and may_do and not lexicon().is_thing(last.lemma):  # "rope smiles", "a kitten fight"
             return True
         if determiner:
             is_one = self.words[first].lower in ("a", "an", "one", "1")
-            return determiner in "ac" and (head == "m") == is_one
-        if before.endswith(("w", "x&", "iv", "inv")) or after.startswith(("j", "c", "w", "b")):
+            counts_on = determiner == "c" and before.endswith(("n", "m"))  # "size 8"
+            return counts_on or (determiner in "ac" and (head == "m") == is_one)
+        if (
+            before.endswith(("w", "n", "m", "x&", "iv", "inv"))
+            or after.startswith(("j", "w", "b"))
+            or _OPEN.search(before)
+        ):
             return True
         is_countable = lexicon().is_thing(last.lemma) and last.lemma not in lexicon().uncounted
         return head == "n" and (("a" in before and is_countable) or (before.endswith("i") and after.startswith("v")))
+
+    def _goes_on(self, stop: int) -> bool:
+        """True when the word after a singular noun belongs to it, or to a noun behind it: "a rope net", "a swing set".
+
+        Not so a participle: "a boy dressed as a pirate".
+        """
+        if self.letters[stop - 1] != "n" or stop == len(self.words):
+            return False
+        after, word = self.letters[stop:], self.words[stop].lower
+        if word.endswith(("'s", "’s")):
+            return True
+        if re.match(r"&j+[nm]", after) and self.words[stop - 1].lemma in lexicon().adjectives:  # "a square, tall cake"
+            return True
+        is_said = word.endswith(("ed", "ing")) and after[1:2] in tuple("iorath.&")
+        may_be_noun = after[0] in "wb" and word in lexicon().nouns
+        return may_be_noun or (after[0] == "j" and not is_said) or bool(re.match(r"&[nj]+[jw][nm]", after))
 
     def adjectives(self, *, numbers: bool = False) -> list[tuple[int, Phrase]]:
         """Each word that says a quality (or a number) of a noun phrase's thing, with the phrase."""
@@ -194,7 +272,9 @@ class Caption:
             (i, phrase)
             for phrase in self.phrases
             for i in range(phrase.place[0], phrase.noun[0])
-            if self.letters[i] == "j" or (numbers and self.words[i].tag == "CD" and self.words[i].lower.isalpha())
+            if f"{self.words[i].lower} {self.words[i + 1].lemma}" not in lexicon().fixed
+            and not (self.letters[i + 1] in "jw" and self.words[i + 1].lower.endswith("ed"))  # "old fashioned"
+            and (self.letters[i] == "j" or (numbers and self.words[i].tag == "CD" and self.words[i].lower.isalpha()))
         ]
 
     def dealt(self, places: Sequence[Places], order: Sequence[int]) -> tuple[Edit, ...] | None:

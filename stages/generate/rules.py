@@ -22,12 +22,13 @@ from pipeline.artifact import path_digest
 from pipeline.negative_types import PARAPHRASE
 from pipeline.stage import Inputs
 from stages.generate.checks import NOT_APPLICABLE
+from stages.generate.people import PRONOUNS, is_another, is_somebody, sex
 from stages.generate.phrases import Caption, Edit, Phrase, edited
 from stages.language_models.base import FOREIGN, Backend, Corpus, Message, Request, Response, Settings
 from stages.text.inflection import lemma, plural
 from stages.text.words import LEXICON, PLACES, Word, is_english, lexicon, parse, word_set
 
-VERSION = 3
+VERSION = 4
 MOST_PROPOSALS = 12
 """Rewrites proposed per request."""
 
@@ -38,8 +39,11 @@ _KEPT = word_set("one other another same only lone own such first second third l
 """Describing words that are not replaced."""
 
 _SYMMETRIC = word_set("and or , & with near beside next by alongside of")
-_SEX = {"man": "male", "boy": "male", "woman": "female", "girl": "female"}
-"""Of these only the other sex, as a man may be a rider too, and where a boy ends is anybody's guess."""
+_LIMBS = word_set("front hind")
+_GRADES = word_set("bright dark light pale deep")
+_SHADES = word_set("navy royal sky baby neon hot lime forest")
+_BELONGINGS = word_set("clothing part")
+"""Kinds of what somebody has, which may be true in their place: the diver is under water, and so is his shirt."""
 
 
 class Urn(NamedTuple):
@@ -84,7 +88,7 @@ class Vocabulary:
             for phrase in caption.phrases:
                 first, stop = phrase.noun
                 if stop - first == 1 and (name := caption.words[first].lower).isalpha() and len(name) > 2:
-                    found.nouns[_how(phrase)][name] += 1
+                    found.nouns[_how(caption, phrase)][name] += 1
         if total > 1000:
             for counted in (found.counts, *found.nouns.values()):
                 for word in [word for word, count in counted.items() if count == 1]:
@@ -135,8 +139,12 @@ class Vocabulary:
         return how == "t" or (name in known.uncounted) == (how == "")
 
 
-def _how(phrase: Phrase) -> str:
-    return "m" if phrase.is_plural else phrase.determiner if phrase.determiner in ("a", "") else "t"
+def _how(caption: Caption, phrase: Phrase) -> str:
+    if phrase.is_plural:
+        return "m"
+    if caption.words[phrase.place[0]].lower in ("some", "any"):  # "some cake": as without
+        return ""
+    return phrase.determiner if phrase.determiner in ("a", "") else "t"
 
 
 class RulesBackend(Backend):
@@ -218,27 +226,36 @@ class Task:
 def _noun_replacements(task: Task) -> Proposals:
     """One noun, a compound whole, in place of another; first those whose kind is known."""
     caption, known = task.caption, lexicon()
-    phrases = [phrase for phrase in caption.phrases if phrase.determiner != "q"]
+    phrases = [phrase for phrase in caption.phrases if phrase.determiner != "q" and not _is_idiom(caption, phrase)]
     task.rng.shuffle(phrases)
     phrases.sort(key=lambda phrase: not known.siblings(caption.words[phrase.noun[1] - 1].lemma))
     for phrase in phrases:
         old = caption.words[phrase.noun[1] - 1]
-        draws = task.vocabulary.things(old.lemma, _how(phrase), task.rng)
+        draws = task.vocabulary.things(old.lemma, _how(caption, phrase), task.rng)
         for new in _contradicting(task, old, draws):
+            if not _is_another(caption, phrase, lemma(new)):
+                continue
             if edits := caption.replaced({phrase.noun: new}):
                 yield edits
 
 
 def _adjective_replacements(task: Task) -> Proposals:
     """One describing word or number in place of another of its kind."""
-    caption = task.caption
-    places = [i for i, _ in caption.adjectives(numbers=True) if caption.words[i].lower not in _KEPT]
+    caption, known = task.caption, lexicon()
+    places = [
+        (i, phrase)
+        for i, phrase in caption.adjectives(numbers=True)
+        if caption.words[i].lower not in _KEPT and not _graded(caption, i)
+    ]
     task.rng.shuffle(places)
-    for place in places:
+    for place, phrase in places:
         old = caption.words[place]
         draws = task.vocabulary.qualities(old.lower, task.rng)
         for new in _contradicting(task, old, draws):
-            if (new == "one" and old.tag == "CD") or _graded(caption, place) or _said_twice(caption, place, new):
+            if (new == "one" and old.tag == "CD") or _said_twice(caption, place, new):
+                continue
+            head = caption.words[phrase.noun[1] - 1].lemma
+            if known.is_absurd(new, head) or (old.lower == "little" and new == "old" and not _lives(head)):
                 continue
             if edits := caption.replaced({(place, place + 1): new}):
                 yield edits
@@ -251,9 +268,7 @@ def _contradicting(task: Task, old: Word, draws: Iterator[str]) -> Iterator[str]
     found = 0
     for new in islice(draws, 48):
         base = lemma(new)
-        if new in tried or (
-            old.lemma in _SEX and "person" in known.kind_of.get(base, ()) and not _other_sex(old.lemma, base)
-        ):
+        if new in tried:
             continue
         tried.add(new)
         if taken.isdisjoint(known.related(base)):
@@ -277,9 +292,9 @@ def _noun_swaps(task: Task) -> Proposals:
     for one, other, whole in sorted(pairs, key=clumsiness):
         if _is_symmetric(caption, one, other) or not _changes_roles(caption, (one, other)):
             continue
-        if caption.words[one.noun[1] - 1].lemma == caption.words[other.noun[1] - 1].lemma:
+        if lexicon().same_or_wider(*(caption.words[phrase.noun[1] - 1].lemma for phrase in (one, other))):
             continue
-        if not whole and not _stand_alike(task, one, other):
+        if not _fits(task, (one, other), (1, 0)) or not (whole or _stand_alike(task, one, other)):
             continue
         places = (one.place, other.place) if whole else (one.noun, other.noun)
         if edits := caption.dealt(places, (1, 0)):
@@ -289,14 +304,19 @@ def _noun_swaps(task: Task) -> Proposals:
 def _adjective_swaps(task: Task) -> Proposals:
     """Two describing words of different things in each other's place, those of one kind first."""
     caption, known = task.caption, lexicon()
-    found = [(i, phrase) for i, phrase in caption.adjectives() if caption.words[i].lower not in _KEPT]
+    found = [(i, phrase) for i, phrase in caption.adjectives() if caption.words[i].lower not in _KEPT | _LIMBS]
 
     def may_swap(a: int, one: Phrase, b: int, other: Phrase) -> bool:
-        """Words of two kinds contradict only with things of two kinds, and are not joined by "and"."""
-        if _of_one_kind(caption.words[a].lower, caption.words[b].lower):
-            return True
-        joined = {caption.letters[i] for place in (a, b) for i in (place - 1, place + 1) if i >= 0}
-        return "&" not in joined and not _alike(*(caption.words[phrase.noun[1] - 1].lemma for phrase in (one, other)))
+        """Words of two kinds contradict only where one cannot be said of the other thing: "a wooden boy"."""
+        words, heads = (
+            [caption.words[i].lemma for i in places] for places in ((a, b), (one.noun[1] - 1, other.noun[1] - 1))
+        )
+        absurd = list(map(known.is_absurd, words, reversed(heads)))
+        tells_race = any(
+            "color" in known.kinds(word) and is_somebody(head) and not odd
+            for word, head, odd in zip(words, reversed(heads), absurd, strict=True)
+        )
+        return _of_one_kind(*words) or (any(absurd) and not tells_race)
 
     pairs = [(a, b) for (a, one), (b, other) in combinations(found, 2) if one != other and may_swap(a, one, b, other)]
     task.rng.shuffle(pairs)
@@ -304,7 +324,8 @@ def _adjective_swaps(task: Task) -> Proposals:
     for a, b in pairs:
         one, other = caption.words[a], caption.words[b]
         clumsy = _said_twice(caption, a, other.lower) or _said_twice(caption, b, one.lower)
-        if clumsy or known.same_or_wider(one.lemma, other.lemma) or _graded(caption, a) or _graded(caption, b):
+        graded = any(_graded(caption, place) or _is_shade(caption, place, _GRADES) for place in (a, b))
+        if clumsy or graded or known.same_or_wider(one.lemma, other.lemma):
             continue
         if edits := caption.dealt(((a, a + 1), (b, b + 1)), (1, 0)):
             yield edits
@@ -327,6 +348,8 @@ def _reshuffles(task: Task) -> Proposals:
     ]
     task.rng.shuffle(pairs)
     for chosen, order in (*rounds, *pairs):
+        if not _fits(task, chosen, order):
+            continue
         if edits := caption.dealt([phrase.place for phrase in chosen], order):
             yield edits
 
@@ -377,8 +400,57 @@ def _named(caption: str) -> frozenset[str]:
     return frozenset(word.lemma for word in parse(caption) if word.is_content)
 
 
-def _other_sex(one: str, other: str) -> bool:
-    return {_SEX.get(one), _SEX.get(other)} == {"male", "female"}
+def _is_another(caption: Caption, phrase: Phrase, new: str) -> bool:
+    """True unless the phrase's thing may be called `new` as well, or what the caption says besides does not fit it."""
+    known, words = lexicon(), caption.words
+    old = words[phrase.noun[1] - 1].lemma
+    if _is_who(caption, phrase) and not _lives(new):
+        return False
+    if not is_somebody(new):
+        return bool(known.siblings(old)) or known.kinds(new).isdisjoint(_BELONGINGS)
+    if not is_somebody(old):
+        return known.is_thing(old)  # else it may be somebody whom the lexicon does not know
+    tells = any(word.lower in PRONOUNS for word in words)
+    return is_another(old, new) and not (tells and None not in (sexes := (sex(old), sex(new))) and sexes[0] != sexes[1])
+
+
+def _lives(name: str) -> bool:
+    return is_somebody(name) or "animal" in lexicon().kinds(name)
+
+
+def _is_who(caption: Caption, phrase: Phrase) -> bool:
+    """True when "who" follows the phrase."""
+    return phrase.place[1] < len(caption.words) and caption.words[phrase.place[1]].lower in ("who", "whose", "whom")
+
+
+def _fits(task: Task, phrases: Sequence[Phrase], order: Sequence[int]) -> bool:
+    """True when each phrase can stand where another did: before "who", and without article where others have none."""
+    caption = task.caption
+    heads = [caption.words[phrase.noun[1] - 1].lemma for phrase in phrases]
+    if any(_is_who(caption, phrase) and not _lives(heads[j]) for phrase, j in zip(phrases, order, strict=True)):
+        return False
+    if any(_is_idiom(caption, phrase) for phrase in phrases):
+        return False
+    return len({_lacks_article(task, phrase) for phrase in phrases}) == 1
+
+
+def _lacks_article(task: Task, phrase: Phrase) -> bool:
+    """True where a thing that can be counted stands without article: "Hiker climbing", "Bunch of bananas"."""
+    caption, first = task.caption, phrase.place[0]
+    if caption.letters[first] == "q":
+        return caption.words[first].tag != "NNS"
+    name = caption.words[phrase.noun[1] - 1].lower
+    if phrase.is_plural or phrase.determiner or name in lexicon().uncounted:
+        return False
+    nouns = task.vocabulary.nouns
+    return lexicon().is_thing(name) or nouns[""][name] < max(3, 4 * nouns["a"][name])
+
+
+def _is_idiom(caption: Caption, phrase: Phrase) -> bool:
+    """True for "at night", "on stage": no article behind a preposition, and nothing known that needs none."""
+    first, name = phrase.place[0], caption.words[phrase.noun[1] - 1].lemma
+    is_bare = not (phrase.is_plural or phrase.determiner or name in lexicon().uncounted or lexicon().is_thing(name))
+    return is_bare and caption.letters[first - 1 : first] == "i"
 
 
 def _changes_roles(caption: Caption, phrases: Sequence[Phrase]) -> bool:
@@ -397,10 +469,11 @@ def _stand_alike(task: Task, one: Phrase, other: Phrase) -> bool:
     """True when each noun can stand where the other does: both plural, or both seen after an article."""
     if "q" in (one.determiner, other.determiner) or one.is_plural != other.is_plural:
         return False
-    if one.is_plural or _how(one) == _how(other) == "":
+    ways = [_how(task.caption, phrase) for phrase in (one, other)]
+    if one.is_plural or not any(ways):
         return True
     names = [task.caption.words[phrase.noun[1] - 1].lower for phrase in (one, other)]
-    return "" not in (_how(one), _how(other)) and all(task.vocabulary.nouns["a"][name] for name in names)
+    return all(ways) and all(task.vocabulary.nouns["a"][name] for name in names)
 
 
 def _of_one_kind(one: str, other: str) -> bool:
@@ -408,21 +481,24 @@ def _of_one_kind(one: str, other: str) -> bool:
     return not (known.qualities & known.kind_of.get(one, frozenset())).isdisjoint(known.kind_of.get(other, ()))
 
 
-def _alike(one: str, other: str) -> bool:
-    """True for two things of one kind: both persons, both animals."""
-    known = lexicon()
-    return one == other or other in known.siblings(one) or known.same_or_wider(one, other)
-
-
 def _said_twice(caption: Caption, place: int, new: str) -> bool:
     """True when the phrase would say two qualities of one kind, or one twice: "big small", "black and black"."""
     phrase = next(p for i, p in caption.adjectives(numbers=True) if i == place)
     old = caption.words[place].lower
     others = [caption.words[i].lower for i in range(*phrase.place) if i != place]
-    return any(word == new or (_of_one_kind(word, new) and not _of_one_kind(word, old)) for word in others)
+    known = lexicon()
+    return any(
+        known.says_no_more(word, new) or (_of_one_kind(word, new) and not _of_one_kind(word, old)) for word in others
+    )
 
 
 def _graded(caption: Caption, place: int) -> bool:
-    """True for the "bright" of "bright red"."""
-    following = caption.words[place + 1].lower
-    return caption.words[place].lower in ("bright", "dark", "light", "pale", "deep") and _of_one_kind(following, "red")
+    """True for the "bright" of "bright red", and the "blue" of "navy blue"."""
+    grades = caption.words[place].lower in _GRADES and _of_one_kind(caption.words[place + 1].lower, "red")
+    return grades or _is_shade(caption, place, _SHADES)
+
+
+def _is_shade(caption: Caption, place: int, before: frozenset[str]) -> bool:
+    """True for a colour behind one of these words, or behind "yellowish"."""
+    word, leading = caption.words[place].lower, caption.words[place - 1].lower
+    return place > 0 and (leading in before or leading.endswith("ish")) and _of_one_kind(word, "red")

@@ -50,6 +50,6 @@ def assist(config: Config, inputs: Inputs, out: Path, progress: Progress) -> dic
 
 
 STAGE = Stage(
-    name="generate", makes="negatives", needs=("pairs",), version=8, config=Config, outside=outside, run=run,
+    name="generate", makes="negatives", needs=("pairs",), version=9, config=Config, outside=outside, run=run,
     assist=assist,
 )  # fmt: skip

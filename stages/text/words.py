@@ -20,7 +20,7 @@ from pipeline.artifact import digest, file_sha256
 from pipeline.assets import DATA
 from stages.text.inflection import lemma, verb_stem
 
-TAGGER_VERSION = 1
+TAGGER_VERSION = 2
 """Raised whenever `parse` would give another text other words, tags or base forms."""
 
 LEXICON = DATA / "lexicon" / "english.yaml"
@@ -128,6 +128,8 @@ class Lexicon:
     overlapping: Mapping[str, frozenset[str]]
     vague: frozenset[str]
     sorts: Mapping[str, frozenset[str]]
+    absurd: tuple[tuple[frozenset[str], frozenset[str]], ...]
+    fixed: frozenset[str]
     uncounted: frozenset[str]
     plural_only: frozenset[str]
     foreign: frozenset[str]
@@ -176,6 +178,15 @@ class Lexicon:
         kinds = {kind for name in names for kind in self.kind_of.get(name, ())}
         near = {member for kind in kinds if (kind in self.qualities) == quality for member in self.members[kind]}
         return frozenset(near - self.related(word))
+
+    def kinds(self, word: str) -> frozenset[str]:
+        """Every kind that is true of the word, the kinds of a kind among them."""
+        return self._wider(word)
+
+    def is_absurd(self, quality: str, thing: str) -> bool:
+        """True when a thing of this kind cannot have the quality: a wooden boy, a young jacket."""
+        kinds = {thing} | self._wider(thing)
+        return any(quality in qualities and not kinds.isdisjoint(things) for qualities, things in self.absurd)
 
     def is_quality(self, word: str) -> bool:
         """True for a word of some kind of quality."""
@@ -242,6 +253,8 @@ def lexicon() -> Lexicon:
         members={kind: tuple(members) for kind, members in data["kinds"].items()},
         vague=frozenset(data["vague"]),
         sorts=grouped(data["qualities"]),
+        absurd=tuple((frozenset(pair["qualities"]), frozenset(pair["things"])) for pair in data["absurd"]),
+        fixed=frozenset(data["fixed"]),
         uncounted=frozenset(data["uncounted"]),
         plural_only=frozenset(data["plural_only"]),
         foreign=frozenset(data["foreign"]),
@@ -344,6 +357,12 @@ def is_known(word: str) -> bool:
             forms |= {stem, stem + "e", stem[:-1]}
     tagger, mine = _tagger().lexicon, lexicon()
     return any(form in tagger or form in mine.kind_of or form in mine.synonyms for form in forms)
+
+
+@lru_cache(maxsize=65536)
+def is_verb(base: str) -> bool:
+    """True for a lower-case base form that the tagger takes for a verb, and our lexicon for no noun."""
+    return _tag(base).startswith("VB") and base not in lexicon().nouns
 
 
 @lru_cache(maxsize=4096)

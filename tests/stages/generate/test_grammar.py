@@ -1,6 +1,6 @@
 import pytest
 
-from stages.generate.grammar import is_worse, loses_article, stop_inside
+from stages.generate.grammar import is_worse, loses_article, stop_inside, tears_apart
 
 
 @pytest.mark.parametrize(
@@ -48,3 +48,9 @@ def test_a_full_stop_inside() -> None:
     assert not stop_inside("The snowboarder is sitting down .", "The seat is snowboarding down .")
     assert not stop_inside("A cup of 1.5 litres.", "A cup of 2.5 litres.")
     assert not stop_inside("A cup. A jug.", "A jug. A cup.")
+
+
+def test_what_there_is_is_new_and_agrees() -> None:
+    assert tears_apart("There is a boat tied to the dock.", "There is the dock tied to a boat.")
+    assert tears_apart("There are two cats on a mat.", "There are a mat on two cats.")
+    assert not tears_apart("There is a boat near a dock.", "There is a dock near a boat.")

@@ -56,11 +56,30 @@ def test_edits_are_made_where_they_say_or_refused(text: str, cuts: list[int]) ->
         ),
         ("a person 's hand on a horse", ["a horse"]),
         ("A man in bike riding gear", ["a man"]),
+        ("A young child climbs on a rope net .", ["a young child"]),
+        ("A man wearing a rainbow colored necklace", ["a man"]),
+        ("A man fishing from the shore", ["a man", "the shore"]),
+        ("A bathroom vanity sink with a large mirror", ["a large mirror"]),
+        ("A firefighter sprays water at a burning warehouse", ["a burning warehouse"]),
+        ("The baby, dressed in a striped onesie, crawls toward a cat", ["the baby", "a striped onesie", "a cat"]),
+        ("A man is in the ocean waves near a dog", ["a man", "a dog"]),
+        ("Modern living room with a gray sofa", ["a gray sofa"]),
+        ('A sign that reads "STOP THE BUS" stands at the corner', ["a sign", "the corner"]),
+        ("A hand-painted ceramic mug filled with tea", ["a hand-painted ceramic mug", "tea"]),
+        ("The player wearing number 23 dribbles near a boy", ["the player", "a boy"]),
+        ("A train passes the Golden Gate Bridge near a lake", ["a train", "a lake"]),
+        ("A glove floats inside the space station's kitchen.", ["a glove"]),
+        ("A closeup of a cat in a photo", ["a cat"]),
     ],
 )
 def test_noun_phrases_end_where_their_verb_begins(caption: str, phrases: list[str]) -> None:
     found = Caption(caption)
     assert [found.piece(phrase.place) for phrase in found.phrases] == phrases
+
+
+def test_an_adjective_that_is_half_of_a_name_or_of_a_participle_is_none() -> None:
+    found = Caption("A polar bear and an old fashioned train in white water rapids near a red remote control")
+    assert [found.words[i].text for i, _ in found.adjectives()] == ["red"]
 
 
 @pytest.mark.parametrize(

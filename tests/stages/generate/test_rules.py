@@ -14,6 +14,7 @@ CAPTIONS = [
     "An old man reads a newspaper on a wooden bench.",
     "A small girl with curly hair eats a large apple in the kitchen.",
     "Several people watch a blue boat on the calm river.",
+    "A red bird sits between a blue cup and a yellow ball.",
     "Snow falls.",
 ]
 
@@ -109,3 +110,56 @@ def test_plurals_are_replaced_by_plurals(rules: Rules) -> None:
 
 def test_a_type_without_proposals_is_not_written(rules: Rules) -> None:
     assert {answer(rules, "change_count", caption) for caption in CAPTIONS} == {"not applicable"}
+
+
+def made(rules: Rules, kind: str, caption: str) -> set[str]:
+    return {text for seed in range(30) for text in answers(rules, kind, caption, seed)} - {"not applicable"}
+
+
+@pytest.mark.parametrize(
+    ("caption", "words"),
+    [
+        ("A surfer stands near a yellow coat .", {"man", "woman", "boy", "girl", "child", "player", "group"}),
+        ("A man holds a coat with his hands .", {"woman", "girl", "bride", "rider", "surfer"}),
+        ("A scubadiver stands near a grebe .", {"man", "boy", "shirt", "coat", "head"}),
+        ("A child who holds a stoat .", {"house", "table"}),
+    ],
+)
+def test_nobody_is_called_what_they_may_be_as_well_or_what_the_rest_of_the_caption_denies(
+    rules: Rules, caption: str, words: set[str]
+) -> None:
+    texts = made(rules, "replace_nouns", caption)
+    head = caption.split()[1]
+    others = {text.split()[1] for text in texts} - {head}
+    assert others and not others & words, others
+
+
+def test_qualities_of_two_kinds_are_swapped_only_where_one_is_absurd(rules: Rules) -> None:
+    assert made(rules, "swap_adjectives", "A little girl sits on a wooden chair .") == {
+        "A wooden girl sits on a little chair ."
+    }
+    assert not made(rules, "swap_adjectives", "A brown dog sits in some long grass .")
+    assert not made(rules, "swap_adjectives", "Two little girls sit on the side of a white boat .")
+    assert not made(rules, "swap_adjectives", "An old truck stands in front of a bright red barn .")
+
+
+def test_no_quality_is_proposed_that_the_thing_cannot_have_or_that_a_shade_belongs_to(rules: Rules) -> None:
+    assert not any(" young " in text for text in made(rules, "replace_adjectives", "A man holds an old jacket ."))
+    assert not made(rules, "replace_adjectives", "A navy blue coat .")
+
+
+@pytest.mark.parametrize("kind", ("swap_nouns", "reshuffle_order"))
+@pytest.mark.parametrize(
+    "caption",
+    [
+        "A dog waits at night .",
+        "Bunch of ripe bananas hanging from a hook",
+        "Hiker climbing a hill",
+        "A woman who pushes a stroller .",
+        "There is a small boat tied to the dock .",
+        "A laptop stands next to a computer .",
+    ],
+)
+def test_what_cannot_stand_where_the_other_stood_stays(rules: Rules, kind: str, caption: str) -> None:
+    texts = made(rules, kind, caption)
+    assert not any(validate(kind, caption, text).status == "accepted" for text in texts), texts

@@ -67,3 +67,9 @@ print(textblob.Word("dogs").singularize())
 """
     ran = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert ran.stdout.split() == ["NNS", "False", "False", "dog"]
+
+
+def test_a_wooden_boy_is_absurd_and_a_wooden_chair_is_not() -> None:
+    known = lexicon()
+    assert known.is_absurd("wooden", "boy") and known.is_absurd("young", "jacket")
+    assert not known.is_absurd("wooden", "chair") and not known.is_absurd("young", "boy")
