@@ -64,7 +64,9 @@ def ablation(
         trials = search.trials(chosen, name, overrides)
         plans.cells(chosen, name, overrides)
         with tags("degla"):
-            shared = degla(name, chosen.base, overrides, list(plans.SHARED), False, return_state=True)
+            shared = degla(
+                name, chosen.base, [*chosen.settings, *overrides], list(plans.SHARED), False, return_state=True
+            )
         if shared.is_failed():
             return Failed(message=shared.message)
         with gpu_turn(), watched("ablation", name) as progress, plans.workers(jobs) as pool:

@@ -21,6 +21,11 @@ def silent(what: str, done: int, total: int) -> None:
     """The progress callback that shows nothing."""
 
 
+def _nothing(inputs: Inputs) -> dict[str, str]:
+    """No digest: most stages read nothing beside their inputs. By name, so that a stage can be sent to a process."""
+    return {}
+
+
 @dataclass(frozen=True)
 class Stage(Generic[C]):
     """One verb of the pipeline.
@@ -48,4 +53,4 @@ class Stage(Generic[C]):
     outside: Callable[[C], dict[str, str]]
     run: Callable[[C, Inputs, Path, Progress], dict[str, Any]]
     assist: Callable[[C, Inputs, Path, Progress], object] | None = None
-    beside: Callable[[Inputs], dict[str, str]] = lambda inputs: {}
+    beside: Callable[[Inputs], dict[str, str]] = _nothing

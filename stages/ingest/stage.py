@@ -31,4 +31,4 @@ def run(config: Config, inputs: Inputs, out: Path, progress: Progress) -> dict[s
     return make(config, out, progress)
 
 
-STAGE = Stage(name="ingest", makes="pairs", needs=(), version=5, config=Config, outside=outside, run=run)
+STAGE = Stage(name="ingest", makes="pairs", needs=(), version=6, config=Config, outside=outside, run=run)

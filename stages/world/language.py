@@ -38,6 +38,8 @@ CATEGORY = {
 """Each adjective of the world with the one property it sets."""
 PLACES = {"on the left": "left", "on the right": "right", "at the top": "top", "at the bottom": "bottom"}
 _MEMBERS = {"size": SIZES, "texture": TEXTURES, "colour": tuple(COLOURS)}
+_TELLS = {"size": 2, "texture": 3, "colour": 1}
+"""How often captions that name nothing else name it."""
 _NUMBERS = {"no": 0, "one": 1, "two": 2, "three": 3, "four": 4}
 _NUMBERS |= {f"exactly {word}": number for word, number in _NUMBERS.items() if number}
 _SEVERAL = ("several", "")
@@ -340,9 +342,10 @@ def describe(scene: Scene, concepts: Concepts, rng: random.Random) -> Facts | No
             return None
         places.append(rng.choice(clear))
     kinds = [kind for kind, _ in mentioned]
-    # As people do, many captions name of each thing what tells them apart, be it the size, the texture or the colour.
+    # As people do, many captions name of each thing what tells them apart; seldom the colour, which the others name.
     apart = [category for category in _MEMBERS if len({getattr(kind, category) for kind in kinds}) > 1]
-    only = rng.choice(apart) if apart and rng.random() < 0.3 else None
+    weights = [_TELLS[category] for category in apart]
+    only = rng.choices(apart, weights)[0] if apart and rng.random() < 0.4 else None
     if not wording.predicates:
         bare = rng.random() < concepts.bare
         phrases = [Phrase("a", (), kind.shape) if bare else _phrase(kind, rng, only) for kind in kinds]

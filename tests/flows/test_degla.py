@@ -1,6 +1,7 @@
 """The flow on Prefect's own test server: states as users see them. The stages are real (ingest and assemble)."""
 
 import csv
+import json
 import shutil
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from threading import Event
 from typing import Any
 
 import pytest
+import yaml
 from prefect import flow, task
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.actions import GlobalConcurrencyLimitCreate
@@ -33,6 +35,7 @@ from prefect.events.worker import EventsWorker
 from prefect.testing.fixtures import asserting_events_worker
 from prefect.testing.utilities import prefect_test_harness
 
+from flows.ablation import ablation
 from flows.degla import degla, stage
 from pipeline.child_log import ChildLog
 from tests.stages import small_road
@@ -77,6 +80,18 @@ def test_stages_complete_then_show_as_cached(home: Path, tiny_recipe: Path) -> N
 def test_without_a_name_a_run_has_its_recipe_s_and_no_other_is_overwritten(home: Path, tiny_recipe: Path) -> None:
     assert degla("", str(tiny_recipe), [], ["ingest"], return_state=True).is_completed()
     assert [path.parent.name for path in home.glob("*/recipe.yaml")] == ["tiny"]
+
+
+def test_an_ablation_s_settings_hold_for_the_dataset_that_its_rows_share(home: Path, tiny_recipe: Path) -> None:
+    row = {"name": "degla", "title": "DeGLA", "group": "degla"}
+    settings = ["ingest.test_share=0.5", "train.warmup=0", "evaluate.benchmarks=[heldout]"]
+    plan = {"kind": "ablation", "description": "one row", "base": str(tiny_recipe), "settings": settings}
+    (home / "small.yaml").write_text(yaml.safe_dump(plan | {"seeds": [1], "rows": [row]}))
+    state = ablation(str(home / "small.yaml"), overrides=["ingest.val_share=0.1"], return_state=True)
+    assert state.is_completed(), state.message
+    config = json.loads((home / "small" / "pairs" / "manifest.json").read_text())["config"]
+    assert (config["test_share"], config["val_share"]) == (0.5, 0.1)
+    assert list(home.rglob("comparison.md"))
 
 
 def test_a_user_error_is_the_message_of_a_failed_state(home: Path) -> None:
