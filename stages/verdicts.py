@@ -211,11 +211,11 @@ def _sentence(word: Word, question: Question, one: Facts, than: str) -> str:
             "down": f"Worse than {than}: {points}.",
             "unclear": f"No difference from {than} could be shown: {points}; {doubt}.",
         }[word]
-    hidden = f", and a true loss under {percent(change['detectable'])} points could hide here"
+    losses = f" and losses of up to {percent(-change['low'])} points" if change["low"] < 0 <= change["high"] else ""
     return {
         "up": f"Nothing was lost on the whole; the score even went up: {points}.",
         "down": f"Part of what the model knew was forgotten: {points}.",
-        "unclear": f"No loss could be shown: {points}; {doubt}{hidden if change['detectable'] else ''}.",
+        "unclear": f"No loss could be shown: {points}; {doubt}{losses}.",
     }[word]
 
 

@@ -57,7 +57,7 @@ def test_composition_is_better_only_above_every_judge_without_pictures(
     [
         (aggregate(0.6, 0.7, chance=None), "up", "Nothing was lost"),
         (aggregate(0.7, 0.6), "down", "forgotten: −10.0 points"),
-        (aggregate(0.6, 0.61), "unclear", "a true loss under 2.8 points could hide here"),
+        (aggregate(0.6, 0.61), "unclear", "the interval includes no change and losses of up to 1.0 points."),
     ],
 )
 def test_retention_says_no_more_than_the_interval(case: dict[str, Any], word: str, says: str) -> None:
