@@ -1,4 +1,6 @@
-{#- Rendered by Jinja before it is asked; `types` are the negative types of pipeline/schema.py. -#}
+{#- Rendered by Jinja before it is asked; `types` are the negative types that the dataset has columns of, `absence`
+    whether it has one of absences. What is true of the picture is no negative. -#}
+{%- set is_negative = "type not in ('paraphrase', 'absence')" if absence else "type <> 'paraphrase'" -%}
 -- What must hold between pairs, negatives and dataset. Each query returns the offending rows, their id first.
 -- An error stops `assemble`; a warning is counted in the manifest. Views: pairs, negatives, dataset (as written).
 -- Some warnings group texts by a hash of 64 bits: of ten million texts, two share one by chance once in 400,000 runs.
@@ -20,10 +22,10 @@ select pair_id from negatives anti join pairs using (pair_id);
 
 -- error: negative of an unknown type
 select pair_id from negatives where type not in
-({% for type in types %}'{{ type }}', {% endfor %}'paraphrase');
+({% for type in types %}'{{ type }}', {% endfor %}'paraphrase'{% if absence %}, 'absence'{% endif %});
 
 -- error: two accepted negatives of one type for one pair
-select pair_id from negatives where status = 'accepted' and type <> 'paraphrase'
+select pair_id from negatives where status = 'accepted' and {{ is_negative }}
 group by pair_id, type having count(*) > 1;
 
 -- error: accepted negative without text
@@ -38,7 +40,7 @@ join (select pair_id, lower(caption) as said from pairs) using (pair_id, said);
 
 -- error: accepted negative is another caption of the same picture
 select n.pair_id
-from (select pair_id, lower(text) as said from negatives where status = 'accepted' and type <> 'paraphrase') n
+from (select pair_id, lower(text) as said from negatives where status = 'accepted' and {{ is_negative }}) n
 join (select image_key, lower(caption) as said from pairs) o using (said)
 join pairs p on p.pair_id = n.pair_id and p.image_key = o.image_key;
 
@@ -53,14 +55,17 @@ select pair_id from dataset where len(caption_tokens) < 2
 or (paraphrases is null) <> (paraphrases_tokens is null) or len(paraphrases) <> len(paraphrases_tokens)
 {%- for type in types %}
 or ({{ type }} is null) <> ({{ type }}_tokens is null)
-{%- endfor %};
+{%- endfor %}
+{%- if absence %}
+or (absence is null) <> (absence_tokens is null)
+{%- endif %};
 
 -- warning: pair without any accepted negative
 select pair_id from pairs anti join
-(select distinct pair_id from negatives where status = 'accepted' and type <> 'paraphrase') using (pair_id);
+(select distinct pair_id from negatives where status = 'accepted' and {{ is_negative }}) using (pair_id);
 
 -- warning: one text is two negatives of a pair
-select pair_id from negatives where status = 'accepted' and type <> 'paraphrase'
+select pair_id from negatives where status = 'accepted' and {{ is_negative }}
 group by pair_id, hash(lower(text)) having count(*) > 1;
 
 -- warning: caption fills CLIP's 77 tokens and may be cut

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
+from functools import partial
 from pathlib import Path
 
 from prefect import flow, get_run_logger, tags, task
@@ -76,7 +77,7 @@ def ablation(
             best = {row: one["chosen"] for row, one in searched.items()}
             cells = plans.cells(chosen, name, overrides, best)
             with plans.prepared(store, name, cells) as runs:
-                _made("cells", runs, plans.work, pool, progress)
+                _made("cells", runs, partial(plans.work, base=name), pool, progress)
         folder = comparing.write(store, name, chosen, cells, searched)
     except (UserError, TransientError) as error:
         get_run_logger().error("%s", error)

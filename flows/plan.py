@@ -19,6 +19,7 @@ from pipeline.crew import cores
 from pipeline.errors import UserError
 from pipeline.lifeline import die_with
 from pipeline.negative_types import NEGATIVE_TYPES, NegativeType
+from pipeline.run import decided
 from pipeline.store import Store
 from stages.road import STAGES, Recipe, Run, read
 from stages.road import load as load_recipe
@@ -26,7 +27,7 @@ from stages.road import load as load_recipe
 PLANS = DATA / "ablations"
 METHOD = (
     "objective", "types", "negatives_per_caption", "similar_images", "negative_images", "paraphrases", "lock_image",
-    "lock_text", "lock_scale", "text_map",
+    "lock_text", "lock_scale", "unlocked_groups", "text_map",
 )  # fmt: skip
 """What of a recipe's training is its method; the rest is schedule and scale, which all rows share."""
 SHARED = ("ingest", "generate", "assemble")
@@ -202,23 +203,45 @@ def _method(row: Row) -> list[str]:
 def prepared(store: Store, base: str, found: Iterable[Made], verbs: Sequence[str] = OWN) -> Iterator[list[Run]]:
     """Every cell's or trial's run with the shared artifacts of the base run; till the block ends nobody changes one.
 
+    A row with settings of its own for generate or assemble has its own negatives and dataset, which are made here.
+
     Raises UserError when a stage would not find what it reads, BusyError when a cell is at work with other settings.
     """
     runs = [Run(store, cell.run, cell.recipe, STAGES) for cell in found]
     with ExitStack() as stack:
         for run in runs:
-            for name in SHARED:
-                artifact = store.linked(base, STAGES[name].makes)
-                if artifact is not None:
-                    run.link(artifact)
-            stack.enter_context(run.at_work(verbs))
+            own = _link_shared(run, base)
+            stack.enter_context(run.at_work([*own, *verbs]))
+            for name in own:
+                run.make(name)
         yield runs
 
 
-def work(run: Run) -> bool:
-    """Train and score one cell, or reuse what is on disk; whether anything had to be made."""
-    outcomes = [run.make(name) for name in OWN]
-    return not all(outcome.reused for outcome in outcomes)
+def _link_shared(run: Run, base: str) -> list[str]:
+    """Link the base run's artifacts, up to the first that this run's settings would not make; the stages from there."""
+    own: list[str] = []
+    for name in SHARED:
+        artifact = run.store.linked(base, STAGES[name].makes)
+        if artifact is None:
+            continue
+        if own or decided(artifact.manifest, STAGES[name])["config"] != run.config(name).identity():
+            own.append(name)
+        else:
+            run.link(artifact)
+    return own
+
+
+def work(run: Run, base: str | None = None) -> bool:
+    """Train and score one cell, or reuse what is on disk; whether anything had to be made.
+
+    Scored on the dataset of the base run, if it is named: every row is asked the same, whatever it was trained on.
+    """
+    trained = run.make("train")
+    for name in SHARED:
+        if base and (artifact := run.store.linked(base, STAGES[name].makes)):
+            run.link(artifact)
+    scored = run.make("evaluate")
+    return not (trained.reused and scored.reused)
 
 
 @contextmanager

@@ -1,11 +1,32 @@
-"""The negative types: the only place that lists them."""
+"""The negative types and the kinds of true text beside them: the only place that lists them."""
 
+from collections.abc import Collection
 from typing import Literal, get_args
 
 NegativeType = Literal["reshuffle_order", "swap_nouns", "swap_adjectives", "replace_nouns", "replace_adjectives"]
 
 NEGATIVE_TYPES: tuple[str, ...] = get_args(NegativeType)
-"""The five negative types of the paper, in the order used everywhere."""
+"""The five negative types of the paper, in the order used everywhere: made by default, columns of every dataset."""
+
+NEGATION = "negation"
+"""The negative type that denies what the caption says."""
+
+ALL_TYPES = (*NEGATIVE_TYPES, NEGATION)
+"""Every negative type; those behind the five are made where `generate.types` names them, and only then are columns."""
 
 PARAPHRASE = "paraphrase"
 """The kind of a rewrite that keeps the meaning; it stands beside the negative types in `negatives`."""
+
+ABSENCE = "absence"
+"""The kind of the caption that also says what the image lacks: true, made together with `negation`."""
+
+TRUE_KINDS = (PARAPHRASE, ABSENCE)
+"""What stands in `negatives` and is true of the image."""
+
+KINDS = (*ALL_TYPES, *TRUE_KINDS)
+"""Everything that can be asked for."""
+
+
+def types_in(columns: Collection[str]) -> tuple[str, ...]:
+    """The negative types among some columns, such as a dataset's, in the order used everywhere."""
+    return tuple(kind for kind in ALL_TYPES if kind in columns)

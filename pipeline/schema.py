@@ -1,10 +1,10 @@
 """Every table degla writes, as an explicit Arrow schema with a description per column."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import pyarrow as pa
 
-from pipeline.negative_types import NEGATIVE_TYPES
+from pipeline.negative_types import ABSENCE, NEGATIVE_TYPES, types_in
 
 _ENUM = pa.dictionary(pa.int32(), pa.string())
 _TEXTS = pa.list_(pa.string())
@@ -88,21 +88,35 @@ LABELS = _schema(
     ("plausible", pa.bool_(), "it could be a real image's caption; null = undecided", NULL),
 )
 
-DATASET = _schema(
-    ("pair_id", pa.string(), "unique"),
-    ("image_key", pa.string(), "identity of the picture"),
-    ("image_group", pa.string(), "smallest image_key among the pictures that are copies of this one"),
-    ("image_uri", pa.string(), "path of the picture, relative to the pairs manifest's image_root"),
-    ("caption", pa.string(), "the true caption"),
-    *((kind, pa.string(), f"{kind} negative; null = none passed the checks", NULL) for kind in NEGATIVE_TYPES),
-    ("paraphrases", _TEXTS, "rewrites that keep the meaning", NULL),
-    ("chances", _CHANCES, "chance that training takes each negative in its turn, in order of type; null = all 1", NULL),
-    ("split", _ENUM, "train, val or test"),
-    ("leaks", _TEXTS, "names of the benchmarks that share this picture or caption"),
-    ("caption_tokens", _TOKENS, "token ids with start and end, at their own length, no padding"),
-    *((f"{kind}_tokens", _TOKENS, f"token ids of {kind}; null where the text is", NULL) for kind in NEGATIVE_TYPES),
-    ("paraphrases_tokens", _TOKEN_LISTS, "token ids of each of the paraphrases; null where they are", NULL),
-)
+
+def dataset_schema(kinds: Collection[str] = ()) -> pa.Schema:
+    """The dataset table: it has columns of the paper's five types, and of further kinds of text if they were made."""
+    types, has_absence = types_in({*NEGATIVE_TYPES, *kinds}), ABSENCE in kinds
+    absence = (ABSENCE, pa.string(), "the caption with something that the picture lacks, so true of it", NULL)
+    absence_tokens = (f"{ABSENCE}_tokens", _TOKENS, f"token ids of {ABSENCE}; null where the text is", NULL)
+    return _schema(
+        ("pair_id", pa.string(), "unique"),
+        ("image_key", pa.string(), "identity of the picture"),
+        ("image_group", pa.string(), "smallest image_key among the pictures that are copies of this one"),
+        ("image_uri", pa.string(), "path of the picture, relative to the pairs manifest's image_root"),
+        ("caption", pa.string(), "the true caption"),
+        *((kind, pa.string(), f"{kind} negative; null = none passed the checks", NULL) for kind in types),
+        ("paraphrases", _TEXTS, "rewrites that keep the meaning", NULL),
+        *[absence] * has_absence,
+        (
+            "chances", _CHANCES,
+            "chance that training takes each negative in its turn, in order of type; null = all 1", NULL,
+        ),
+        ("split", _ENUM, "train, val or test"),
+        ("leaks", _TEXTS, "names of the benchmarks that share this picture or caption"),
+        ("caption_tokens", _TOKENS, "token ids with start and end, at their own length, no padding"),
+        *((f"{kind}_tokens", _TOKENS, f"token ids of {kind}; null where the text is", NULL) for kind in types),
+        ("paraphrases_tokens", _TOKEN_LISTS, "token ids of each of the paraphrases; null where they are", NULL),
+        *[absence_tokens] * has_absence,
+    )  # fmt: skip
+
+
+DATASET = dataset_schema()
 
 LEAKS = _schema(
     ("pair_id", pa.string(), "the training pair"),

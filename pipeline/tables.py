@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import UserError
-from pipeline.negative_types import NEGATIVE_TYPES
+from pipeline.negative_types import KINDS
 
 if TYPE_CHECKING:
     import duckdb
@@ -33,6 +33,14 @@ def write(path: Path, content: "pa.Table | list[dict[str, Any]]", schema: "pa.Sc
     table = content.cast(schema) if isinstance(content, pa.Table) else pa.Table.from_pylist(content, schema=schema)
     with replacing(path) as unfinished:
         pq.write_table(table, unfinished, compression="zstd", row_group_size=ROW_GROUP)
+
+
+def columns(folder: Path) -> list[str]:
+    """Names of a table's columns; [] where it has no part."""
+    import pyarrow.parquet as pq
+
+    parts = files(folder)
+    return list(pq.read_schema(parts[0]).names) if parts else []
 
 
 def write_text(path: Path, text: str) -> None:
@@ -107,11 +115,11 @@ def connect(views: Mapping[str, Path]) -> "duckdb.DuckDBPyConnection":
 
 
 SPLITS = ("train", "val", "test")
-TYPES = (*NEGATIVE_TYPES, "paraphrase")
+
 ENUMS: dict[str, dict[str, tuple[str, ...]]] = {
     "pairs": {"split": SPLITS},
-    "pairs_negatives": {"type": TYPES},
-    "negatives": {"type": TYPES, "status": ("accepted", "rejected", "not_applicable")},
+    "pairs_negatives": {"type": KINDS},
+    "negatives": {"type": KINDS, "status": ("accepted", "rejected", "not_applicable")},
     "dataset": {"split": SPLITS},
     "leaks": {"rule": ("image_id", "caption_hash", "perceptual_hash", "foil_ngram")},
 }

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.artifact import Artifact, path_digest
 from pipeline.errors import UserError
-from pipeline.negative_types import NEGATIVE_TYPES, PARAPHRASE
+from pipeline.negative_types import KINDS, TRUE_KINDS
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -38,6 +38,7 @@ def usable(table: "pa.Table", command: str, label: str = "") -> "pa.Array | None
 
     Raises UserError for a column that is not there, or a label that is none, with its row.
     """
+    import pyarrow as pa
     import pyarrow.compute as pc
 
     names = table.column_names
@@ -50,8 +51,8 @@ def usable(table: "pa.Table", command: str, label: str = "") -> "pa.Array | None
     if not set(QUESTIONS) <= set(names):
         return None
     grammatical, false, of_type = (answers(table, name, command) for name in QUESTIONS)
-    is_paraphrase = pc.equal(table["type"].combine_chunks(), PARAPHRASE)
-    return pc.and_kleene(pc.and_kleene(grammatical, of_type), pc.xor(false, is_paraphrase))
+    is_true = pc.is_in(table["type"].combine_chunks(), pa.array(TRUE_KINDS))
+    return pc.and_kleene(pc.and_kleene(grammatical, of_type), pc.xor(false, is_true))
 
 
 def answers(table: "pa.Table", name: str, command: str) -> "pa.Array":
@@ -126,7 +127,7 @@ def measured(
     assert is_usable is not None
     answered = list(zip(rows["type"].to_pylist(), is_usable.to_pylist(), strict=True))
     found = {}
-    for kind in (*NEGATIVE_TYPES, PARAPHRASE):
+    for kind in KINDS:
         said = [answer for one, answer in answered if one == kind]
         if not said or kind not in types:
             continue

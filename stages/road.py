@@ -97,7 +97,7 @@ class Run(pipeline_run.Run):
             train.check_machine(self.recipe.train)
             self._check_weights()
             train.check_towers(self.recipe.train)
-            train.check_paraphrases(self.recipe.train, self.recipe.generate.paraphrases)
+            train.check_paraphrases(self.recipe.train, self.recipe.generate.kinds)
         tokenizer, model = self.recipe.assemble.tokenizer, self.recipe.train.model
         both = {"assemble", "train"} <= set(stages)
         if both and clip.tokenizer_digest(tokenizer) != clip.tokenizer_digest(model):
@@ -152,7 +152,7 @@ class Run(pipeline_run.Run):
         if stage in ("generate", "assemble"):
             if "train" in self.planned:
                 train.check_pairs(self.recipe.train, self["pairs"])
-                train.check_paraphrases(self.recipe.train, self.recipe.generate.paraphrases, self["pairs"])
+                train.check_paraphrases(self.recipe.train, self.recipe.generate.kinds, self["pairs"])
             if "evaluate" in self.planned:
                 evaluate.check_pairs(self.recipe.evaluate, self["pairs"])
         return super().make(stage, working, force=force)

@@ -70,7 +70,6 @@ def compare(one: Run, two: Run) -> dict[str, Any]:
 
 def _dataset(one: dict[str, Path], two: dict[str, Path]) -> dict[str, Any]:
     from pipeline import tables
-    from pipeline.schema import DATASET
 
     columns = {}
     with tables.connect({"one": one["dataset"], "two": two["dataset"]}) as sql:
@@ -78,8 +77,8 @@ def _dataset(one: dict[str, Path], two: dict[str, Path]) -> dict[str, Any]:
             _first(sql, f"select count(*), arg_min(caption, pair_id) from {here} anti join {there} using (pair_id)")  # noqa: S608
             for here, there in (("one", "two"), ("two", "one"))
         ]
-        for name in DATASET.names:
-            if name.endswith("_tokens") or name == "pair_id":
+        for name in sql.view("one").columns:
+            if name.endswith("_tokens") or name == "pair_id" or name not in sql.view("two").columns:
                 continue
             a, b, both = f"one.{name}", f"two.{name}", "from one join two using (pair_id)"
             same, changed, first, second = _first(

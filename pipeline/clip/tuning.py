@@ -1,6 +1,6 @@
 """What is done to a CLIP beside its training: towers locked, LoRA put in and taken out, weights compared and mixed."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -19,27 +19,33 @@ LORA_MODULES = ("attn", "c_fc", "c_proj")
 """Names of the layers of an open_clip transformer that LoRA adapts: attention (input and output) and MLP."""
 
 
-def lock(model: "nn.Module", *, image: bool, text: bool, unlocked: int = 0) -> None:
+def lock(model: "nn.Module", *, image: bool, text: bool, unlocked: int | Mapping[Any, int] = 0) -> None:
     """Keep whole towers as they are, all but their last `unlocked` groups of layers, or their first if it is negative.
+
+    A number is of both towers, a mapping has one for "image" and "text", 0 where it has none.
 
     The groups are open_clip's: of a transformer the embeddings, each layer (the last with the norm behind it), and the
     projection. A text tower is what `encode_text` runs. Raises UserError if a tower has no such groups.
     """
     network: Any = model
-    locks = [(network.visual, list(network.visual.parameters()), network.lock_image_tower)] if image else []
+    count = unlocked if isinstance(unlocked, Mapping) else {"image": unlocked, "text": unlocked}
+    locks = []
+    if image:
+        locks.append(("image", network.visual, list(network.visual.parameters()), network.lock_image_tower))
     if text:
-        locks.append((getattr(network, "text", network), _of_text(network), network.lock_text_tower))
+        locks.append(("text", getattr(network, "text", network), _of_text(network), network.lock_text_tower))
     try:
-        for tower, parameters, lock_all_but_last in locks:
-            if unlocked > 0:
-                lock_all_but_last(unlocked)
+        for name, tower, parameters, lock_all_but_last in locks:
+            learning = count.get(name, 0)
+            if learning > 0:
+                lock_all_but_last(learning)
                 continue
             # open_clip's own locks leave the projection of a tower of timm or Hugging Face learning.
             for parameter in parameters:
                 parameter.requires_grad_(False)
-            if unlocked < 0:
+            if learning < 0:
                 groups = len(tower.transformer.resblocks) + 2
-                lock_all_but_last(max(groups + unlocked, 0))
+                lock_all_but_last(max(groups + learning, 0))
                 for parameter in parameters:
                     parameter.requires_grad_(not parameter.requires_grad)
     except (AttributeError, AssertionError, NotImplementedError) as error:

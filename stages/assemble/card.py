@@ -1,5 +1,6 @@
 """The data card of a dataset artifact, Markdown and HTML: what is in it, how clean it is, samples, how to load it."""
 
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,7 @@ import duckdb
 from pipeline import tables
 from pipeline.artifact import Artifact
 from pipeline.errors import UserError
-from pipeline.negative_types import NEGATIVE_TYPES
+from pipeline.negative_types import types_in
 from stages.pages import CARDS, changed_words, render, thumbnail
 
 SAMPLES = 12
@@ -48,9 +49,9 @@ def write(
     """
     told = (
         facts
-        | _tables(out, pairs)
+        | _tables(out, pairs, facts["negatives"])
         | {
-            "types": NEGATIVE_TYPES,
+            "types": tuple(facts["negatives"]),
             "config": config,
             "severities": severities,
             "total": sum(facts["splits"].values()),
@@ -64,13 +65,13 @@ def write(
         tables.write_text(out / page, text)
 
 
-def _tables(out: Path, pairs: Artifact) -> dict[str, Any]:
+def _tables(out: Path, pairs: Artifact, types: Collection[str]) -> dict[str, Any]:
     """Figures the card shows beside those of the manifest, and the samples."""
     views = {"pairs": pairs.table_folder("pairs"), "dataset": out, "leaks": out / "leaks"}
     if tables.files(pairs.table_folder("pairs_rejected")):
         views["refused"] = pairs.table_folder("pairs_rejected")
-    counts = ", ".join(f"count({kind}) as {kind}" for kind in NEGATIVE_TYPES)
-    have = " + ".join(f"({kind} is not null)::int" for kind in NEGATIVE_TYPES)
+    counts = ", ".join(f"count({kind}) as {kind}" for kind in types)
+    have = " + ".join(f"({kind} is not null)::int" for kind in types)
 
     def rows(found: duckdb.DuckDBPyRelation) -> list[dict[str, Any]]:
         return list(found.to_arrow_table().to_pylist())
@@ -120,7 +121,7 @@ def _tables(out: Path, pairs: Artifact) -> dict[str, Any]:
 def _sample(row: dict[str, Any]) -> dict[str, Any]:
     negatives = [
         {"type": kind, "words": changed_words(row["caption"], row[kind])}
-        for kind in NEGATIVE_TYPES
+        for kind in types_in(row)
         if row[kind] is not None
     ]
     return {name: row[name] for name in ("pair_id", "image_key", "image_uri", "caption", "leaks")} | {

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from pipeline.assets import DATA
 from pipeline.errors import UserError
-from pipeline.negative_types import NEGATIVE_TYPES
+from pipeline.negative_types import ABSENCE, NEGATIVE_TYPES
 
 if TYPE_CHECKING:
     import duckdb
@@ -29,22 +29,27 @@ class Check(NamedTuple):
 
 
 @cache
-def render_checks(types: tuple[str, ...] = NEGATIVE_TYPES) -> str:
-    """The SQL of data/checks.sql, which is a template over the negative types."""
+def render_checks(kinds: tuple[str, ...] = NEGATIVE_TYPES) -> str:
+    """The SQL of data/checks.sql, which is a template over the kinds of text that the dataset has columns of."""
     from jinja2 import StrictUndefined, Template
 
+    types = [kind for kind in kinds if kind != ABSENCE]
     template = CHECKS.read_text(encoding="utf-8")
-    return str(Template(template, undefined=StrictUndefined, keep_trailing_newline=True).render(types=types))
+    return str(
+        Template(template, undefined=StrictUndefined, keep_trailing_newline=True).render(
+            types=types, absence=ABSENCE in kinds
+        )
+    )
 
 
 def checks_digest() -> str:
-    """Digest of the SQL that is asked: it changes with the file and with the negative types."""
+    """Digest of the SQL that is asked of the five types: it changes with the file and with them."""
     return hashlib.sha256(render_checks().encode()).hexdigest()[:16]
 
 
-def read_checks() -> list[Check]:
+def read_checks(kinds: tuple[str, ...] = NEGATIVE_TYPES) -> list[Check]:
     """All checks: each a `-- error: ...` or `-- warning: ...` line with the query below it."""
-    found = re.findall(r"^-- (error|warning): (.+)\n((?:(?!--).*\n?)+)", render_checks(), re.MULTILINE)
+    found = re.findall(r"^-- (error|warning): (.+)\n((?:(?!--).*\n?)+)", render_checks(kinds), re.MULTILINE)
     return [Check(severity, what.strip(), query.strip().rstrip(";")) for severity, what, query in found]
 
 

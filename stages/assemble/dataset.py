@@ -13,8 +13,8 @@ from pipeline import tables
 from pipeline.artifact import SCRATCH, Artifact
 from pipeline.clip import tokenizer, tokenizer_digest
 from pipeline.errors import UserError
-from pipeline.negative_types import NEGATIVE_TYPES, PARAPHRASE
-from pipeline.schema import DATASET, LEAKS
+from pipeline.negative_types import ABSENCE, NEGATIVE_TYPES, PARAPHRASE, TRUE_KINDS, types_in
+from pipeline.schema import LEAKS, dataset_schema
 from pipeline.stage import Inputs, Progress
 from stages.assemble import card, decontaminate
 from stages.assemble.checks import read_checks, validate
@@ -30,7 +30,7 @@ from pairs join image_groups using (image_key) join group_splits using (image_gr
 left join rewrites using (pair_id)
 where coalesce(have, 0) >= ?
 """
-"""The table `dataset`: DATASET without tokens, no leak marked yet. `rewrites` holds the accepted texts of a pair."""
+"""The table `dataset` without tokens, no leak marked yet. `rewrites` holds the accepted texts of a pair."""
 
 ONCE = """
 qualify row_number() over (partition by image_group, said(caption) order by coalesce(have, 0) desc, pair_id) = 1
@@ -45,7 +45,6 @@ def make(config: Config, inputs: Inputs, out: Path, progress: Progress) -> dict[
     """
     pairs, negatives = inputs["pairs"], inputs["negatives"]
     tokeniser = Tokeniser(tokenizer(config.tokenizer))
-    checks = read_checks()
     with (
         _spilling(config),
         tables.connect({"pairs": pairs.table_folder("pairs"), "negatives": negatives.table_folder("negatives")}) as sql,
@@ -53,10 +52,12 @@ def make(config: Config, inputs: Inputs, out: Path, progress: Progress) -> dict[
         sql.execute("set memory_limit = $1", [config.memory])
         sql.execute("set temp_directory = $1", [str(out / SCRATCH)])
         sql.execute("set preserve_insertion_order = false")
+        kinds = _kinds(sql)
+        checks, schema = read_checks(kinds), dataset_schema(kinds)
         # What only needs the inputs is checked before the long work.
         offending = validate(sql, [check for check in checks if not check.of_dataset])
         with_copies = group_images(sql)
-        _join(sql, config)
+        _join(sql, config, kinds)
         leaks = _leaks(sql, config, pairs)
         splits = dict(sql.execute("select split::varchar, count(*) from dataset group by 1 order by 1").fetchall())
         if not splits.get("train"):
@@ -79,10 +80,10 @@ def make(config: Config, inputs: Inputs, out: Path, progress: Progress) -> dict[
             for index, shard in enumerate(_rechunk(rows, config.shard)):
                 path = tables.part(out, index)
                 if not path.exists():
-                    made = _with_tokens(shard, tokeniser)
+                    made = _with_tokens(shard, tokeniser, schema)
                     if writing is not None:
                         writing.result()
-                    writing = writer.submit(tables.write, path, made, DATASET)
+                    writing = writer.submit(tables.write, path, made, schema)
                 progress("pairs", min((index + 1) * config.shard, total), total)
             if writing is not None:
                 writing.result()
@@ -91,7 +92,7 @@ def make(config: Config, inputs: Inputs, out: Path, progress: Progress) -> dict[
         sql.execute("drop table dataset")
         sql.read_parquet(str(out / "*.parquet")).create_view("dataset")
         offending |= validate(sql, [check for check in checks if check.of_dataset])
-        facts = _facts(sql)
+        facts = _facts(sql, types_in(schema.names))
     facts |= {
         "splits": splits,
         "checks": {check.what: offending[check.what] for check in checks},
@@ -120,7 +121,13 @@ def _spilling(config: Config) -> Iterator[None]:
         ) from None
 
 
-def _join(sql: duckdb.DuckDBPyConnection, config: Config) -> None:
+def _kinds(sql: duckdb.DuckDBPyConnection) -> tuple[str, ...]:
+    """What the dataset has a column of: the five types, and what else was made."""
+    made = {kind for (kind,) in sql.execute("select distinct type::varchar from negatives").fetchall()}
+    return (*types_in({*NEGATIVE_TYPES, *made}), *[ABSENCE] * (ABSENCE in made))
+
+
+def _join(sql: duckdb.DuckDBPyConnection, config: Config, kinds: tuple[str, ...]) -> None:
     """Create the table `dataset`, see JOIN."""
     # Copies of an image that ingest put on different sides all train: a held-out image has no copy in training.
     sql.execute(
@@ -128,10 +135,10 @@ def _join(sql: duckdb.DuckDBPyConnection, config: Config) -> None:
            select image_group, if(count(distinct split) = 1, min(split::varchar), 'train') as group_split
            from pairs join image_groups using (image_key) group by image_group"""
     )
-    texts = ", ".join(f"max(text) filter (type = '{kind}') as {kind}" for kind in NEGATIVE_TYPES)
-    chances = ", ".join(f"max(weight) filter (type = '{kind}')" for kind in NEGATIVE_TYPES)
+    texts = ", ".join(f"max(text) filter (type = '{kind}') as {kind}" for kind in kinds)
+    chances = ", ".join(f"max(weight) filter (type = '{kind}')" for kind in types_in(kinds))
     sql.view("negatives").filter("status = 'accepted'").aggregate(
-        f"""pair_id, {texts}, count(*) filter (type <> '{PARAPHRASE}') as have,
+        f"""pair_id, {texts}, count(*) filter (type not in {TRUE_KINDS}) as have,
             list(text order by text) filter (type = '{PARAPHRASE}') as paraphrases,
             if(min(weight) < 1, [{chances}], null) as chances""",
         "pair_id",
@@ -176,14 +183,15 @@ def _rechunk(reader: pa.RecordBatchReader, size: int) -> Iterator[pa.Table]:
         yield pa.Table.from_batches(waiting)
 
 
-def _with_tokens(table: pa.Table, tokeniser: Tokeniser) -> pa.Table:
-    for column in ("caption", *NEGATIVE_TYPES):
-        table = table.append_column(f"{column}_tokens", tokeniser.column(table[column].combine_chunks()))
-    table = table.append_column("paraphrases_tokens", tokeniser.lists(table["paraphrases"].combine_chunks()))
-    return table.select(DATASET.names)
+def _with_tokens(table: pa.Table, tokeniser: Tokeniser, schema: pa.Schema) -> pa.Table:
+    for column in [name.removesuffix("_tokens") for name in schema.names if name.endswith("_tokens")]:
+        texts = table[column].combine_chunks()
+        tokens = tokeniser.lists(texts) if pa.types.is_list(texts.type) else tokeniser.column(texts)
+        table = table.append_column(f"{column}_tokens", tokens)
+    return table.select(schema.names)
 
 
-def _facts(sql: duckdb.DuckDBPyConnection) -> dict[str, Any]:
+def _facts(sql: duckdb.DuckDBPyConnection, types: tuple[str, ...]) -> dict[str, Any]:
     """Figures of the written dataset: negatives per type and pair, lengths and vocabulary of captions."""
     lengths = sql.execute(
         """select round(avg(n), 2), median(n)::int, max(n), round(avg(tokens), 2), max(tokens)
@@ -195,11 +203,11 @@ def _facts(sql: duckdb.DuckDBPyConnection) -> dict[str, Any]:
                  from (select unnest(string_split(plain(caption), ' ')) as word from dataset) group by word)"""
     ).fetchall()[0]
     written = sql.view("dataset")
-    have = " + ".join(f"({kind} is not null)::int" for kind in NEGATIVE_TYPES)
+    have = " + ".join(f"({kind} is not null)::int" for kind in types)
     per_pair = written.project(f"({have})::varchar as have").aggregate("have, count(*)", "have").order("have")
-    counted = written.aggregate(", ".join(f"count({kind})" for kind in NEGATIVE_TYPES))
+    counted = written.aggregate(", ".join(f"count({kind})" for kind in types))
     return {
-        "negatives": dict(zip(NEGATIVE_TYPES, counted.fetchall()[0], strict=True)),
+        "negatives": dict(zip(types, counted.fetchall()[0], strict=True)),
         "negatives_per_pair": dict(per_pair.fetchall()),
         "caption": dict(
             zip(("words_mean", "words_median", "words_max", "tokens_mean", "tokens_max"), lengths, strict=True)

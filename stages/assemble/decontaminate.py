@@ -20,7 +20,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from pipeline.errors import UserError
-from pipeline.negative_types import NEGATIVE_TYPES
+from pipeline.negative_types import types_in
 from stages.assemble.duplicates import MACROS as WORDS_AND_LOOKS
 from stages.benchmarks import loaders as benchmarks
 from stages.images import examine
@@ -146,7 +146,7 @@ def _suspects(sql: duckdb.DuckDBPyConnection) -> pa.Table:
     foils = sql.sql("select plain(text) as words from (select unnest(texts[2:]) as text from benchmark_rows)")
     foil_G = np.unique(hashes.of(foils.to_arrow_table()["words"].combine_chunks())[0])
     found = []
-    for kind in NEGATIVE_TYPES if len(foil_G) else ():
+    for kind in types_in(sql.table("dataset").columns) if len(foil_G) else ():
         texts = (
             sql.table("dataset")
             .filter(f"{kind} is not null")

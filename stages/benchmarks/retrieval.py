@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from pipeline import tables
 from pipeline.artifact import Artifact
-from pipeline.negative_types import NEGATIVE_TYPES
+from pipeline.negative_types import types_in
 from stages.benchmarks import fields
 from stages.benchmarks.means import RANKS, Aggregate, Present, mean
 from stages.benchmarks.rows import ImageRef, Row, Subset
@@ -116,9 +116,11 @@ def both_directions(
 
 def test_split(dataset: Artifact, most: int) -> list[dict[str, Any]]:
     """Rows of the test split, of at most `most` images (the first by pair_id, which is a hash)."""
-    with tables.connect({"dataset": dataset.table_folder("dataset")}) as sql:
+    folder = dataset.table_folder("dataset")
+    types = ", ".join(types_in(tables.columns(folder)))
+    with tables.connect({"dataset": folder}) as sql:
         table = sql.sql(
-            f"""with test as (select image_key, image_uri, pair_id, caption, {", ".join(NEGATIVE_TYPES)}
+            f"""with test as (select image_key, image_uri, pair_id, caption, {types}
                               from dataset where split = 'test'),
                      chosen as (select image_key from test group by 1 order by min(pair_id) limit $1)
                 select test.* from test semi join chosen using (image_key) order by pair_id""",  # noqa: S608

@@ -13,8 +13,8 @@ import yaml
 from pipeline import tables
 from pipeline.artifact import Artifact
 from pipeline.errors import UserError
-from pipeline.negative_types import NEGATIVE_TYPES
-from pipeline.schema import DATASET
+from pipeline.negative_types import types_in
+from pipeline.schema import dataset_schema
 from stages import labels
 
 FILE = "croissant.json"
@@ -78,6 +78,7 @@ def export(dataset: Artifact, pairs: Artifact, negatives: Artifact, target: Path
 
 def described(dataset: Artifact, pairs: Artifact, negatives: Artifact, name: str, parts: list[str]) -> dict[str, Any]:
     """The description, of what the manifests know."""
+    schema = dataset_schema(tables.columns(dataset.path))
     files = [
         {
             "@type": "cr:FileObject",
@@ -107,7 +108,7 @@ def described(dataset: Artifact, pairs: Artifact, negatives: Artifact, name: str
             "source": {"fileSet": {"@id": "parts"}, "extract": {"column": field.name}},
         }
         | ({"repeated": True} if str(field.type).startswith("list") else {})
-        for field in DATASET
+        for field in schema
     ]
     rows = sum(dataset.manifest.rows.values())
     return {
@@ -116,8 +117,8 @@ def described(dataset: Artifact, pairs: Artifact, negatives: Artifact, name: str
         "conformsTo": ["http://mlcommons.org/croissant/1.0", "http://mlcommons.org/croissant/RAI/1.0"],
         "name": name,
         "description": f"{rows:,} captions of images, each with negatives: captions false of the image that differ "
-        f"from the true one by one change. Types: {', '.join(NEGATIVE_TYPES)}. The images are not included; image_uri "
-        "names them in their own collection.",
+        f"from the true one by one change. Types: {', '.join(types_in(schema.names))}. The images are not included; "
+        "image_uri names them in their own collection.",
         "version": "1.0.0",
         "keywords": ["image-text pairs", "hard negatives", "compositional understanding"],
         "distribution": [*files, every],

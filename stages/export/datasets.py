@@ -14,7 +14,7 @@ from typing import Any, Literal
 from pipeline import tables
 from pipeline.artifact import Artifact
 from pipeline.errors import UserError
-from pipeline.negative_types import NEGATIVE_TYPES
+from pipeline.negative_types import types_in
 from stages.images import SUFFIXES
 
 DatasetFormat = Literal["negclip_tsv", "degla_json", "webdataset"]
@@ -37,9 +37,10 @@ def export(dataset: Artifact, image_root: Path, kind: DatasetFormat, target: Pat
     Raises:
         UserError: the format cannot say what the dataset holds, or an image is missing.
     """
-    columns = ["image_key", "image_uri", "caption", *NEGATIVE_TYPES, "split"]
+    types = types_in(tables.columns(dataset.path))
+    columns = ["image_key", "image_uri", "caption", *types, "split"]
     rows = (
-        row | {"negatives": [row[kind] for kind in NEGATIVE_TYPES if row[kind] is not None]}
+        row | {"negatives": [row[kind] for kind in types if row[kind] is not None]}
         for batch in tables.batches(dataset.path, 4096, columns)
         for row in batch.to_pylist()
         if row["split"] == split

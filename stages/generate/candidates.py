@@ -236,14 +236,14 @@ class Work:
                 if self._watches[kind].wants(attempt):
                     self._see(kind, attempt, entry, responses)
                 continue
-            siblings = {sibling for pair in entry.pairs for sibling in pair.siblings}
+            others = {text for pair in entry.pairs for text in pair.known(kind)}
             requests.append(
                 Request(
                     entry.caption,
                     attempt * self._rules.width,
                     request_seed(self._config.seed, kind, attempt, entry.caption),
                     max_tokens=16 + len(entry.caption) // 2,
-                    avoid=tuple(sorted(siblings - {entry.caption})),
+                    avoid=tuple(sorted(others - {entry.caption})),
                     rejected=rejected,
                     told=told,
                 )

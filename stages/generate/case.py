@@ -63,10 +63,17 @@ def _changed(one: list[str], other: list[str]) -> list[Edit]:
 
 @dataclass(frozen=True)
 class Case:
-    """One candidate beside its caption, parsed once for all rules."""
+    """One candidate beside its caption, parsed once for all rules.
+
+    Attributes:
+        caption: the true caption.
+        text: the candidate.
+        siblings: what else is known of the image: its captions.
+    """
 
     caption: str
     text: str
+    siblings: tuple[str, ...] = ()
 
     @cached_property
     def before(self) -> tuple[Word, ...]:

@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from pipeline.crew import Crew, cores
 from pipeline.errors import UserError
-from pipeline.negative_types import NEGATIVE_TYPES, PARAPHRASE
+from pipeline.negative_types import KINDS
 from pipeline.stage import Progress, silent
 from stages import labels
 from stages.generate import sheets
@@ -32,10 +32,9 @@ def read(path: Path) -> pa.Table:
     Raises UserError as `sheets.read` does, and for a row without a type that is known, or without a caption.
     """
     table = sheets.read(path, "check", COLUMNS)
-    known = (*NEGATIVE_TYPES, PARAPHRASE)
     for row, (kind, caption) in enumerate(zip(*(table[name].to_pylist() for name in COLUMNS[:2]), strict=True), 1):
-        if kind not in known:
-            raise UserError("check", f"row {row} has type {kind!r}", f"one of {', '.join(known)}", "mend column type")
+        if kind not in KINDS:
+            raise UserError("check", f"row {row} has type {kind!r}", f"one of {', '.join(KINDS)}", "mend column type")
         if not (caption or "").strip():
             raise UserError("check", f"row {row} has no caption", "the true caption", "mend column caption")
     if SIBLINGS in table.column_names:
@@ -87,7 +86,7 @@ def summary(checked: pa.Table, usable: pa.Array | None = None) -> dict[str, Any]
     columns = (checked[name].to_pylist() for name in ("type", "status", "reason"))
     labelled = [None] * checked.num_rows if usable is None else usable.to_pylist()
     rows = Counter(zip(*columns, labelled, strict=True))
-    kinds = [kind for kind in (*NEGATIVE_TYPES, PARAPHRASE) if any(row[0] == kind for row in rows)]
+    kinds = [kind for kind in KINDS if any(row[0] == kind for row in rows)]
     return {
         "types": {kind: _summary(rows, kind, usable is not None) for kind in kinds},
         "all": _summary(rows, None, usable is not None),

@@ -3,9 +3,9 @@
     validate("swap_nouns", "a dog chases a cat", "A cat chases a dog.", ...) -> accepted, "a cat chases a dog"
 
 A rule is a function `rule(case) -> bool` that is True when it rejects the candidate; its name is the reason slug.
-`EVERY` holds for all types, `BY_TYPE` adds what a type promises; a paraphrase promises the opposite of the others. A
+`EVERY` holds for all types, `BY_TYPE` adds what a type promises; what is true of the image promises the opposite. A
 type that `BY_TYPE` does not name gets `NEGATIVE`, what every negative promises. Rules of all types stand here, those of
-the types in swap_checks.py and replace_checks.py; what they ask of a candidate is found out in case.py.
+the types in swap_checks.py, replace_checks.py and denial_checks.py; what they ask is found out in case.py.
 Rules look at words only: a candidate that passes is well-formed, of its type, and (a negative) not known to be true;
 nothing here sees the image.
 """
@@ -15,8 +15,17 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from operator import eq
 
-from pipeline.negative_types import PARAPHRASE
+from pipeline.negative_types import ABSENCE, NEGATION, PARAPHRASE
 from stages.generate.case import Case, gist
+from stages.generate.denial_checks import (
+    already_denied,
+    named,
+    not_absent,
+    not_denied_once,
+    not_only_denied,
+    nothing_absent,
+    word_lost,
+)
 from stages.generate.grammar import is_worse, loses_article, stop_inside, tears_apart
 from stages.generate.paraphrase import is_reordering
 from stages.generate.replace_checks import (
@@ -97,13 +106,13 @@ def validate(
         return Verdict("rejected", "cut", reply or None)
     if not said:
         return Verdict("rejected", "empty", reply or None)
-    case = Case(caption, reply)
+    case = Case(caption, reply, tuple(siblings))
     for rule in RAW:
         if rule(case):
             return Verdict("rejected", rule.__name__, reply)
     text = match_surface(caption, reply)
     if text != reply:
-        case = Case(caption, text)
+        case = Case(caption, text, tuple(siblings))
     for rule in (*EVERY, *BY_TYPE.get(kind, (*NEGATIVE, entailed))):
         if rule(case):
             return Verdict("rejected", rule.__name__, text)
@@ -240,11 +249,14 @@ EVERY: tuple[Rule, ...] = (identical, length, punctuation, language, repeated)
 NEGATIVE: tuple[Rule, ...] = (sentences, grammar, same_meaning)
 SWAP: tuple[Rule, ...] = (*NEGATIVE, other_words, nothing_moved)
 REPLACE: tuple[Rule, ...] = (*NEGATIVE, nothing_replaced, rearranged, action_lost, much_replaced, elsewhere)
+DENIAL: tuple[Rule, ...] = (already_denied, not_denied_once, rearranged)
 BY_TYPE: dict[str, tuple[Rule, ...]] = {
     "reshuffle_order": (*SWAP, lost_words, entailed),
     "swap_nouns": (*SWAP, no_noun_moved, noun_lost, adjective_lost, entailed),
     "swap_adjectives": (*SWAP, no_adjective_moved, adjective_lost, entailed),
     "replace_nouns": (*REPLACE, no_noun_replaced, still_true, entailed),
     "replace_adjectives": (*REPLACE, no_adjective_replaced, still_true, other_quality, entailed),
+    NEGATION: (*NEGATIVE, *DENIAL, not_only_denied),
     PARAPHRASE: (less_said, more_said, other_counts, other_relations, other_roles),
+    ABSENCE: (sentences, grammar, *DENIAL, word_lost, nothing_absent, not_absent, named),
 }

@@ -3,8 +3,9 @@
 from collections.abc import Callable
 from typing import NamedTuple
 
-from pipeline.negative_types import NEGATIVE_TYPES
+from pipeline.negative_types import NEGATION, NEGATIVE_TYPES
 from stages.generate.case import Case
+from stages.generate.denial_checks import denies
 from stages.text.words import Word
 
 
@@ -45,4 +46,4 @@ def likely_types(caption: str, text: str) -> list[str]:
 
     first = [kind for kind in types if is_told(kind)][:1]
     others = [kind for kind in types if kind not in first]
-    return [*first, *others, *(kind for kind in NEGATIVE_TYPES if kind not in CHANGES)]
+    return [*[NEGATION] * denies(case), *first, *others, *(kind for kind in NEGATIVE_TYPES if kind not in CHANGES)]

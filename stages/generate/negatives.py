@@ -12,7 +12,7 @@ import duckdb
 from pipeline import tables
 from pipeline.artifact import SCRATCH
 from pipeline.errors import UserError
-from pipeline.negative_types import NEGATIVE_TYPES, PARAPHRASE
+from pipeline.negative_types import KINDS
 from pipeline.schema import PROMPTS
 from pipeline.stage import Inputs, Progress
 from stages.generate import card, limits, prompts, refine
@@ -90,9 +90,7 @@ def counts(negatives: Path) -> dict[str, Any]:
             ).fetchall():
                 pairs[key[0], key[1]] += rows
     types: dict[str, Any] = {
-        kind: {"candidates": {}, "reasons": {}, "pairs": {}}
-        for kind in (*NEGATIVE_TYPES, PARAPHRASE)
-        if kind in {named for named, _ in pairs}
+        kind: {"candidates": {}, "reasons": {}, "pairs": {}} for kind in KINDS if kind in {named for named, _ in pairs}
     }
     for (kind, status, reason), rows in sorted(candidates.items()):
         entry = types[kind]

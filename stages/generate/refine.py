@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from pipeline import tables
 from pipeline.artifact import unit_interval
 from pipeline.crew import Crew
-from pipeline.negative_types import NEGATIVE_TYPES, PARAPHRASE
+from pipeline.negative_types import ALL_TYPES, KINDS
 from stages.generate.config import Refine
 from stages.text import ngrams
 from stages.text.ngrams import Judge
@@ -103,7 +103,7 @@ def examine(
     With `aim`, what to keep is found out as well, for `rebalance` and `reweight`.
     """
     found = sample(negatives, pairs, limit)
-    rows = {kind: [Row(*row) for row in found.get(kind, ())] for kind in NEGATIVE_TYPES}
+    rows = {kind: [Row(*row) for row in found.get(kind, ())] for kind in ALL_TYPES}
     rows = {kind: some for kind, some in rows.items() if len({row.image_key for row in some}) >= ngrams.FEWEST}
     return dict(zip(rows, crew.map(partial(examine_type, seed=seed, aim=aim), list(rows.values())), strict=True))
 
@@ -115,7 +115,7 @@ def sample(negatives: Path, pairs: Path, limit: int) -> dict[str, list[tuple[str
     """
     found = {}
     with tables.connect({"negatives": negatives, "pairs": pairs}) as sql:
-        for kind in (*NEGATIVE_TYPES, PARAPHRASE):
+        for kind in KINDS:
             found[kind] = sql.execute(
                 "select image_key, caption, text, likelihood from (select pair_id, text, likelihood from negatives "
                 "where status = 'accepted' and type = $1 order by pair_id limit $2) join pairs using (pair_id) "

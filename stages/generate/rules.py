@@ -19,11 +19,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from pipeline.artifact import path_digest
-from pipeline.negative_types import PARAPHRASE
+from pipeline.negative_types import ABSENCE, NEGATION, PARAPHRASE
 from pipeline.stage import Inputs
 from stages.generate.checks import NOT_APPLICABLE
+from stages.generate.denial_checks import is_negator
 from stages.generate.people import PRONOUNS, is_another, is_somebody, sex
 from stages.generate.phrases import Caption, Edit, Phrase, edited
+from stages.generate.surface import sounds_vowel
 from stages.language_models.base import FOREIGN, Backend, Corpus, Message, Request, Response, Settings
 from stages.text.inflection import lemma, plural
 from stages.text.words import LEXICON, PLACES, Word, is_english, lexicon, parse, word_set
@@ -37,6 +39,12 @@ SAMPLE = 50_000
 
 _KEPT = word_set("one other another same only lone own such first second third last next")
 """Describing words that are not replaced."""
+
+_BEFORE_NO = word_set("with and has have there is are")
+"""Words after which a thing may be denied by "no"."""
+
+_CONSPICUOUS = word_set("animal vehicle instrument toy board appliance shape")
+"""Kinds of thing that some caption names where they are to be seen."""
 
 _SYMMETRIC = word_set("and or , & with near beside next by alongside of")
 _LIMBS = word_set("front hind")
@@ -373,13 +381,59 @@ def _paraphrases(task: Task) -> Proposals:
     yield from filter(None, proposals)
 
 
+def _denials(task: Task) -> Proposals:
+    """A thing denied where it stands ("no hat", "without a hat"), or what is said of one ("is not riding")."""
+    caption, words, letters = task.caption, task.caption.words, task.caption.letters
+    if any(map(is_negator, words)):
+        return
+    proposals = []
+    for phrase in caption.phrases:
+        first, stop = phrase.place
+        before = words[first - 1].lower if first else ""
+        opens = not first and letters[stop : stop + 1] != "&"
+        if phrase.determiner != "q" and (opens or (first and letters[first - 1] == "v") or before in _BEFORE_NO):
+            noun = caption.piece((first + bool(phrase.determiner), stop))
+            proposals.append(caption.replaced({(first, stop): f"no {noun}"}))
+        if before == "with":
+            proposals.append(caption.replaced({(first - 1, first): "without"}))
+    ends = {phrase.place[1] for phrase in caption.phrases}
+    for i, word in enumerate(words[1:], start=1):
+        is_said = words[i - 1].lower in ("is", "are") and words[i - 2].lower != "there" and letters[i] in "ijvw"
+        if is_said or (letters[i] == "v" and i in ends):
+            proposals.append(caption.replaced({(i, i + 1): f"not {word.text}"}))
+    task.rng.shuffle(proposals)
+    yield from filter(None, proposals)
+
+
+def _absences(task: Task) -> Proposals:
+    """At the end, that a thing is not there, first one of a kind with one that is: "with no cat", "without a cat"."""
+    caption, words = task.caption, task.caption.words
+    if any(map(is_negator, words)):
+        return
+    end = len(words) - (not words[-1].is_word)
+    known, there = lexicon(), task.avoid | {word.lemma for word in words if word.is_content}
+    phrases = list(caption.phrases)
+    task.rng.shuffle(phrases)
+    for phrase in phrases:
+        near = words[phrase.noun[1] - 1].lemma
+        for name in dict.fromkeys(islice(task.vocabulary.things(near, "a", task.rng), 36)):
+            related = known.related(lemma(name))
+            if there.isdisjoint(related) and not _CONSPICUOUS.isdisjoint(related):
+                article = "an" if sounds_vowel(name) else "a"
+                added = task.rng.choice((f"with no {name}", f"without {article} {name}", f"and no {name}"))
+                if edits := caption.replaced({(0, end): f"{caption.piece((0, end))} {added}"}):
+                    yield edits
+
+
 PROPOSALS: dict[str, Callable[[Task], Proposals]] = {
     "reshuffle_order": _reshuffles,
     "swap_nouns": _noun_swaps,
     "swap_adjectives": _adjective_swaps,
     "replace_nouns": _noun_replacements,
     "replace_adjectives": _adjective_replacements,
+    NEGATION: _denials,
     PARAPHRASE: _paraphrases,
+    ABSENCE: _absences,
 }
 """How the rules write each type they can write."""
 

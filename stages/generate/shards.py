@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 from pipeline import tables
 from pipeline.artifact import Artifact
 from pipeline.errors import UserError
+from pipeline.negative_types import ABSENCE
 
 _KEY_BITS = 64
 
@@ -24,14 +25,19 @@ KEY = "left(sha256(caption), 16)"
 
 
 class Pair(NamedTuple):
-    """A pair that has the caption: its id, its image, all captions of that (the caption itself among them), and the
-    negatives its source brought, when they are asked for.
+    """A pair that has the caption: its id, its image, all captions of that (the caption itself among them), the
+    negatives its source brought, when they are asked for, and the things that the image's scene graph names.
     """
 
     pair_id: str
     image_key: str
     siblings: list[str]
     given: list[str]
+    shown: tuple[str, ...] = ()
+
+    def known(self, kind: str) -> list[str]:
+        """What is known of the image when a text of this kind is judged: its captions, of an absence all it shows."""
+        return [*self.siblings, *self.shown] if kind == ABSENCE else self.siblings
 
 
 class Entry(NamedTuple):
@@ -47,7 +53,8 @@ class Shards:
     """Shards 0..count-1 of one plan file.
 
     Attributes:
-        plan: Parquet file of caption_key, caption, pair_id, image_key, siblings, given, by caption_key and pair_id.
+        plan: Parquet file of caption_key, caption, pair_id, image_key, siblings, given, shown, by caption_key and
+            pair_id.
         count: how many shards, a power of two.
         captions: distinct captions in all.
         last: the last caption key that is read.
@@ -97,18 +104,20 @@ class Shards:
 
 
 def _pair(row: dict[str, Any]) -> Pair:
-    return Pair(row["pair_id"], row["image_key"], row["siblings"], row["given"] or [])
+    return Pair(row["pair_id"], row["image_key"], row["siblings"], row["given"] or [], tuple(row["shown"] or ()))
 
 
 _PLAN = f"""
 with
     images as (
-        select image_key, list(distinct caption order by caption) as siblings from pairs group by image_key
+        select image_key, list(distinct caption order by caption) as siblings,
+            any_value(scene ->> '$.things[*].shape') as shown
+        from pairs group by image_key
     ),
     brought as (
         select pair_id, list(text order by text) as given from pairs_negatives group by pair_id
     )
-select {KEY} as caption_key, caption, pair_id, image_key, siblings, given
+select {KEY} as caption_key, caption, pair_id, image_key, siblings, given, shown
 from pairs join images using (image_key) left join brought using (pair_id)
 order by caption_key, pair_id
 """  # noqa: S608

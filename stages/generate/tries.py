@@ -21,8 +21,11 @@ _WRONG = {
     "no_adjective_moved no_noun_replaced no_adjective_replaced",
     "it is still true of the same picture": "still_true other_quality other_caption",
     "it has words that the caption does not have": "other_words",
-    "words of the caption are missing": "lost_words noun_lost adjective_lost action_lost less_said",
-    "more was changed than asked for": "much_replaced rearranged elsewhere",
+    "words of the caption are missing": "lost_words noun_lost adjective_lost action_lost less_said word_lost",
+    "more was changed than asked for": "much_replaced rearranged elsewhere not_only_denied",
+    "it does not deny exactly one thing": "already_denied not_denied_once",
+    "it does not say that something further is missing": "nothing_absent not_absent",
+    "what it says is missing may be in the picture": "named",
     "it is not grammatical": "grammar sentences repeated",
     "it is not as long as the caption": "length cut",
     "it means something else": "more_said other_counts other_relations other_roles",
@@ -114,4 +117,4 @@ def tries(kind: str, entry: Entry, known: Tries, rules: TryRules) -> Iterator[Tr
 
 def judge(kind: str, caption: str, response: Response, pair: Pair) -> Verdict:
     """What the checks say of a response, for one of the caption's pairs."""
-    return validate(kind, caption, response.text, pair.siblings, finish_reason=response.finish_reason)
+    return validate(kind, caption, response.text, pair.known(kind), finish_reason=response.finish_reason)

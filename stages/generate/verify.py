@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from pipeline.negative_types import PARAPHRASE
+from pipeline.negative_types import TRUE_KINDS
 from stages import labels
 from stages.generate.config import OWN, Config
 from stages.language_models.base import LanguageModel, Scorer
@@ -84,7 +84,7 @@ def verify(judge: Judge, config: Config, rows: Sequence[dict[str, Any]], caption
 
     Args:
         judge: the judge; it reads each distinct text once.
-        config: with the thresholds; a paraphrase may follow from its caption.
+        config: with the thresholds; what is true of the image may follow from its caption.
         rows: of the negatives table.
         captions: by pair id.
     """
@@ -97,7 +97,7 @@ def verify(judge: Judge, config: Config, rows: Sequence[dict[str, Any]], caption
     for row in accepted:
         row["follows"] = follows[captions[row["pair_id"]], row["text"]]
         row["grammatical"] = grammatical.get(row["text"])
-        if row["follows"] > config.max_follows and row["type"] != PARAPHRASE:
+        if row["follows"] > config.max_follows and row["type"] not in TRUE_KINDS:
             row |= {"status": "rejected", "reason": "follows"}
         elif row["grammatical"] is not None and row["grammatical"] < config.min_grammatical:
             row |= {"status": "rejected", "reason": "ungrammatical"}

@@ -13,7 +13,7 @@ from statistics import mean, stdev
 from typing import Any
 
 from pipeline import tables
-from pipeline.negative_types import NEGATIVE_TYPES
+from pipeline.negative_types import ALL_TYPES
 from stages.benchmarks.loaders import about
 from stages.pages import markdown as escaped
 from stages.pages import percent, signed
@@ -246,7 +246,7 @@ def draw(comparison: Comparison) -> dict[str, str]:
         ]  # fmt: skip
         drawn["pareto"] = charts.pareto(points, across, up)
     lost = comparison["types"]
-    types = [kind for kind in NEGATIVE_TYPES if kind in lost]
+    types = [kind for kind in ALL_TYPES if kind in lost]
     if types:
         subsets = list(lost[types[0]])
         drawn["types"] = charts.heat([[lost[kind][name] for name in subsets] for kind in types], types, subsets)

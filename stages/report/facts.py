@@ -10,7 +10,7 @@ from pydantic import BaseModel, ValidationError
 from pipeline import tables
 from pipeline.artifact import Artifact, Manifest
 from pipeline.config import validation_error
-from pipeline.negative_types import NEGATIVE_TYPES
+from pipeline.negative_types import ALL_TYPES, types_in
 from pipeline.stage import Inputs
 from stages import labels, verdicts
 from stages.benchmarks.loaders import about
@@ -71,7 +71,7 @@ def gather(config: Config, inputs: Inputs) -> JsonObject:
     return {
         "title": config.title or config.run or "degla report",
         "about": _about(config, inputs),
-        "types": list(NEGATIVE_TYPES),
+        "types": _types(inputs["dataset"]),
         "headline": heads,
         "clearest": clearest(grouped),
         "side_by_side": side_by_side(aggregates, random_start=random_start),
@@ -96,7 +96,7 @@ def gather(config: Config, inputs: Inputs) -> JsonObject:
 def _about(config: Config, inputs: Inputs) -> JsonObject:
     """What the page is of: run, model, how much it was trained on, when, and how long everything took."""
     meta, manifests = inputs["model"].meta, [inputs[kind].manifest for kind in ORDER]
-    types = " + ".join(f"count({kind})" for kind in NEGATIVE_TYPES)
+    types = " + ".join(f"count({kind})" for kind in _types(inputs["dataset"]))
     with asked(dataset=inputs["dataset"].table_folder("dataset")) as ask:
         (trained,) = ask(f"select count(*) pairs, ({types}) negatives from dataset where split = 'train'")  # noqa: S608
     return trained | {
@@ -109,6 +109,11 @@ def _about(config: Config, inputs: Inputs) -> JsonObject:
         "date": datetime.fromisoformat(manifests[-1].started).date().isoformat(),
         "seconds": sum(_seconds(one) for one in manifests),
     }
+
+
+def _types(dataset: Artifact) -> list[str]:
+    """The negative types that the dataset has."""
+    return list(types_in(tables.columns(dataset.table_folder("dataset"))))
 
 
 def headline(aggregates: Mapping[str, JsonObject], *, random_start: bool, than: str = "") -> list[JsonObject]:
@@ -209,7 +214,7 @@ def _data(inputs: Inputs) -> JsonObject:
         facts["pairs_rejected"] = ask(
             "select reason, count(*) rows, min(origin) example from pairs_rejected group by 1 order by 2 desc, 1"
         )
-    types = ", ".join(f"count({kind}) {kind}" for kind in NEGATIVE_TYPES)
+    types = ", ".join(f"count({kind}) {kind}" for kind in _types(dataset))
     with asked(dataset=dataset.table_folder("dataset"), leaks=dataset.path / "leaks") as ask:
         facts["dataset"] = ask(f"select split, count(*) pairs, {types} from dataset group by 1 order by 1")  # noqa: S608
         facts["leaks"] = ask(
@@ -228,7 +233,7 @@ def _generation(inputs: Inputs) -> JsonObject:
         )
         tokens = ask("select sum(prompt_tokens)::bigint prompt, sum(reply_tokens)::bigint reply from negatives")[0]
         models = [row["model"] for row in ask("select distinct model from negatives order by 1")]
-    by_type = {kind: {row["status"]: row["n"] for row in counts if row["type"] == kind} for kind in NEGATIVE_TYPES}
+    by_type = {kind: {row["status"]: row["n"] for row in counts if row["type"] == kind} for kind in ALL_TYPES}
     return {
         "models": models,
         "tokens": tokens,

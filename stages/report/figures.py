@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from pipeline import tables
 from pipeline.artifact import Artifact
-from pipeline.negative_types import NEGATIVE_TYPES
+from pipeline.negative_types import ALL_TYPES
 from stages.pages import data_uri, percent
 from stages.report import charts
 
@@ -60,7 +60,7 @@ def _types(report: Report, model: Artifact) -> Drawn | None:
     lost = report["ablation"] and report["ablation"]["types"]
     if not lost:
         return None
-    rows = [kind for kind in NEGATIVE_TYPES if kind in lost]
+    rows = [kind for kind in ALL_TYPES if kind in lost]
     columns = list(lost[rows[0]])
     svg = charts.heat([[lost[kind][name] for name in columns] for kind in rows], rows, columns)
     return svg, "Points that a subset loses when the model trains without a negative type"

@@ -5,7 +5,7 @@ A margin is similarity to the caption minus similarity to the negative; above 0 
 
 from typing import Any
 
-from pipeline.negative_types import NEGATIVE_TYPES
+from pipeline.negative_types import ALL_TYPES
 from pipeline.stage import Inputs
 from stages.pages import changed_words
 from stages.report.sql import asked
@@ -62,7 +62,7 @@ def _every(inputs: Inputs) -> list[Card]:
         )
     for card in found.values():
         negatives = card["negatives"]
-        negatives.sort(key=lambda one: NEGATIVE_TYPES.index(one["type"]))
+        negatives.sort(key=lambda one: ALL_TYPES.index(one["type"]))
         card["won"] = sum(one["after"] > 0 >= one["before"] for one in negatives)
         card["lost"] = sum(one["before"] > 0 >= one["after"] for one in negatives)
         card["moved"] = sum(one["after"] - one["before"] for one in negatives)

@@ -245,6 +245,26 @@ def align_loss(student: Embeddings, scale: Tensor) -> Tensor:
     return (loss_B * rows_B).sum() / rows_B.sum().clamp(min=1)
 
 
+def para_clip_loss(student: Embeddings, scale: Tensor) -> Tensor:
+    """CLIP's own loss with a paraphrase in place of the caption, over the pairs that bring one; 0 without any::
+
+        loss = 0
+        rows = [i for i in range(B) if rephrased[i]]
+        for i in rows:
+            texts = [scale * image[i] @ para[j] for j in rows]
+            images = [scale * image[j] @ para[i] for j in rows]
+            mine = scale * image[i] @ para[i]
+            loss += -(log(share(mine, texts)) + log(share(mine, images))) / len(rows) / 2
+
+    Source: NegationCLIP (arXiv 2501.10913), whose captions also say what the image lacks: `train.paraphrases` absences.
+    """
+    rows_B = student.rephrased_B
+    logits_BB = scale * student.image_BD @ student.para_BD.T
+    own_B = torch.arange(len(logits_BB), device=logits_BB.device)
+    both = [F.cross_entropy(_only(rows_B, each), own_B, reduction="none") for each in (logits_BB, logits_BB.T)]
+    return torch.stack([_mean(each, rows_B) for each in both]).mean()
+
+
 def clic_loss(student: Embeddings, scale: Tensor) -> Tensor:
     """CLIC's loss: of a joined batch, in which P further texts say the same; of any other one it is CLIP's own loss.
 

@@ -9,10 +9,10 @@ from pydantic_core import InitErrorDetails
 from pipeline.clip.names import HUB, local_folder
 from pipeline.config import LOCAL, placement
 from pipeline.config import Config as BaseConfig
-from pipeline.negative_types import NEGATIVE_TYPES
+from pipeline.negative_types import ALL_TYPES, NEGATIVE_TYPES
 from stages.train.terms import TERMS, Term
 
-Source = Literal["rewrites", "captions"]
+Source = Literal["rewrites", "captions", "absences"]
 """Where paraphrases come from."""
 
 
@@ -129,7 +129,7 @@ class Config(BaseConfig):
     negatives_per_caption: int = Field(
         4,
         ge=0,
-        le=len(NEGATIVE_TYPES),
+        le=len(ALL_TYPES),
         description="K: drawn anew for each caption and epoch from the types it has; 0 = plain CLIP",
     )
     similar_images: int = Field(
@@ -144,7 +144,8 @@ class Config(BaseConfig):
         ("rewrites", "captions"),
         min_length=1,
         description="where the paraphrase that a term needs is drawn from, anew for each epoch: rewrites of the "
-        "caption (generate.paraphrases), other captions of its image",
+        "caption (generate.paraphrases), other captions of its image, absences (the caption with what the image lacks: "
+        "generate.types with negation)",
     )
     crop: Literal["center", "random"] = Field(
         "center",
@@ -157,10 +158,10 @@ class Config(BaseConfig):
     lock_image: bool = Field(False, description="keep the image tower as it is")
     lock_text: bool = Field(False, description="keep the text tower as it is")
     lock_scale: bool = Field(False, description="keep the logit scale, and a SigLIP's bias, as they are")
-    unlocked_groups: int = Field(
+    unlocked_groups: int | dict[Literal["image", "text"], int] = Field(
         0,
         description="layer groups of a locked tower that learn all the same: 2 = the last two, -2 = the first two, a "
-        "transformer's embeddings and first layer",
+        "transformer's embeddings and first layer; {text: -2} = of that tower alone",
     )
     text_map: bool = Field(
         False, description="learn one linear map of the text embeddings alone; folded into the text projection"
@@ -244,9 +245,7 @@ class Config(BaseConfig):
 
     @model_validator(mode="after")
     def _types_exist(self) -> "Config":
-        unknown = set(self.types) - set(NEGATIVE_TYPES)
+        unknown = set(self.types) - set(ALL_TYPES)
         if unknown or len(set(self.types)) < len(self.types):
-            raise ValueError(
-                f"types must be different ones of {', '.join(NEGATIVE_TYPES)}; got {', '.join(self.types)}"
-            )
+            raise ValueError(f"types must be different ones of {', '.join(ALL_TYPES)}; got {', '.join(self.types)}")
         return self

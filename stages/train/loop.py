@@ -15,7 +15,7 @@ from pipeline.artifact import SCRATCH
 from pipeline.clip import Clip, text_map, tuning
 from pipeline.crew import cores
 from pipeline.errors import UserError
-from pipeline.negative_types import NEGATIVE_TYPES
+from pipeline.negative_types import types_in
 from pipeline.schema import steps_schema
 from pipeline.stage import Inputs, Progress
 from stages.train import checkpoints, memory, mining, processes, validation
@@ -181,7 +181,7 @@ def _data(
     if config.select == "last":
         return batches, None
     # All types, whichever are trained with: so the score means the same for every method.
-    held_out = read_rows(dataset, inputs["pairs"], NEGATIVE_TYPES, "val")
+    held_out = read_rows(dataset, inputs["pairs"], types_in(tables.columns(dataset.table_folder("dataset"))), "val")
     shown = _images(config, inputs, Images(held_out, student), progress)
     return batches, validation.batches(held_out, shown, config.batch)
 

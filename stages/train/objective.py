@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from pipeline import clip
 from pipeline.clip import dense, tuning
 from pipeline.errors import UserError
-from pipeline.negative_types import NEGATIVE_TYPES
+from pipeline.negative_types import ALL_TYPES
 from stages.train import processes
 from stages.train.baselines import fisher_importance, local_scores, rank_thresholds
 from stages.train.batches import Batch
@@ -63,7 +63,7 @@ class Objective:
         self.dtype = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
         student.train()
         self.freshly_normed = _settle_batch_norm(student)
-        self.threshold_T = torch.zeros(len(NEGATIVE_TYPES), device=next(student.parameters()).device)
+        self.threshold_T = torch.zeros(len(ALL_TYPES), device=next(student.parameters()).device)
         self.next_threshold_T = self.threshold_T
         theirs = self.teacher.state_dict()
         pairs = [(theirs[name], tensor) for name, tensor in student.state_dict().items()]

@@ -14,7 +14,7 @@ from torch import Tensor
 from pipeline import tables
 from pipeline.artifact import Artifact
 from pipeline.errors import UserError
-from pipeline.negative_types import NEGATIVE_TYPES
+from pipeline.negative_types import ABSENCE, types_in
 from stages.train.config import Source
 from stages.train.paraphrases import Paraphrases
 
@@ -89,10 +89,19 @@ def read_rows(
         captions: whether captions are read as words too.
 
     Raises:
-        UserError: there is no such row, `shown` cannot be read, or there is no paraphrase.
+        UserError: there is no such row or type, `shown` cannot be read, or there is no paraphrase.
     """
+    there = tables.columns(dataset.table_folder("dataset"))
+    written, absences = types_in(there), [f"{ABSENCE}_tokens"] * ("absences" in paraphrases and ABSENCE in there)
+    if missing := [kind for kind in types if kind not in written]:
+        raise UserError(
+            "train",
+            f"the dataset has no negatives of type {', '.join(missing)}",
+            f"of {', '.join(written)}",
+            f"--set generate.types=[{', '.join(types)}], or leave it out of train.types",
+        )
     columns = ["caption_tokens", *(f"{kind}_tokens" for kind in types)]
-    names = [*columns, *types, *["paraphrases_tokens"] * bool(paraphrases), *["caption"] * captions]
+    names = [*columns, *types, *["paraphrases_tokens"] * bool(paraphrases), *absences, *["caption"] * captions]
     table = tables.read(
         dataset.table_folder("dataset"), ["pair_id", "image_group", "image_uri", "split", "chances", *names]
     )
@@ -127,13 +136,26 @@ def read_rows(
         image_group=image_group,
         tokens=tokens,
         have=have,
-        chances=_chances(table["chances"], types),
+        chances=_chances(table["chances"], types, written),
         depicting=np.where(have, depicting, -1),
-        paraphrases=Paraphrases(table["paraphrases_tokens"].combine_chunks(), image_group, paraphrases)
+        paraphrases=Paraphrases(
+            table["paraphrases_tokens"].combine_chunks(),
+            image_group,
+            paraphrases,
+            *(_each_alone(table[name].combine_chunks()) for name in absences),
+        )
         if paraphrases
         else None,
         captions=table["caption"].combine_chunks() if captions else None,
         upright=np.array([uri in upright for uri in uris] + [False] * len(more)),
+    )
+
+
+def _each_alone(texts: pa.ListArray) -> pa.ListArray:
+    """Every text as a list of it; null stays null."""
+    ends = np.cumsum(np.asarray(texts.is_valid()), dtype=np.int32)
+    return pa.ListArray.from_arrays(
+        pa.array(np.concatenate([[0], ends]), pa.int32()), texts.drop_null(), mask=texts.is_null()
     )
 
 
@@ -167,11 +189,11 @@ def _shown(path: Path, pair_ids: list[str], types: Sequence[str], known: int) ->
     return depicting, files
 
 
-def _chances(column: pa.ChunkedArray, types: Sequence[str]) -> NDArray[np.float32]:
-    """[rows, types]; 1 where the table says nothing."""
-    chances = np.ones((len(column), len(NEGATIVE_TYPES)), dtype=np.float32)
+def _chances(column: pa.ChunkedArray, types: Sequence[str], written: Sequence[str]) -> NDArray[np.float32]:
+    """[rows, types]; 1 where the table, whose lists are in the order of `written`, says nothing."""
+    chances = np.ones((len(column), len(written)), dtype=np.float32)
     said = np.asarray(column.is_valid())
     if said.any():
         told = column.filter(pa.array(said)).combine_chunks().flatten()
-        chances[said] = np.asarray(told.fill_null(1.0)).reshape(-1, len(NEGATIVE_TYPES))
-    return chances[:, [NEGATIVE_TYPES.index(kind) for kind in types]]
+        chances[said] = np.asarray(told.fill_null(1.0)).reshape(-1, len(written))
+    return chances[:, [written.index(kind) for kind in types]]

@@ -4,6 +4,7 @@ Reads pairs (the images) and dataset; writes student/ (an open_clip folder), tea
 Killed at any moment, the same call resumes from its last checkpoint and ends, on a CPU, with the same bits.
 """
 
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from pipeline import tables
 from pipeline.artifact import Artifact, path_digest
 from pipeline.clip import device, has_patches, model_digest
 from pipeline.errors import UserError, need_package
+from pipeline.negative_types import ABSENCE, PARAPHRASE
 from pipeline.stage import Inputs, Progress, Stage
 from stages.train.config import Config
 from stages.train.terms import sources
@@ -73,22 +75,23 @@ def check_pairs(config: Config, pairs: Artifact) -> None:
         )
 
 
-def check_paraphrases(config: Config, are_generated: bool, pairs: Artifact | None = None) -> None:
+def check_paraphrases(config: Config, kinds: Collection[str], pairs: Artifact | None = None) -> None:
     """Raise UserError when a term needs paraphrases and the dataset will have none.
 
     Args:
         config: the settings.
-        are_generated: whether the dataset will bring rewrites.
+        kinds: the kinds of text that are generated.
         pairs: the pairs once they are known; before, images may have several captions.
     """
-    if not config.needs_paraphrases or (are_generated and "rewrites" in config.paraphrases):
+    made = {"rewrites": PARAPHRASE in kinds, "absences": ABSENCE in kinds}
+    if not config.needs_paraphrases or any(made.get(source) for source in config.paraphrases):
         return
     if "captions" in config.paraphrases and (pairs is None or _has_siblings(pairs)):
         return
     raise UserError(
         "train",
         f"a term of train.objective needs paraphrases, and there will be none (train.paraphrases: "
-        f"{', '.join(config.paraphrases)}; generate.paraphrases: {str(are_generated).lower()})",
+        f"{', '.join(config.paraphrases)}; generate.paraphrases: {str(PARAPHRASE in kinds).lower()})",
         "rewrites of captions, or images with several captions to train on",
         "--set generate.paraphrases=true, with rewrites in train.paraphrases",
     )

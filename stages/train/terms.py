@@ -94,6 +94,9 @@ TERMS: dict[str, Term] = {
     "distractor": Term(f"{_BASELINES}:distractor_loss", "CoN-CLIP's loss", needs_images=True),
     "triplet": Term(f"{_BASELINES}:triplet_loss", "TripletCLIP's second half", needs_images=True),
     "align": Term(f"{_BASELINES}:align_loss", "READ's paraphrase alignment", needs_paraphrases=True),
+    "para_clip": Term(
+        f"{_BASELINES}:para_clip_loss", "CLIP's own loss over paraphrases", needs_paraphrases=True
+    ),
     "clic": Term(
         f"{_BASELINES}:clic_loss", "CLIC's loss", note="every other batch is of joined images", needs_joined=True
     ),

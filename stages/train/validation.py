@@ -3,7 +3,6 @@
 import torch
 
 from pipeline.clip import Clip, tuning
-from pipeline.negative_types import NEGATIVE_TYPES
 from stages.train.batches import Batches
 from stages.train.objective import Objective
 from stages.train.pictures import Images
@@ -13,7 +12,7 @@ from stages.train.rows import Rows
 def batches(rows: Rows, images: Images, batch: int) -> Batches:
     """The held-out rows in batches of different images, each caption with all its negatives."""
     size = min(batch, int(rows.image_group.max()) + 1)
-    return Batches(rows, images, size, len(NEGATIVE_TYPES), epochs=1, seed=0)
+    return Batches(rows, images, size, rows.have.shape[1], epochs=1, seed=0)
 
 
 def score(objective: Objective, held_out: Batches, model: Clip, device: str) -> dict[str, float]:

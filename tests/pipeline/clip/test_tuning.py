@@ -84,6 +84,9 @@ def test_the_first_groups_of_a_locked_tower_learn(tmp_path: Path, custom_text: b
     of_text = {name.removeprefix("text.") for name in learning(model) if not name.startswith("visual.")}
     assert of_text == {"token_embedding.weight", "positional_embedding", "logit_scale"}
     model.requires_grad_(True)
+    tuning.lock(model, image=True, text=True, unlocked={"text": -1})
+    assert {name.removeprefix("text.") for name in learning(model)} == of_text
+    model.requires_grad_(True)
     tuning.lock(model, image=True, text=True, unlocked=-9)
     assert learning(model) == everything
     with pytest.raises(UserError, match="cannot be locked"):

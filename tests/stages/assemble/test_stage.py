@@ -185,6 +185,26 @@ def test_paraphrases_stand_beside_the_negatives_and_do_not_count_as_such(tmp_pat
     assert not tables.files(tmp_path / "none")
 
 
+def test_what_is_denied_has_columns_where_it_was_made(tmp_path: Path) -> None:
+    extra = [
+        negative(PAIRS_ROWS[0], "negation", "A red cup on no blue table."),
+        negative(PAIRS_ROWS[0], "absence", "A red cup on a blue table with no dog."),
+    ]
+    run(tmp_path / "five", inputs(tmp_path / "a", PAIRS_ROWS, NEGATIVE_ROWS))
+    assert tables.columns(tmp_path / "five") == DATASET.names and "negation" not in DATASET.names
+    facts = run(tmp_path / "six", inputs(tmp_path / "b", PAIRS_ROWS, [*NEGATIVE_ROWS, *extra]))
+    assert set(tables.columns(tmp_path / "six")) - set(DATASET.names) == {
+        "negation", "absence", "negation_tokens", "absence_tokens",
+    }  # fmt: skip
+    row, *others = sorted(tables.read(tmp_path / "six").to_pylist(), key=lambda one: one["negation"] is None)
+    assert (row["negation"], row["absence"]) == (extra[0]["text"], extra[1]["text"])
+    assert [row["negation_tokens"], row["absence_tokens"]] == tokenizer("ViT-B-32")([one["text"] for one in extra])
+    assert all(one["absence"] is one["absence_tokens"] is None for one in others)
+    assert facts["negatives"]["negation"] == 1 and "absence" not in facts["negatives"]
+    with pytest.raises(UserError, match="no pair is left"):
+        run(tmp_path / "none", inputs(tmp_path / "c", PAIRS_ROWS, extra[1:]), min_negatives=1)
+
+
 @pytest.mark.slow
 def test_more_than_fits_in_memory_spills_to_disk(tmp_path: Path) -> None:
     """150 MB of texts are joined, and sorted into a second copy, in 190 MB: what does not fit goes through the disk."""
@@ -229,7 +249,7 @@ def test_wrong_memory_is_said_in_one_line(tmp_path: Path, memory: str) -> None:
 
 def test_checks_of_the_dataset_read_what_was_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     query = "select pair_id from dataset where len(caption_tokens) <> 5"
-    monkeypatch.setattr("stages.assemble.dataset.read_checks", lambda: [Check("error", "five tokens", query)])
+    monkeypatch.setattr("stages.assemble.dataset.read_checks", lambda kinds: [Check("error", "five tokens", query)])
     given = inputs(tmp_path, PAIRS_ROWS, NEGATIVE_ROWS)
     with pytest.raises(UserError, match="five tokens: 3 rows"):
         run(tmp_path / "out", given)

@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from pipeline.errors import UserError
-from pipeline.negative_types import NEGATIVE_TYPES, PARAPHRASE
+from pipeline.negative_types import KINDS, NEGATIVE_TYPES
 from stages.generate import Config, prompts
 from stages.generate.checks import validate
 from tests.paths import real
@@ -73,7 +73,7 @@ def test_a_missing_file_set_or_example_is_rejected(tmp_path: Path) -> None:
         prompts.load(write(tmp_path, GOOD), ["swap_nouns"], 3)
 
 
-@pytest.mark.parametrize("kind", (*NEGATIVE_TYPES, PARAPHRASE))
+@pytest.mark.parametrize("kind", KINDS)
 def test_english_has_fifty_distinct_examples_that_pass_the_checks(kind: str) -> None:
     prompt, shown = (prompts.load("english", [kind], count)[kind] for count in (None, 50))
     captions = [example.caption for example in prompt.examples]
@@ -111,7 +111,7 @@ def test_no_example_shares_a_caption_with_a_benchmark() -> None:
         return " ".join("".join(char if char.isalnum() else " " for char in text.lower()).split())
 
     taken = {plain(text) for text in taken}
-    for prompt in prompts.load("english", (*NEGATIVE_TYPES, PARAPHRASE)).values():
+    for prompt in prompts.load("english", KINDS).values():
         for example in prompt.examples:
             for text in (example.caption, example.negative):
                 assert text is None or len(text.split()) < 4 or plain(text) not in taken, text

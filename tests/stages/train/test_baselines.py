@@ -212,6 +212,23 @@ def test_align_is_its_formula(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", MASKS)
+def test_clip_over_paraphrases_is_its_formula(kind: str) -> None:
+    student = embeddings(0, kind)
+    scale, _ = scale_of(student)
+    image, para = student.image_BD, student.para_BD
+    loss = zero() * scale * (image.sum() + para.sum())
+    rows = [i for i in range(B) if student.rephrased_B[i]]
+    for i in rows:
+        texts = [scale * image[i] @ para[j] for j in rows]
+        images = [scale * image[j] @ para[i] for j in rows]
+        mine = scale * image[i] @ para[i]
+        loss = loss + (minus_log(mine, texts) + minus_log(mine, images)) / len(rows) / 2
+    assert_same(baselines.para_clip_loss(student, scale), loss, [image, para, scale])
+    all_of_them = student._replace(para_BD=student.text_BD, rephrased_B=torch.ones(B, dtype=torch.bool))
+    torch.testing.assert_close(baselines.para_clip_loss(all_of_them, scale), baselines.clip_loss(student, scale))
+
+
+@pytest.mark.parametrize("kind", MASKS)
 def test_clic_is_its_formula(kind: str) -> None:
     student = embeddings(0, kind)
     scale, _ = scale_of(student)
@@ -299,6 +316,7 @@ def test_the_order_of_the_batch_changes_nothing() -> None:
         lambda mine, theirs: baselines.distractor_loss(mine, scale),
         lambda mine, theirs: baselines.triplet_loss(mine, scale),
         lambda mine, theirs: baselines.align_loss(mine, scale),
+        lambda mine, theirs: baselines.para_clip_loss(mine, scale),
         lambda mine, theirs: baselines.clic_loss(mine, scale),
         lambda mine, theirs: baselines.tic_loss(mine),
         lambda mine, theirs: baselines.contrast_distill_loss(mine, theirs, scale, 2),

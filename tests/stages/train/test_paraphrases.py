@@ -19,6 +19,19 @@ def paraphrases(*sources: Any, rewrites: Any = REWRITES, first: int = 0) -> Para
     return Paraphrases(column[first:], GROUPS[first:], sources)
 
 
+def test_absences_are_a_source_beside_the_others() -> None:
+    lists = pa.list_(pa.list_(pa.int32()))
+    absences = pa.array([[[1, 20]], [[1, 21]], None, [[1, 23, 24]], None, None], lists)
+
+    def of(row: int, *sources: Any) -> set[Any]:
+        return set(drawn(Paraphrases(pa.array(REWRITES, lists), GROUPS, sources, absences), row))
+
+    assert of(0, "absences") == {(1, 20)} and of(2, "absences") == {-1}
+    assert of(0, "absences", "rewrites", "captions") == {2, 3, (1, 10), (1, 11, 12), (1, 20)}
+    assert of(3, "rewrites", "absences") == {(1, 13), (1, 23, 24)}
+    assert of(1, "captions", "absences") == {5, (1, 21)}
+
+
 def drawn(given: Paraphrases, row: int) -> dict[Any, float]:
     """What a row drew in many epochs: another row's number or a rewrite's tokens -> share."""
     numbers = [int(given.draw(0, epoch)[row]) for epoch in range(600)]

@@ -2,7 +2,10 @@
 
 from pathlib import Path
 
+import pytest
+
 from pipeline import tables
+from pipeline.errors import UserError
 from pipeline.negative_types import NEGATIVE_TYPES
 from pipeline.schema import PAIRS
 from stages.train.rows import read_rows
@@ -16,6 +19,12 @@ def test_a_text_that_a_pair_has_under_two_types_is_trained_with_once(tmp_path: P
     assert any(have["swap_nouns"]) and not any(have["replace_nouns"])
     alone = read_rows(inputs["dataset"], inputs["pairs"], ("replace_nouns",))
     assert alone.have[:, 0].tolist() == have["swap_nouns"], "it is there where the other type is not trained with"
+
+
+def test_a_type_that_the_dataset_lacks_is_named(tmp_path: Path) -> None:
+    inputs = small_inputs(tmp_path, pictures=4)
+    with pytest.raises(UserError, match=r"no negatives of type negation.*generate\.types=\[swap_nouns, negation\]"):
+        read_rows(inputs["dataset"], inputs["pairs"], ("swap_nouns", "negation"))
 
 
 def test_captions_are_read_where_they_are_asked_for_and_images_tell_how_they_stand(tmp_path: Path) -> None:
