@@ -38,7 +38,7 @@ CHUNK = 500
 WIDEST = 128
 """Responses that a request may bring."""
 
-ENOUGH = 2000
+ENOUGH = 1000
 """Distinct captions whose work takes longer than further processes take to start; they must save as much."""
 
 

@@ -4,7 +4,6 @@ Words are compared by stem and in order, so that an ending changes nothing.
 """
 
 from collections import Counter
-from dataclasses import dataclass
 from difflib import SequenceMatcher
 from functools import cached_property, lru_cache
 from itertools import pairwise
@@ -61,34 +60,20 @@ def _changed(one: list[str], other: list[str]) -> list[Edit]:
     return [Edit(a, b, c, d) for code, a, b, c, d in codes if code != "equal"]
 
 
-@dataclass(frozen=True)
 class Case:
     """One candidate beside its caption, parsed once for all rules.
 
     Attributes:
-        caption: the true caption.
-        text: the candidate.
+        caption, text: the true caption and the candidate.
         siblings: what else is known of the image: its captions.
+        before, after: words of the caption and of the candidate, punctuation left out.
+        new_signs: characters of the candidate that the caption does not have.
     """
 
-    caption: str
-    text: str
-    siblings: tuple[str, ...] = ()
-
-    @cached_property
-    def before(self) -> tuple[Word, ...]:
-        """Words of the caption, punctuation left out."""
-        return words_of(self.caption)
-
-    @cached_property
-    def after(self) -> tuple[Word, ...]:
-        """Words of the candidate, punctuation left out."""
-        return words_of(self.text)
-
-    @cached_property
-    def new_signs(self) -> frozenset[str]:
-        """Characters of the candidate that the caption does not have."""
-        return frozenset(self.text).difference(self.caption)
+    def __init__(self, caption: str, text: str, siblings: tuple[str, ...] = ()) -> None:
+        self.caption, self.text, self.siblings = caption, text, siblings
+        self.before, self.after = words_of(caption), words_of(text)
+        self.new_signs = frozenset(text).difference(caption)
 
     @cached_property
     def edits(self) -> list[Edit]:

@@ -27,7 +27,7 @@ from stages.generate.denial_checks import (
     word_lost,
 )
 from stages.generate.grammar import is_worse, loses_article, stop_inside, tears_apart
-from stages.generate.paraphrase import is_reordering
+from stages.generate.paraphrase import is_reordering, lowers
 from stages.generate.replace_checks import (
     action_lost,
     elsewhere,
@@ -172,7 +172,9 @@ def punctuation(case: Case) -> bool:
 
 def language(case: Case) -> bool:
     """Two or more new words, and most of them, are unknown to the lexicon: another language, or no words at all."""
-    known = {word.lower for word in case.before}
+    known = lowers(case.caption)
+    if lowers(case.text) <= known:
+        return False
     new = [word.lower for word in case.after if word.lower not in known and word.lower[0].isalpha()]
     unknown = [word for word in new if not is_known(word)] if len(new) > 1 else []
     return len(unknown) >= 2 and 2 * len(unknown) > len(new)
@@ -197,7 +199,8 @@ def sentences(case: Case) -> bool:
 
 def grammar(case: Case) -> bool:
     """Two determiners, no agreement in number, an article before a verb, a noun that lost its article or its "'s"."""
-    return any(fault(case.caption, case.text) for fault in (is_worse, loses_article, tears_apart))
+    one, other = case.caption, case.text
+    return is_worse(one, other) or loses_article(one, other) or tears_apart(one, other)
 
 
 def entailed(case: Case) -> bool:

@@ -41,11 +41,15 @@ _FAULTS = (
 )
 _ANY_FAULT = re.compile("|".join(fault.pattern for fault in _FAULTS))
 _NONE = [0] * len(_FAULTS)
-_POSSESSIVE = re.compile(r"\s['’]\s+s\b")
-_PARTED = re.compile(r"\bof (?:the )?(?:front|middle|side|edge|back|bottom|top)\b(?! of\b)")
-_THERE = re.compile(
-    r"\bthere (?:(?:is|are|was|were) (?:the|his|her|its|their|this|that)|(?:are|were) an?)\b", re.IGNORECASE
-)
+_TORN = {
+    " s": re.compile(r"\s['’]\s+s\b"),
+    "of ": re.compile(r"\bof (?:the )?(?:front|middle|side|edge|back|bottom|top)\b(?! of\b)"),
+    "there ": re.compile(
+        r"\bthere (?:(?:is|are|was|were) (?:the|his|her|its|their|this|that)|(?:are|were) an?)\b", re.IGNORECASE
+    ),
+}
+"""What a rewrite may tear apart, by letters that it has in lower case: most texts have none of them."""
+
 _BASE = "base"
 """Tag of a verb without ending whose subject is a plural."""
 
@@ -72,7 +76,10 @@ def loses_article(caption: str, text: str) -> bool:
 
 def tears_apart(caption: str, text: str) -> bool:
     """True for "of front" from "front of", "swing ' s", and "there is the dock" from "there is a boat"."""
-    return any(len(torn.findall(text)) > len(torn.findall(caption)) for torn in (_POSSESSIVE, _PARTED, _THERE))
+    lower = text.lower()
+    return any(
+        letters in lower and len(torn.findall(text)) > len(torn.findall(caption)) for letters, torn in _TORN.items()
+    )
 
 
 def stop_inside(caption: str, text: str) -> bool:
@@ -80,7 +87,6 @@ def stop_inside(caption: str, text: str) -> bool:
     return "." in text[:-1] and len(_INSIDE.findall(text)) > len(_INSIDE.findall(caption))
 
 
-@lru_cache(maxsize=4096)
 def _tags(caption: str) -> Mapping[str, str]:
     """Tags of the caption's words; one in -s after "a dog" is a verb, which the tagger takes for a plural.
 
@@ -97,10 +103,17 @@ def _tags(caption: str) -> Mapping[str, str]:
 
 
 @lru_cache(maxsize=4096)
+def _classes_of(caption: str) -> Mapping[str, str]:
+    """The letter of each of the caption's words."""
+    tags = _tags(caption)
+    return {word.lower: _class(word.lower, word.lemma, tags[word.lower]) for word in words_of(caption)}
+
+
+@lru_cache(maxsize=4096)
 def _classes(caption: str, text: str) -> str:
     """A letter for each of a text's words, those of the caption as they are there."""
-    tags = _tags(caption)
-    return "".join([_class(word.lower, word.lemma, tags.get(word.lower, word.tag)) for word in words_of(text)])
+    own = _classes_of(caption)
+    return "".join([own.get(word.lower) or _class(word.lower, word.lemma, word.tag) for word in words_of(text)])
 
 
 @lru_cache(maxsize=4096)

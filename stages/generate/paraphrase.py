@@ -36,7 +36,7 @@ class Piece(NamedTuple):
 
 def is_reordering(caption: str, text: str) -> bool:
     """True when the text says what the caption says, in another order of its parts."""
-    if not _lowers(text) <= _may_say(caption):
+    if not lowers(text) <= _may_say(caption):
         return False
     one = _pieced(caption)
     if not one.is_joined and _OPENING.isdisjoint((_first(caption), _first(text))):
@@ -50,13 +50,14 @@ def is_reordering(caption: str, text: str) -> bool:
 
 
 @lru_cache(maxsize=4096)
-def _lowers(text: str) -> frozenset[str]:
+def lowers(text: str) -> frozenset[str]:
+    """A text's words, commas and "&" in lower case."""
     return frozenset([word.lower for word in parse(text) if word.is_word or word.text in ",&"])
 
 
 @lru_cache(maxsize=4096)
 def _may_say(caption: str) -> frozenset[str]:
-    return _lowers(caption) | _TOLD_OTHERWISE
+    return lowers(caption) | _TOLD_OTHERWISE
 
 
 def _first(text: str) -> str:
@@ -108,7 +109,8 @@ def _parts_reordered(pieces: list[Piece], before: list[str], after: list[str]) -
         shares_adjective = i > 0 and pieces[i - 1].describes and not pieces[i].starts
         for stop in range(size, size - end - 1, -1):
             joining = _SIGNS if whole and (stop == size or before[stop] not in _CLINGING) else _JOINING
-            if _parts(before[i:stop], joining) == _parts(after[i:stop], joining):
+            some = before[i:stop]
+            if not joining.isdisjoint(some) and _parts(some, joining) == _parts(after[i:stop], joining):
                 heads = (pieces[k + 1].starts for k in range(i, stop - 1) if before[k] in joining)
                 # "a red cup and a jug": the adjective belongs to the first part alone, so the parts may not change
                 if not (shares_adjective and any(heads)):
@@ -116,14 +118,14 @@ def _parts_reordered(pieces: list[Piece], before: list[str], after: list[str]) -
     return False
 
 
-def _parts(words: list[str], joining: frozenset[str]) -> Counter[tuple[str, ...]]:
+def _parts(words: list[str], joining: frozenset[str]) -> list[list[str]]:
     parts: list[list[str]] = [[]]
     for word in words:
         if word in joining:
             parts.append([])
         else:
             parts[-1].append(word)
-    return Counter(tuple(part) for part in parts if part)
+    return sorted(part for part in parts if part)
 
 
 def _place_moved(before: list[str], after: list[str]) -> bool:

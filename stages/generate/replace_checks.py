@@ -1,7 +1,5 @@
 """What the replace types promise: in one place a word for another, which cannot be true as well."""
 
-from collections import Counter
-
 from stages.generate.case import QUANTITIES, Case, describes, is_action
 from stages.generate.people import says_less
 from stages.text.words import ARTICLES, Word, lexicon
@@ -23,8 +21,8 @@ def nothing_replaced(case: Case) -> bool:
 
 def rearranged(case: Case) -> bool:
     """What both texts say equally often stands in another order: something moved as well."""
-    before, after = map(Counter, case.stems)
-    kept, came = ([stem for stem in stems if before[stem] == after[stem]] for stems in case.stems)
+    before, after = case.stems
+    kept, came = ([stem for stem in stems if before.count(stem) == after.count(stem)] for stems in case.stems)
     return kept != came
 
 

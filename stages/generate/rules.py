@@ -12,7 +12,7 @@ is refused.
 import random
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from itertools import accumulate, combinations, islice, pairwise
 from pathlib import Path
@@ -90,7 +90,7 @@ class Vocabulary:
         """Count the words of these captions; words seen once in a large corpus are left out as likely misspelt."""
         found = cls()
         total = 0
-        for caption in map(Caption, captions):
+        for caption in map(_caption, captions):
             total += 1
             found.counts.update(word.lower for word in caption.words if word.is_content)
             for phrase in caption.phrases:
@@ -207,8 +207,8 @@ class Rules:
         proposed = PROPOSALS[kind](task) if kind in PROPOSALS else ()
         texts = dict.fromkeys(edited(request.caption, edits) for edits in islice(proposed, MOST_PROPOSALS))
         texts.pop(request.caption, None)
-        first, *others = [Response(text, "stop") for text in texts] or [Response(NOT_APPLICABLE, "stop")]
-        return replace(first, others=tuple(others))
+        first, *others = texts or (NOT_APPLICABLE,)
+        return Response(first, "stop", others=tuple([Response(text, "stop") for text in others]))
 
 
 Proposals = Iterator[tuple[Edit, ...]]

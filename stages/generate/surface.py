@@ -81,7 +81,7 @@ def _form(caption: str) -> _Form:
         is_quoted=caption[:1] in "\"'“‘",
         is_spaced=is_spaced,
         is_upper=caption.isupper() and sum(letter.isalpha() for letter in caption) > 3,
-        errs=any(_article_wrong(one, two) for one, two in pairwise(words)),
+        errs=any(_article_wrong(one, two) for one, two in pairwise(words) if one.lower in ("a", "an")),
         first=words[0].text if words else "",
         written={word.lower: word.text for word in words[1:]},
         is_lower=all(word.lower == word.text for word in words[1:]),
@@ -133,7 +133,7 @@ def _mended(match: re.Match[str]) -> str:
 
 
 def _article_wrong(one: Word, two: Word) -> bool:
-    return one.lower in ("a", "an") and two.is_word and (one.lower == "an") != sounds_vowel(two.lower)
+    return two.is_word and (one.lower == "an") != sounds_vowel(two.lower)
 
 
 @lru_cache(maxsize=65536)
