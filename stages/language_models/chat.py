@@ -18,6 +18,9 @@ _CAPTION = "\ue000"
 """Stands for the caption while the text around it is found out: of Unicode's private use, so in no text."""
 
 
+_BETWEEN = "<|endoftext|>"
+"""Stands between documents in the training texts of models without a first token of their own, under this name."""
+
 _Render = Callable[[Sequence[Message]], str]
 
 
@@ -34,6 +37,18 @@ def special_tokens(tokenizer: Any) -> list[str]:
     added = getattr(tokenizer, "added_tokens_decoder", {}).values()
     named = {token for token in tokenizer.all_special_tokens if token}
     return list(named | {token.content for token in added if token.special})
+
+
+def text_start(tokenizer: Any) -> int:
+    """Id of the token that a text outside any chat begins with.
+
+    The model's first token; where there is none, or it opens the turns of chats, so that a role is expected next, what
+    stands between documents; else its last.
+    """
+    opens_turns = bool(tokenizer.bos_token) and tokenizer.bos_token in str(tokenizer.chat_template or "")
+    if (opens_turns or not tokenizer.bos_token) and _BETWEEN in special_tokens(tokenizer):
+        return int(tokenizer.convert_tokens_to_ids(_BETWEEN))
+    return int(tokenizer.bos_token_id if tokenizer.bos_token else tokenizer.eos_token_id)
 
 
 def encode(

@@ -26,7 +26,7 @@ from pipeline.crew import cores
 from pipeline.errors import TransientError, UserError
 from pipeline.stage import Inputs
 from stages.language_models.base import LINE, Backend, Corpus, Message, Request, Response, Settings, sampling
-from stages.language_models.chat import encode, special_tokens
+from stages.language_models.chat import encode, special_tokens, text_start
 from stages.language_models.folders import SMOLLM2, folder_digest, local_model
 
 MAX_MODEL_LEN = 8192
@@ -161,7 +161,7 @@ class Engine:
             self._facts[name] = self._facts.get(name, 0) + count
 
     def likelihood(self, texts: Sequence[str]) -> list[float]:
-        """Natural log of each text's probability, after the model's first token where it has one.
+        """Natural log of each text's probability, as that of a document of its own (`chat.text_start`).
 
         Raises TransientError when the engine dies.
         """
@@ -243,26 +243,28 @@ def cause(log: Path) -> str | None:
     return None
 
 
-def engine_defaults(*, on_cpu: bool, longest: int, seed: int) -> dict[str, Any]:
+def engine_defaults(*, on_cpu: bool, longest: int, seed: int, may_cascade: bool) -> dict[str, Any]:
     """Arguments of `vllm.LLM` unless the settings say otherwise.
 
     Args:
         on_cpu: the platform is a CPU.
         longest: tokens the model can read.
         seed: of the engine; each request brings its own.
+        may_cascade: this vLLM takes the argument that switches cascade attention off: 0.33 knows neither.
     """
     defaults: dict[str, Any] = {
         "dtype": "float32" if on_cpu else "auto",
         "enforce_eager": on_cpu,
         "enable_prefix_caching": True,
-        # Computes the prefix that all running requests share in one go, and may take in one that does not share it
-        # (vLLM's PR 55227).
-        "disable_cascade_attn": True,
         # On the CPU vLLM cannot take back the draw of a seeded request whose prompt was split over two steps.
         "enable_chunked_prefill": not on_cpu,
         "max_model_len": min(longest, MAX_MODEL_LEN),
         "seed": seed % 2**31,
     }
+    if may_cascade:
+        # Cascade attention computes the prefix that all running requests share in one go, and may take in one that does
+        # not share it (vLLM's PR 55227).
+        defaults["disable_cascade_attn"] = True
     if on_cpu:  # said in bytes, or vLLM refuses to start where less than 92 % of the memory is free
         defaults["kv_cache_memory_bytes"] = int(os.environ.get("VLLM_CPU_KVCACHE_SPACE", "1")) << 30
         defaults["block_size"] = 32  # of the CPU's usual 128 more of a prefix is computed anew for each caption
@@ -365,7 +367,12 @@ class _Loaded:
         longest = getattr(
             AutoConfig.from_pretrained(model, revision=revision), "max_position_embeddings", MAX_MODEL_LEN
         )
-        defaults = engine_defaults(on_cpu=on_cpu, longest=longest, seed=seed)
+        defaults = engine_defaults(
+            on_cpu=on_cpu,
+            longest=longest,
+            seed=seed,
+            may_cascade=hasattr(vllm.EngineArgs, "disable_cascade_attn"),
+        )
         self.llm = vllm.LLM(model=model, revision=revision, **{**defaults, **settings})
         self._tokenizer, self._chat_template = self.llm.get_tokenizer(), chat_template
         self._special = special_tokens(self._tokenizer)
@@ -449,8 +456,7 @@ class _Loaded:
         """Sum of the log-probabilities of a text's tokens; what exceeds the model's length is left out."""
         from vllm import SamplingParams, TokensPrompt
 
-        first = self._tokenizer.bos_token_id
-        start = [self._tokenizer.eos_token_id if first is None else first]
+        start = [text_start(self._tokenizer)]
         ids = [
             (start + one)[: self._longest - 1] for one in self._tokenizer(texts, add_special_tokens=False)["input_ids"]
         ]

@@ -214,3 +214,19 @@ def test_every_token_that_steers_is_known_as_special(tokenizer: Any) -> None:
 
 def test_no_captions_need_no_template() -> None:
     assert chat.encode(None, PREFIX, [], {}) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "bos", "start"),
+    [
+        ("llama", "<|begin_of_text|>", "<|begin_of_text|>"),
+        ("gemma", "<bos>", "<bos>"),
+        ("qwen", "<|im_start|>", "<|endoftext|>"),  # as of SmolLM2
+        ("qwen", None, "<|endoftext|>"),
+        ("granite", None, "<|start_of_role|>"),  # its last token, by the fixture
+    ],
+)
+def test_a_text_of_its_own_begins_as_no_turn_of_a_chat(tokenizer: Any, name: str, bos: str | None, start: str) -> None:
+    model = tokenizer(name)
+    model.bos_token = bos
+    assert model.convert_ids_to_tokens(chat.text_start(model)) == start

@@ -9,7 +9,8 @@ from stages.language_models.vllm import VllmBackend, _environment, cause, engine
 
 @pytest.mark.parametrize("on_cpu", [True, False])
 def test_no_prompt_may_take_another_s_prefix(on_cpu: bool) -> None:
-    assert engine_defaults(on_cpu=on_cpu, longest=4096, seed=1)["disable_cascade_attn"] is True
+    made = [engine_defaults(on_cpu=on_cpu, longest=4096, seed=1, may_cascade=may) for may in (True, False)]
+    assert [one.get("disable_cascade_attn") for one in made] == [True, None]
 
 
 def test_the_cause_of_a_failed_start_is_found_in_the_log(tmp_path: Path) -> None:
