@@ -87,26 +87,23 @@ def stop_inside(caption: str, text: str) -> bool:
     return "." in text[:-1] and len(_INSIDE.findall(text)) > len(_INSIDE.findall(caption))
 
 
-def _tags(caption: str) -> Mapping[str, str]:
-    """Tags of the caption's words; one in -s after "a dog" is a verb, which the tagger takes for a plural.
+@lru_cache(maxsize=4096)
+def _classes_of(caption: str) -> Mapping[str, str]:
+    """The letter of each of the caption's words.
 
-    So is a base form right after a plural ("people sit"), whose tag becomes _BASE.
+    One in -s after "a dog" is a verb, which the tagger takes for a plural. So is a base form right after a plural
+    ("people sit"), whose tag becomes _BASE.
     """
     words = words_of(caption)
     tags = {word.lower: word.tag for word in reversed(words)}
     for one, two, three in zip(words, words[1:], words[2:], strict=False):
         if one.tag == "NNS" and two.tag == "VB" and (two.lower not in lexicon().nouns or three.tag in _AFTER_VERBS):
             tags[two.lower] = _BASE
-    for match in _VERB.finditer("".join([_class(word.lower, word.lemma, tags[word.lower]) for word in words])):
-        tags[words[match.start(1)].lower] = "VBZ"
-    return tags
-
-
-@lru_cache(maxsize=4096)
-def _classes_of(caption: str) -> Mapping[str, str]:
-    """The letter of each of the caption's words."""
-    tags = _tags(caption)
-    return {word.lower: _class(word.lower, word.lemma, tags[word.lower]) for word in words_of(caption)}
+    classes = {word.lower: _class(word.lower, word.lemma, tags[word.lower]) for word in words}
+    for match in _VERB.finditer("".join([classes[word.lower] for word in words])):
+        verb = words[match.start(1)]
+        classes[verb.lower] = _class(verb.lower, verb.lemma, "VBZ")
+    return classes
 
 
 @lru_cache(maxsize=4096)

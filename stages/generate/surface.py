@@ -10,7 +10,6 @@ from stages.text.words import Word, is_known, parse
 
 _CONSONANT_VOWEL = ("uni", "use", "usu", "euro", "one", "once", "ufo", "utensil", "unicorn")
 _SILENT_H = ("hour", "honest", "honor", "honour", "heir")
-_FINAL = re.compile(r"\s*[.!?…]*$")
 _CLOSING = " .!?,;:…"
 _BEFORE_SIGN = re.compile(r"\s+([.,;:!?])")
 _SIGN = re.compile(r"(?<=\w)([.,;:!?])(?=\s|$)")
@@ -74,7 +73,7 @@ class _Form(NamedTuple):
 @lru_cache(maxsize=4096)
 def _form(caption: str) -> _Form:
     words = parse(caption)
-    end, is_spaced = "".join(_FINAL.findall(caption)), bool(_APART.search(caption))
+    end, is_spaced = caption[len(caption.rstrip(".!?…").rstrip()) :], bool(_APART.search(caption))
     return _Form(
         end=end,
         after_word=_spaced(f"a{end}", apart=is_spaced)[1:],
