@@ -39,5 +39,10 @@ def test_both_readers_of_yaml_say_the_same(nested: int) -> None:
     rest = f"\nrest: {'[' * nested}{']' * nested}" if nested else ""
     found = from_yaml("base: &base {a: 1, b: 2}\none: &one {<<: *base, b: 3}\ntwo: {<<: *one, a: 4}" + rest)
     assert (found["one"], found["two"]) == ({"a": 1, "b": 3}, {"a": 4, "b": 3})
+    several = "one: &one {name: 1}\ntwo: &two {name: 2, more: 3}\nall: {<<: [*one, *two]}\nown: {<<: *two, name: 4}"
+    found = from_yaml(several + rest)
+    assert (found["all"], found["own"]) == ({"name": 1, "more": 3}, {"name": 4, "more": 3}), "the first, and its own"
+    with pytest.raises(ValueError, match="<< merges what is no mapping"):
+        from_yaml("one: {<<: [1]}" + rest)
     with pytest.raises(ValueError, match="'a' stands twice"):
         from_yaml("one: {a: 1, b: 2, a: 3}" + rest)
