@@ -143,7 +143,7 @@ class Ours:
 
     def located(self, batch: Batch) -> Batch:
         """The tree of its texts grown, as the loader does it, and all but the images moved to the device."""
-        return batch.located(self.pooled)._each(partial(torch.Tensor.to, device=self.device))
+        return batch.located(self.pooled).map(partial(torch.Tensor.to, device=self.device))
 
     def step(self, batch: Batch) -> float:
         """As `Training` does it, with the loader's share of the texts' work."""

@@ -43,7 +43,7 @@ def forecast(run: Run) -> list[dict[str, Any]]:
     `amount` of work in `unit`; `seconds`, `bytes` on disk, `memory_mib` (the most the process took), `measured` (which
     artifact says so), each None where nothing alike was measured on this machine. Of generate also `captions`,
     `shards`, `missing` (responses that are not cached, by type; of pairs that will be made again all of them), `tokens`
-    and, with generate.price_per_hour, `money`.
+    and, with generate.price_per_hour, `money`; of train `device_memory`: an estimate of what a step takes on each GPU.
     """
     states = run.status()
     now = {STAGES[one.stage].makes: one.artifact for one in states if one.artifact}
@@ -92,6 +92,8 @@ def _cost(
         and _amount(name, one)
         and (name != "evaluate" or models.get(one.inputs["model"]) == run.recipe.train.model)
     ]
+    if name == "train":
+        cost["device_memory"] = _device_memory(run, held.get("dataset", now.get("dataset")))
     if not alike or work["amount"] is None:
         return cost
     last = alike[-1]
@@ -110,6 +112,19 @@ def _cost(
         if run.recipe.generate.price_per_hour is not None:
             cost["money"] = seconds / 3600 * run.recipe.generate.price_per_hour
     return cost
+
+
+def _device_memory(run: Run, dataset: Artifact | None) -> dict[str, int] | None:
+    """What a training step would take, by the shapes of its tensors."""
+    from stages.train import sizing  # torch, and the model's code
+
+    config = run.recipe.train
+    try:
+        found = sizing.size(config, dataset)
+    except UserError:
+        return None  # the check at the end says it
+    pairs = sizing.pairs_at_once(config)
+    return found and {"bytes": sum(found), "fixed_bytes": found.fixed, "pairs_at_once": pairs}
 
 
 def _work(run: Run, name: str, held: Mapping[str, Artifact], known: Mapping[str, Artifact]) -> dict[str, Any]:

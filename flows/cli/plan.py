@@ -53,6 +53,12 @@ def _show(found: list[dict[str, Any]]) -> None:
         if one.get("tokens"):
             money = f", {one['money']:,.2f} at generate.price_per_hour" if one.get("money") is not None else ""
             out.print(f"{'':9} about {one['tokens']:,} tokens{money}")
+        if memory := one.get("device_memory"):
+            size, fixed = _size(memory["bytes"]), _size(memory["fixed_bytes"])
+            out.print(
+                f"{'':9} about {size} of memory on each device, estimated by shapes: {fixed} of weights, gradients, "
+                f"AdamW and teacher, the rest for {memory['pairs_at_once']:,} pairs at once"
+            )
     made = [one for one in found if one["action"] == "make"]
     if not made:
         out.print("nothing to make")

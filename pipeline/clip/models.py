@@ -132,6 +132,26 @@ def check_model(model: str, pretrained: str | None = None, *, activation: str | 
     _trained(model, pretrained, activation)
 
 
+def outline(model: str) -> "nn.Module":
+    """A model's network on torch's meta device: shapes without values, which take neither memory nor time.
+
+    Statistics of BatchNorm have values, which are none of the model's. Raises UserError for an unknown model.
+    """
+    import torch
+
+    architecture(model)
+    with import_open_clip() as open_clip, open_clip_name(model) as name, torch.device("meta"):
+        try:
+            network: nn.Module = open_clip.create_model(name, load_weights=False, pretrained_text=False, device="meta")
+        except Exception as error:
+            raise load_error(model, None, error) from error
+    for module in network.modules():
+        mean = getattr(module, "running_mean", None)
+        if isinstance(mean, torch.Tensor):
+            module.running_mean = torch.ones(mean.shape)
+    return network
+
+
 def _trained(model: str, pretrained: str | None, activation: str | None) -> str | None:
     """The activation that weights are known to be trained with.
 

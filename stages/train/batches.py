@@ -95,7 +95,7 @@ class Batch:
     def on(self, device: str, model: Clip) -> "Batch":
         """The batch on a device, its images cut and normalised for the model."""
         move = partial(torch.Tensor.to, device=device, non_blocking=True)
-        moved = self._each(move)
+        moved = self.map(move)
 
         def ready(image_BCHW: Tensor, box_B4: Tensor | None) -> Tensor:
             cut_BCHW = image_BCHW if box_B4 is None else crops.cut(image_BCHW, box_B4, size_of(model))
@@ -116,14 +116,14 @@ class Batch:
 
     def pin_memory(self) -> "Batch":
         """In memory that a GPU copies from while the program goes on; torch's loader calls it."""
-        return self._each(torch.Tensor.pin_memory)
+        return self.map(torch.Tensor.pin_memory)
 
     def located(self, pooled: Pooling | None) -> "Batch":
         """With its places; the tree is grown for a text tower that pools so."""
         more_R, depicted_M = (there.flatten().nonzero()[:, 0] for there in (self.more_BX, self.depicted_B))
         return replace(self, places=Places(more_R, depicted_M, pooled and clip.tree(self.tokens_NL, pooled)))
 
-    def _each(self, change: Callable[[Tensor], Tensor]) -> "Batch":
+    def map(self, change: Callable[[Tensor], Tensor]) -> "Batch":
         """The same with each tensor changed."""
         given = {one.name: getattr(self, one.name) for one in fields(self)}
         changed: dict[str, Any] = {

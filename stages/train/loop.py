@@ -136,15 +136,20 @@ def _start(config: Config) -> dict[str, Any]:
 
 def _student(config: Config, device: str) -> Clip:
     student = clip.load(**_start(config), device=device)
-    tuning.lock(student.model, image=config.lock_image, text=config.lock_text, unlocked=config.unlocked_groups)
-    if config.lora_rank:
-        tuning.add_lora(student.model, config.lora_rank, config.lora_alpha, config.seed)
-    if config.text_map:
-        text_map.add(student.model)
-    if config.lock_scale:
-        for parameter in tuning.logit_parameters(student.model):
-            parameter.requires_grad_(False)
+    let_learn(student.model, config)
     return student
+
+
+def let_learn(model: torch.nn.Module, config: Config) -> None:
+    """What of the model learns, and what is put beside it to learn, in place. Raises UserError as `tuning` does."""
+    tuning.lock(model, image=config.lock_image, text=config.lock_text, unlocked=config.unlocked_groups)
+    if config.lora_rank:
+        tuning.add_lora(model, config.lora_rank, config.lora_alpha, config.seed)
+    if config.text_map:
+        text_map.add(model)
+    if config.lock_scale:
+        for parameter in tuning.logit_parameters(model):
+            parameter.requires_grad_(False)
 
 
 def _data(

@@ -44,6 +44,18 @@ def test_time_grows_with_the_work_and_names_what_it_was_measured_by(home: Path, 
     assert found["evaluate"]["seconds"] is not None and found["assemble"]["action"] == "reuse"
 
 
+def test_the_memory_of_a_step_grows_with_the_pairs_at_once_and_needs_no_measure(home: Path, tiny_recipe: Path) -> None:
+    four, two = (
+        told(opened(home, tiny_recipe, "train.lr=0.1", f"train.batch={batch}"))["train"]["device_memory"]
+        for batch in (4, 2)
+    )
+    assert (four["pairs_at_once"], two["pairs_at_once"]) == (4, 2) and four["fixed_bytes"] == two["fixed_bytes"]
+    activations = [one["bytes"] - one["fixed_bytes"] for one in (four, two)]
+    assert activations[0] == pytest.approx(2 * activations[1], rel=1e-3) and activations[1] > 10**5
+    anew = told(Run.open("new", recipe=str(tiny_recipe), home=home / "elsewhere"))["train"]
+    assert anew["device_memory"]["pairs_at_once"] == 4, "also before there is a dataset"
+
+
 @pytest.mark.parametrize("setting", ["train.batch=2", "train.model=data/clip_small"])
 def test_other_work_or_another_machine_is_no_measure(home: Path, tiny_recipe: Path, setting: str) -> None:
     assert told(opened(home, tiny_recipe, setting))["train"]["seconds"] is None
