@@ -96,7 +96,9 @@ def _texts(config: Config, dataset: Artifact | None, length: int) -> list[list[l
     if dataset is None:
         words = torch.arange(SAMPLE * (1 + config.negatives_per_caption) * length).view(SAMPLE, -1, length)
         return [pair.tolist() for pair in words + 1]  # no two begin alike
-    columns = ["caption_tokens", *(f"{kind}_tokens" for kind in config.types)]
-    first = next(iter(tables.batches(dataset.table_folder("dataset"), SAMPLE, columns))).to_pylist()
+    folder = dataset.table_folder("dataset")
+    there = set(tables.columns(folder))  # which may be of other settings
+    columns = ["caption_tokens", *(name for kind in config.types if (name := f"{kind}_tokens") in there)]
+    first = next(iter(tables.batches(folder, SAMPLE, columns))).to_pylist()
     found = [[row[name] for name in columns if row[name]] for row in first]
     return [texts[: 1 + config.negatives_per_caption] for texts in found]
