@@ -137,6 +137,9 @@ class Caption:
         for match in re.finditer(r"(?<![nma])m(b|n(?=[athcjirp&.]))", letters):
             if match[1] == "b" or not things[match.start() + 1]:
                 changed[match.start() + 1] = "z"
+        for match in re.finditer(r"[ath][jn]*(b)(?![nm])", letters):  # "a polar bear"
+            if things[match.start(1)]:
+                changed[match.start(1)] = "n"
         for place, word in enumerate(self.words):
             if changed[place] == "m" and not things[place]:  # "crawls", "stands ... and howls at"
                 joins_verb = "z" in changed[:place] and letters[place - 1 : place + 2] == "&mi"
@@ -216,8 +219,10 @@ class Caption:
                 continue
             head = match[0][-1]
             is_plural = head == "m" or determiner == "q"
-            noun = (first + match.start("noun") - match.start(), stop)
-            found.append(Phrase((first, stop), noun, is_plural, determiner))
+            noun = match.start("noun")
+            while noun > first and f"{self.words[noun - 1].lower} {self.words[noun].lemma}" in lexicon().fixed:
+                noun -= 1
+            found.append(Phrase((first, stop), (noun, stop), is_plural, determiner))
         return found
 
     def _is_doubtful(self, match: re.Match[str], determiner: str) -> bool:
@@ -272,10 +277,17 @@ class Caption:
             (i, phrase)
             for phrase in self.phrases
             for i in range(phrase.place[0], phrase.noun[0])
-            if f"{self.words[i].lower} {self.words[i + 1].lemma}" not in lexicon().fixed
-            and not (self.letters[i + 1] in "jw" and self.words[i + 1].lower.endswith("ed"))  # "old fashioned"
-            and (self.letters[i] == "j" or (numbers and self.words[i].tag == "CD" and self.words[i].lower.isalpha()))
+            if (self.letters[i] == "j" and not self._is_joined(i) and not (i and self._is_joined(i - 1)))
+            or (numbers and self.words[i].tag == "CD" and self.words[i].lower.isalpha())
         ]
+
+    def _is_joined(self, index: int) -> bool:
+        """True for the first word of "old fashioned" and "stone paved"."""
+        return (
+            self.letters[index] in "jn"
+            and self.letters[index + 1] in "jw"
+            and self.words[index + 1].lower.endswith("ed")
+        )
 
     def dealt(self, places: Sequence[Places], order: Sequence[int]) -> tuple[Edit, ...] | None:
         """Some stretches dealt anew among their places: at place i stands what stood at place order[i].

@@ -78,8 +78,9 @@ def test_noun_phrases_end_where_their_verb_begins(caption: str, phrases: list[st
 
 
 def test_an_adjective_that_is_half_of_a_name_or_of_a_participle_is_none() -> None:
-    found = Caption("A polar bear and an old fashioned train in white water rapids near a red remote control")
+    found = Caption("A polar bear and an old fashioned train on a stone paved road near a red remote control")
     assert [found.words[i].text for i, _ in found.adjectives()] == ["red"]
+    assert [found.piece(phrase.noun) for phrase in found.phrases] == ["polar bear", "train", "road", "remote control"]
 
 
 @pytest.mark.parametrize(
