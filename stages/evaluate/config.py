@@ -37,7 +37,7 @@ class Config(BaseConfig):
         None, description="language model (folder or hub name, by vLLM) whose log-probability is a third such baseline"
     )
     curve: tuple[Alpha, ...] = Field(
-        (), description="also score (1 - alpha) start + alpha trained for each alpha, e.g. [0.25, 0.5, 0.75] (WiSE-FT)"
+        (), description="also score (1 - alpha) before + alpha after for each alpha, e.g. [0.25, 0.5, 0.75] (WiSE-FT)"
     )
     robustness: Robustness = Field(Robustness(), description="accuracy under attack on the image; off by default")
     seed: int = Field(0, ge=0, description="seed of the permutations and of what is attacked")
