@@ -80,7 +80,7 @@ def main() -> None:
     parser.add_argument("--decoded-per-s", type=float, default=191, help="decoded and kept by one core (measured)")
     parser.add_argument("--loaded-per-s", type=float, default=12_200, help="pairs loaded by one core then (measured)")
     parser.add_argument("--rows-per-s", type=float, default=101_037, help="assembled by two cores (measured)")
-    parser.add_argument("--judged-per-s", type=float, default=3600, help="candidates judged by one core (measured)")
+    parser.add_argument("--judged-per-s", type=float, default=5700, help="candidates judged by one core (measured)")
     parser.add_argument("--prompt-tokens", type=float, default=1241, help="measured, 50 examples")
     parser.add_argument("--prefix-hits", type=float, default=0.979, help="measured")
     parser.add_argument("--reply-tokens", type=float, default=14, help="measured")
