@@ -346,13 +346,13 @@ def goals(rows: list[Row], peak: float, of_limit: float | None) -> str:
 def requests(
     shape: gpu_engine.Shape, device: str, limits: tuple[float, float], seconds: float, most: float
 ) -> tuple[list[str], str, float | None]:
-    """Lines of the table, one on cascade attention, and the first way's share of its limit."""
+    """Lines of the table, what is said where there are none, and the first way's share of its limit."""
     if importlib.util.find_spec("vllm") is None:
         return [], "requests: not measured, as vLLM is not installed", None
     bytes_each = 2 if device == "cuda" else 4  # bf16; on a CPU our engine takes fp32
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         try:
-            found, agreed = gpu_engine.served(shape, Path(folder), seconds, most)
+            found = gpu_engine.served(shape, Path(folder), seconds, most)
         except RuntimeError as error:
             return [], f"requests: not measured, {error}", None
     shares = [one.requests_per_s / gpu_engine.limit(shape, one, *limits, bytes_each) for one in found]
@@ -360,7 +360,7 @@ def requests(
     for one, share in zip(found, shares, strict=True):
         ratio = one.requests_per_s / found[0].requests_per_s
         lines.append(line(one.name, f"{one.requests_per_s:,.1f} requests/s", f"{ratio:.2f}", "", f"{share:.1%}"))
-    return lines, agreed, shares[0]
+    return lines, "", shares[0]
 
 
 def main(given: list[str] | None = None) -> None:
@@ -402,9 +402,10 @@ def main(given: list[str] | None = None) -> None:
             gc.collect()
             torch.cuda.empty_cache()
         left, shape = MOST_S - (time.monotonic() - begun), gpu_engine.Shape(*arguments.shape)
-        more, agreed, of_limit = requests(shape, device, (peak, bandwidth), arguments.request_seconds, left)
+        more, why_none, of_limit = requests(shape, device, (peak, bandwidth), arguments.request_seconds, left)
         lines += more
-        print(agreed)
+        if why_none:
+            print(why_none)
     print("\n".join(lines))
     print(goals(rows, peak, of_limit))
     print(f"{time.monotonic() - begun:.0f} s in all")

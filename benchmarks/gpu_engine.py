@@ -2,12 +2,11 @@
 
 vLLM serves the shape of an 8B model with weights of no meaning, as the generate stage has it (`_Loaded`): a shared
 prefix of examples, a caption of its own, a reply of `REPLY` tokens. Each way of asking differs from the first in one
-thing. An engine is a process of its own; cascade attention takes a second engine.
+thing. The engine is a process of its own.
 
 The limit is 1 / (FLOP / peak + bytes of keys and values / bandwidth) of one request: its reply and what is not
 shared of its prompt are computed once, and every forward pass reads the keys and values of all that stands before. It
-leaves out what is read once for many requests: the weights, and with cascade attention also the shared prefix, so that
-cascade attention alone may pass it.
+leaves out what is read once for many requests: the weights.
 """
 
 import json
@@ -27,15 +26,10 @@ from stages.language_models.base import Message, Request
 REPLY = 16
 """Tokens of a reply: a caption's. Weights of no meaning hardly ever say the end."""
 
-HEARD = tuple(range(300, 332))
-"""Tokens whose log-probabilities are compared."""
-
-
 ENVIRONMENT = {
     "VLLM_NO_USAGE_STATS": "1",
     "HF_HUB_OFFLINE": "1",
     "VLLM_HOST_IP": "127.0.0.1",
-    "VLLM_ALLOW_INSECURE_SERIALIZATION": "1",  # `_spread` goes to the engine's core as a function
 }
 
 
@@ -101,48 +95,22 @@ def limit(shape: Shape, asked: Served, peak: float, bandwidth: float, bytes_each
 
 def served(
     shape: Shape, folder: Path, seconds: float, most: float, trial: int = 128, ways: Sequence[Way] = WAYS
-) -> tuple[list[Served], str]:
-    """What each way of asking reaches, and how cascade attention's replies compare.
+) -> list[Served]:
+    """What each way of asking reaches.
 
     Args:
         shape: of the model.
         folder: an empty one, for model and logs.
         seconds: for each way of asking, twice.
-        most: seconds for all of it; what does not come in time is not measured.
-        trial: captions of a first call, by which it is found how many make so many seconds, and that are compared.
+        most: seconds for all of it.
+        trial: captions of a first call, by which it is found how many make so many seconds.
         ways: of asking.
 
-    Raises RuntimeError, with the end of its log, when the engine without cascade attention fails.
+    Raises RuntimeError, with the end of its log, when the engine fails or takes longer.
     """
-    begun = time.monotonic()
     write_model(shape, folder / "model")
-    whole = {"model": str(folder / "model"), "seconds": seconds, "trial": trial}
-    off = _engine(folder, "off", {**whole, "cascade": False, "ways": ways}, most)
-    rows = [Served(*row) for row in off["served"]]
-    try:
-        on = _engine(folder, "on", {**whole, "cascade": True, "ways": ways[:1]}, most - (time.monotonic() - begun))
-    except RuntimeError as error:
-        return rows, f"cascade attention: not measured ({str(error).splitlines()[-1]})"
-    rows += [Served("cascade attention", *row[1:]) for row in on["served"]]
-    return rows, agreement(off["heard"], on["heard"]["own"])
-
-
-def agreement(off: dict[str, list[list[float]]], on: Sequence[Sequence[float]]) -> str:
-    """One line: how far cascade attention moves log-probabilities, beside what rounding and what a wrong prefix does.
-
-    `off` has what is heard of each caption without it: own, reordered, and other (behind another type's examples).
-    """
-
-    def apart(found: Sequence[Sequence[float]]) -> list[float]:
-        pairs = zip(off["own"], found, strict=True)
-        return [fmean(abs(a - b) for a, b in zip(one, other, strict=True)) for one, other in pairs]
-
-    most, rounding, wrong = max(apart(on)), max(apart(off["reordered"])), fmean(apart(off["other"]))
-    verdict = "NOT EQUAL" if most > max(2 * rounding, wrong / 4) else "equal"
-    return (
-        f"cascade attention: {verdict}, log-probabilities of {len(on)} captions move by {most:.1e} at most; without it "
-        f"in another order by {rounding:.1e}, behind another type's examples by {wrong:.1e} on average"
-    )
+    task = {"model": str(folder / "model"), "seconds": seconds, "trial": trial, "ways": ways}
+    return [Served(*row) for row in _engine(folder, task, most)]
 
 
 def write_model(shape: Shape, folder: Path) -> None:
@@ -170,9 +138,9 @@ def _prefix(kind: str, examples: int) -> list[Message]:
     return prompts.load("english", [kind], examples)[kind].prefix
 
 
-def _engine(folder: Path, name: str, task: dict[str, Any], most: float) -> Any:
+def _engine(folder: Path, task: dict[str, Any], most: float) -> Any:
     """A task done by an engine in a process of its own."""
-    told, found, log = (folder / f"{name}.{end}" for end in ("task", "found", "log"))
+    told, found, log = (folder / name for name in ("task.json", "found.json", "engine.log"))
     told.write_text(json.dumps(task))
     with log.open("w") as output:
         try:
@@ -204,7 +172,7 @@ class _Heard:
 class _Asker:
     """The generate stage's own engine, asked in ways that the stage has no setting for."""
 
-    def __init__(self, model: str, *, cascade: bool) -> None:
+    def __init__(self, model: str) -> None:
         from stages.language_models.vllm import _Loaded
 
         self.loaded: Any = _Loaded(
@@ -215,9 +183,8 @@ class _Asker:
             seed=42,
             structured=True,
             chat_template={},
-            settings={"load_format": "dummy", "disable_cascade_attn": not cascade},
+            settings={"load_format": "dummy"},
         )
-        self.loaded.llm.apply_model(_spread)
         self.sampling = self.loaded._sampling
         self.asked = 0
 
@@ -269,40 +236,10 @@ class _Asker:
             rows.append(Served(way.name, len(found) / spent, shared, own, fmean(one.reply_tokens for one in found)))
         return rows
 
-    def heard(self, count: int) -> dict[str, list[list[float]]]:
-        """Log-probabilities of `HEARD` as first and second token of each reply, the first token given."""
-        from vllm import SamplingParams, TokensPrompt
-
-        from stages.language_models.chat import encode
-
-        texts = captions(count, -1)
-
-        def told(texts: list[str], kind: str = "swap_nouns") -> list[list[float]]:
-            chats = [[{"role": "user", "content": text}] for text in texts]
-            found = encode(self.loaded._tokenizer, _prefix(kind, 50), chats, {})
-            prompts = [TokensPrompt(prompt_token_ids=ids) for ids in found]
-            params = SamplingParams(
-                max_tokens=2, temperature=0.0, allowed_token_ids=[HEARD[0]], logprob_token_ids=list(HEARD)
-            )
-            self.loaded.llm.generate(prompts[:1], params, use_tqdm=False)  # the prefix is computed
-            outputs = self.loaded.llm.generate(prompts, params, use_tqdm=False)
-            return [[token[one].logprob for token in output.outputs[0].logprobs for one in HEARD] for output in outputs]
-
-        return {"own": told(texts), "reordered": told(texts[::-1])[::-1], "other": told(texts, "replace_nouns")}
-
-
-def _spread(model: Any) -> None:
-    """Weights as if drawn for training. vLLM's own for a model without any are so small that no text tells another."""
-    for parameter in model.parameters():
-        if parameter.ndim == 1:
-            parameter.data.fill_(1.0)
-        elif parameter.numel():  # on a CPU most have been packed away
-            parameter.data.mul_(0.02 / parameter.data.float().std())
-
 
 def main(told: str, found: str) -> None:
     task = json.loads(Path(told).read_text())
-    asker = _Asker(task["model"], cascade=task["cascade"])
+    asker = _Asker(task["model"])
     rows = asker.rates([Way(*way) for way in task["ways"]], task["seconds"], task["trial"])
-    Path(found).write_text(json.dumps({"served": rows, "heard": asker.heard(task["trial"])}))
+    Path(found).write_text(json.dumps(rows))
     asker.loaded.llm.llm_engine.engine_core.shutdown()
