@@ -86,10 +86,10 @@ def test_an_ablation_s_settings_hold_for_the_dataset_that_its_rows_share(home: P
     row = {"name": "degla", "title": "DeGLA", "group": "degla"}
     settings = ["ingest.test_share=0.5", "train.warmup=0", "evaluate.benchmarks=[heldout]"]
     plan = {"kind": "ablation", "description": "one row", "base": str(tiny_recipe), "settings": settings}
-    (home / "small.yaml").write_text(yaml.safe_dump(plan | {"seeds": [1], "rows": [row]}))
-    state = ablation(str(home / "small.yaml"), overrides=["ingest.val_share=0.1"], return_state=True)
+    (home / "plan.yaml").write_text(yaml.safe_dump(plan | {"seeds": [1], "rows": [row]}))
+    state = ablation(str(home / "plan.yaml"), overrides=["ingest.val_share=0.1"], return_state=True)
     assert state.is_completed(), state.message
-    config = json.loads((home / "small" / "pairs" / "manifest.json").read_text())["config"]
+    config = json.loads((home / "plan" / "pairs" / "manifest.json").read_text())["config"]
     assert (config["test_share"], config["val_share"]) == (0.5, 0.1)
     assert list(home.rglob("comparison.md"))
 
