@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import product
+from functools import partial
+from itertools import chain, product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline import tables
+from pipeline.crew import Crew, cores
 from pipeline.stage import Progress, silent
 from stages.text.word_order import PERTURBATIONS, perturb
 from stages.world.language import (
@@ -64,16 +66,35 @@ def write_pairs(
     An image already there is not drawn again, so a killed call can simply be repeated; image i depends on the seed,
     the concept set, `wide_share` (the share of images drawn with the wide concepts instead) and i alone.
     """
-    for i in range(n):
-        drawn = WIDE if random.Random(f"share/{seed}/{i}").random() < wide_share else concepts
-        key = f"train/{drawn.name}/{seed}/{i}"
-        scene = make_scene(key, drawn)
-        name = f"{drawn.name}-{seed}-{i:07d}.png"
-        path = folder / "images" / name
-        _paint(scene, size, path)
-        said = captions(scene, drawn, f"{key}/captions", captions_per_image)
-        yield ScenePair(f"scenes:{drawn.name}:{path.stem}", path, tuple(said), scene)
-        progress("images", i + 1, n)
+    make = partial(_pair, folder, seed, concepts, captions_per_image, size, wide_share)
+    with Crew("ingest", cores()) as crew:
+        for begin in range(0, n, _AHEAD):
+            numbers = range(begin, min(begin + _AHEAD, n))
+            slices = [numbers[i : i + _SLICE] for i in range(0, len(numbers), _SLICE)]
+            for made in chain.from_iterable(crew.map(partial(_each, make), slices)):
+                yield made
+                begin += 1
+                progress("images", begin, n)
+
+
+_SLICE, _AHEAD = 250, 4000
+"""Images that a process draws at a time, and that are drawn before they are taken."""
+
+
+def _each(make: Callable[[int], ScenePair], numbers: Sequence[int]) -> Iterable[ScenePair]:
+    return [make(i) for i in numbers]
+
+
+def _pair(
+    folder: Path, seed: int, concepts: Concepts, captions_per_image: int, size: int, wide_share: float, i: int
+) -> ScenePair:
+    drawn = WIDE if random.Random(f"share/{seed}/{i}").random() < wide_share else concepts
+    key = f"train/{drawn.name}/{seed}/{i}"
+    scene = make_scene(key, drawn)
+    path = folder / "images" / f"{drawn.name}-{seed}-{i:07d}.png"
+    _paint(scene, size, path)
+    said = captions(scene, drawn, f"{key}/captions", captions_per_image)
+    return ScenePair(f"scenes:{drawn.name}:{path.stem}", path, tuple(said), scene)
 
 
 def write_benchmarks(folder: Path, n: int = 200, seed: int = 0, size: int = 64, progress: Progress = silent) -> None:
