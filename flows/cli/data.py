@@ -139,13 +139,26 @@ def fetch(
         elif not missing:
             tell(f"  nothing to do{f'; {len(lacking)} more with --pictures' if lacking else ''}")
         wanted += missing
-    if wanted and (yes or (not as_json and typer.confirm(f"download {len(wanted)} files?", default=False))):
+    if wanted and (yes or (not as_json and _confirmed(f"download {len(wanted)} files?"))):
         with progress.shown("data") as bar:
             for file in wanted:
                 downloads.fetch(file, bar)
         tell(f"{len(wanted)} files fetched; now: degla data check --root {root} {' '.join(names)}")
     if as_json:
         print_json([{"url": file.url, "path": file.path, "is_complete": file.is_complete} for file in wanted])
+
+
+def _confirmed(question: str) -> bool:
+    """The answer to yes or no. Raises UserError where nobody can give one."""
+    try:
+        return typer.confirm(question, default=False)
+    except typer.Abort:
+        if sys.stdin.isatty():  # Ctrl-C
+            raise
+        out.print()  # ends the line of the question
+        raise UserError(
+            "data", f"nobody answers: {question}", "a terminal, or --yes", "the same command with --yes"
+        ) from None
 
 
 @app.command()

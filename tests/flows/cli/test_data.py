@@ -94,6 +94,9 @@ def served(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 def test_fetch_says_what_it_will_do_and_asks_first(served: Path) -> None:
     asked = call("fetch", "sugarcrepe", "--root", served)
     assert "licence MIT" in asked.output and "swap_obj.json" in asked.output and not served.exists()
+    assert isinstance(asked.exception, UserError) and asked.exception.fix.endswith("--yes"), "nobody is there to answer"
+    assert CliRunner().invoke(cli.app, ["data", "fetch", "sugarcrepe", "--root", str(served)], "n\n").exit_code == 0
+    assert not served.exists()
     (told,) = json.loads(call("fetch", "sugarcrepe", "--root", served, "--json").stdout)
     assert told["url"].endswith("swap_obj.json.moved") and told["is_complete"] is False and not served.exists()
     done = call("fetch", "sugarcrepe", "--root", served, "--yes")
