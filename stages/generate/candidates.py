@@ -23,6 +23,7 @@ from stages.generate import refine, shards, verify
 from stages.generate.backends import BACKENDS
 from stages.generate.checks import Verdict, validate
 from stages.generate.config import Config
+from stages.generate.constraints import constrained, is_constrained
 from stages.generate.likely_types import likely_types
 from stages.generate.limits import Watch
 from stages.generate.prompts import prompt_digest, prompts_of
@@ -248,6 +249,9 @@ class Work:
                     told=told,
                 )
             )
+        if is_constrained(self._config.structured, kind):
+            chunks = [requests[start : start + CHUNK] for start in range(0, len(requests), CHUNK)]
+            requests = list(chain.from_iterable(self.crew.map(partial(constrained, kind), chunks)))
         return requests
 
     def check(self, folder: Path, progress: Progress) -> None:

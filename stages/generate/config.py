@@ -98,6 +98,13 @@ class Config(Settings):
         return self
 
     @model_validator(mode="after")
+    def _constraints_are_heeded(self) -> "Config":
+        if isinstance(self.structured, str) and not BACKENDS[self.backend].is_constrained:
+            heeding = " or ".join(name for name, backend in BACKENDS.items() if backend.is_constrained)
+            raise ValueError(f"structured={self.structured} needs backend {heeding}; got {self.backend}")
+        return self
+
+    @model_validator(mode="after")
     def _model_is_of_use(self) -> "Config":
         unset = type(self).model_fields["model"].default
         if self.model != unset and not BACKENDS[self.backend].has_model:

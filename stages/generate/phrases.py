@@ -112,9 +112,13 @@ class Caption:
     def _spans(self) -> list[tuple[int, int]]:
         return [match.span() for match in TOKEN.finditer(self.text)]
 
+    def span(self, place: Places) -> tuple[int, int]:
+        """First and last character of some words, the latter left out."""
+        return self._spans[place[0]][0], self._spans[place[1] - 1][1]
+
     def piece(self, place: Places) -> str:
         """The characters of some words, as they would stand inside the caption."""
-        text = self.text[self._spans[place[0]][0] : self._spans[place[1] - 1][1]]
+        text = self.text[slice(*self.span(place))]
         return (
             text if place[0] else text[0].lower() + text[1:] if not text[1:2].isupper() and text[:2] != "I " else text
         )
@@ -318,7 +322,7 @@ class Caption:
         """
         edits = []
         for (first, stop), text in new.items():
-            start, end = self._spans[first][0], self._spans[stop - 1][1]
+            start, end = self.span((first, stop))
             if not self._spans[0][0] < start and self.text[start].isupper():
                 text = text[0].upper() + text[1:]
             edits.append(Edit(start, end, text))

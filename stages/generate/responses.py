@@ -27,6 +27,7 @@ from pipeline.artifact import digest
 from pipeline.stage import Inputs
 from stages.generate.backends import BACKENDS
 from stages.generate.config import Config
+from stages.generate.constraints import constraint_source
 from stages.generate.prompts import Prompt, prompt_digest
 from stages.language_models.base import Request, Response
 
@@ -65,7 +66,10 @@ def sources(config: Config, prompts: Mapping[str, Prompt | None], inputs: Inputs
     backend = BACKENDS[config.backend]
     if not backend.has_responses:
         return {}
-    return {kind: backend.source(config, prompt_digest(prompt), inputs) for kind, prompt in prompts.items()}
+    return {
+        kind: {**backend.source(config, prompt_digest(prompt), inputs), **constraint_source(config.structured, kind)}
+        for kind, prompt in prompts.items()
+    }
 
 
 def folder_of(home: Path, kind: str, source: dict[str, Any]) -> Path:

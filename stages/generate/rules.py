@@ -231,10 +231,24 @@ class Task:
     vocabulary: Vocabulary
 
 
+def replaceable_nouns(caption: Caption) -> list[Phrase]:
+    """Noun phrases whose noun another may replace."""
+    return [phrase for phrase in caption.phrases if phrase.determiner != "q" and not _is_idiom(caption, phrase)]
+
+
+def replaceable_adjectives(caption: Caption) -> list[tuple[int, Phrase]]:
+    """Each describing word or number that another may replace, with its noun phrase."""
+    return [
+        (i, phrase)
+        for i, phrase in caption.adjectives(numbers=True)
+        if caption.words[i].lower not in _KEPT and not _graded(caption, i)
+    ]
+
+
 def _noun_replacements(task: Task) -> Proposals:
     """One noun, a compound whole, in place of another; first those whose kind is known."""
     caption, known = task.caption, lexicon()
-    phrases = [phrase for phrase in caption.phrases if phrase.determiner != "q" and not _is_idiom(caption, phrase)]
+    phrases = replaceable_nouns(caption)
     task.rng.shuffle(phrases)
     phrases.sort(key=lambda phrase: not known.siblings(caption.words[phrase.noun[1] - 1].lemma))
     for phrase in phrases:
@@ -250,11 +264,7 @@ def _noun_replacements(task: Task) -> Proposals:
 def _adjective_replacements(task: Task) -> Proposals:
     """One describing word or number in place of another of its kind."""
     caption, known = task.caption, lexicon()
-    places = [
-        (i, phrase)
-        for i, phrase in caption.adjectives(numbers=True)
-        if caption.words[i].lower not in _KEPT and not _graded(caption, i)
-    ]
+    places = replaceable_adjectives(caption)
     task.rng.shuffle(places)
     for place, phrase in places:
         old = caption.words[place]

@@ -13,7 +13,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Protocol, runtime_checkable
+from typing import Annotated, Any, ClassVar, Literal, Protocol, runtime_checkable
 
 from pydantic import Field, field_validator
 
@@ -59,10 +59,11 @@ class Settings(Config):
     chat_template: dict[str, Any] = Field(
         {}, description="vllm, openai: arguments of the model's chat template; else a fixed date, and thinking off"
     )
-    structured: bool = Field(
+    structured: bool | Literal["slot", "choice", "both"] = Field(
         True,
-        description="let only one plain line be written, by vLLM's structured_outputs; off for servers that reject it, "
-        "and for a model that writes nothing else anyway: a quarter less CPU time",
+        description="let only one plain line be written, by vLLM's structured_outputs; slot: where a word is replaced, "
+        "its caption with one place free; choice: where words move, one of the rules' proposals; both; off for servers "
+        "that reject it, and for a model that writes nothing else anyway: a quarter less CPU time",
     )
     base_url: str = placement("http://127.0.0.1:8000/v1", description="openai: address of the server")
     concurrency: int = placement(64, ge=1, description="openai: requests at once")
@@ -135,6 +136,8 @@ class Request:
         avoid: other captions of the same images; only the rules look at them.
         rejected: of a repair, the response that was rejected; "" where nothing is said about it.
         told: what is said about it.
+        allowed: what alone may be written, as vLLM's structured_outputs: {"regex": pattern} or {"choice": texts}; None:
+            what the settings say of all requests.
     """
 
     caption: str
@@ -144,6 +147,7 @@ class Request:
     avoid: tuple[str, ...] = ()
     rejected: str = ""
     told: str = ""
+    allowed: Mapping[str, Any] | None = None
 
     @property
     def turns(self) -> list[Message]:
@@ -214,6 +218,7 @@ class Backend(ABC):
         is_paid: a response costs time or money. Its seconds count, and clean-up leaves it alone unless asked for them.
         repairs: a rejected response is worth a second request, told what was wrong or with another seed alone.
         is_sampler: its model gives as many texts per request as `samples` says.
+        is_constrained: its model writes only what a request's `allowed` says.
         is_scorer: its model is a `Scorer`.
         is_plain: its model is plain data, of which every process can have a copy.
     """
@@ -224,6 +229,7 @@ class Backend(ABC):
     is_paid: ClassVar[bool] = True
     repairs: ClassVar[bool] = True
     is_sampler: ClassVar[bool] = False
+    is_constrained: ClassVar[bool] = False
     is_scorer: ClassVar[bool] = False
     is_plain: ClassVar[bool] = False
 

@@ -39,6 +39,7 @@ class ServerBackend(Backend):
     """`generate.model` is the server's name of the model, `generate.base_url` its address."""
 
     is_sampler = True
+    is_constrained = True
 
     def identity(self, settings: Settings) -> str:
         """The model's name: a server tells no more."""
@@ -46,7 +47,7 @@ class ServerBackend(Backend):
 
     def source(self, settings: Settings, prompt: str, inputs: Inputs) -> dict[str, Any]:
         """Name, sampling and prompt."""
-        told = sampling(settings, prompt, is_constrained=settings.structured)
+        told = sampling(settings, prompt, is_constrained=bool(settings.structured))
         return {**super().source(settings, prompt, inputs), **told}
 
     def open(self, settings: Settings, corpus: Corpus, log: Path) -> "Server":
@@ -59,7 +60,7 @@ class ServerBackend(Backend):
             samples=settings.samples,
             concurrency=settings.concurrency,
             timeout=settings.timeout,
-            structured=settings.structured,
+            structured=bool(settings.structured),
             chat_template=settings.chat_template,
         )
 
@@ -157,6 +158,8 @@ class Server:
 
         chat = [*prefix, *request.turns]
         body = {"model": self._model, "max_tokens": request.max_tokens, "seed": request.seed, **self._sampling}
+        if request.allowed:
+            body["structured_outputs"] = request.allowed
         error, is_silent = "", False
         for attempt in range(self._tries):
             after, is_silent = None, False

@@ -40,6 +40,7 @@ class VllmBackend(Backend):
     """`generate.model` is a folder, or a name on the model hub."""
 
     is_sampler = True
+    is_constrained = True
     is_scorer = True
 
     def identity(self, settings: Settings) -> str:
@@ -56,7 +57,7 @@ class VllmBackend(Backend):
         """Name, sampling and prompt."""
         return {
             **super().source(settings, prompt, inputs),
-            **sampling(settings, prompt, is_constrained=settings.structured),
+            **sampling(settings, prompt, is_constrained=bool(settings.structured)),
         }
 
     def open(self, settings: Settings, corpus: Corpus, log: Path) -> "Engine":
@@ -68,7 +69,7 @@ class VllmBackend(Backend):
             top_p=settings.top_p,
             seed=settings.seed,
             samples=settings.samples,
-            structured=settings.structured,
+            structured=bool(settings.structured),
             workers=settings.workers,
             chat_template=settings.chat_template,
             settings=settings.engine,
@@ -100,7 +101,7 @@ class Engine:
             model: a local folder, or a name on the model hub.
             revision: of the hub's model.
             samples: texts per request, the further ones as its response's `others`, each once.
-            structured: only what `LINE` allows can be written.
+            structured: only what `LINE` allows can be written, unless a request says otherwise.
             workers: engines that share this machine's cores.
             settings: further keyword arguments of `vllm.LLM`.
             log: file for what the engine prints (`pipeline.child_log`).
@@ -394,6 +395,7 @@ class _Loaded:
     def respond(self, prefix: list[Message], requests: list[Request]) -> dict[str, float]:
         """Send every response, by the place of its request, as soon as it is there; what all of them took."""
         from vllm import SamplingParams, TokensPrompt
+        from vllm.sampling_params import StructuredOutputsParams
 
         start = time.monotonic()
         prompts = self._prompts(prefix, requests)
@@ -407,7 +409,8 @@ class _Loaded:
                     f"prompt of {len(ids)} tokens and {request.max_tokens} for the reply exceed {self._longest}"
                 )
             else:
-                params = SamplingParams(max_tokens=request.max_tokens, seed=request.seed, **self._sampling)
+                own = {"structured_outputs": StructuredOutputsParams(**request.allowed)} if request.allowed else {}
+                params = SamplingParams(max_tokens=request.max_tokens, seed=request.seed, **{**self._sampling, **own})
                 name = str(next(self.llm.request_counter))
                 (prompt,) = engine.renderer.render_cmpl([TokensPrompt(prompt_token_ids=ids)])
                 engine.add_request(name, prompt, params)
