@@ -93,6 +93,7 @@ class Released:
         count = len(image_BD)
         type_BK = torch.arange(K, device=self.device).expand(count, K)
         none = torch.zeros(count, dtype=torch.bool, device=self.device)
+        no_texts = image_BD.new_zeros(count, 0, image_BD.shape[1])
         return Embeddings(
             image_BD,
             text_ND[:count],
@@ -100,10 +101,13 @@ class Released:
             torch.zeros_like(image_BD),
             torch.zeros_like(image_BD),
             image_BD.new_zeros(count, 1 + K),
-            image_BD.new_zeros(count, 0, image_BD.shape[1]),
+            no_texts,
+            no_texts,
+            no_texts,
             type_BK,
             none,
             none,
+            none[:, None][:, :0],
         )
 
     def encode_text(self, model: Any, tokens_NL: Tensor) -> Tensor:

@@ -1,6 +1,6 @@
-{#- Rendered by Jinja before it is asked; `types` are the negative types that the dataset has columns of, `absence`
-    whether it has one of absences. What is true of the picture is no negative. -#}
-{%- set is_negative = "type not in ('paraphrase', 'absence')" if absence else "type <> 'paraphrase'" -%}
+{#- Rendered by Jinja before it is asked; `types` are the negative types that the dataset has columns of, `beside` what
+    it has columns of besides (absence, units), which is no negative. -#}
+{%- set is_negative = "type not in ('paraphrase', 'absence', 'units')" if beside else "type <> 'paraphrase'" -%}
 -- What must hold between pairs, negatives and dataset. Each query returns the offending rows, their id first.
 -- An error stops `assemble`; a warning is counted in the manifest. Views: pairs, negatives, dataset (as written).
 -- Some warnings group texts by a hash of 64 bits: of ten million texts, two share one by chance once in 400,000 runs.
@@ -22,7 +22,7 @@ select pair_id from negatives anti join pairs using (pair_id);
 
 -- error: negative of an unknown type
 select pair_id from negatives where type not in
-({% for type in types %}'{{ type }}', {% endfor %}'paraphrase'{% if absence %}, 'absence'{% endif %});
+({% for type in types %}'{{ type }}', {% endfor %}'paraphrase'{% for kind in beside %}, '{{ kind }}'{% endfor %});
 
 -- error: two accepted negatives of one type for one pair
 select pair_id from negatives where status = 'accepted' and {{ is_negative }}
@@ -56,8 +56,12 @@ or (paraphrases is null) <> (paraphrases_tokens is null) or len(paraphrases) <> 
 {%- for type in types %}
 or ({{ type }} is null) <> ({{ type }}_tokens is null)
 {%- endfor %}
-{%- if absence %}
-or (absence is null) <> (absence_tokens is null)
+{%- for kind in beside %}
+or ({{ kind }} is null) <> ({{ kind }}_tokens is null)
+{%- endfor %}
+{%- if 'units' in beside %}
+or (units is null) <> (unit_foils_tokens is null) or len(units) <> len(units_tokens)
+or len(units) <> len(unit_foils_tokens)
 {%- endif %};
 
 -- warning: pair without any accepted negative

@@ -23,7 +23,16 @@ ABSENCE = "absence"
 TRUE_KINDS = (PARAPHRASE, ABSENCE)
 """What stands in `negatives` and is true of the image."""
 
-KINDS = (*ALL_TYPES, *TRUE_KINDS)
+UNITS = "units"
+"""The kind of a line of what a caption names, its units, each with a foil: true and false texts in one."""
+
+FOIL, NEXT = " / ", "; "
+"""Such a line: "a red cup / a blue cup; a cup on a table / a cup under a table"."""
+
+BESIDE = (*TRUE_KINDS, UNITS)
+"""What stands in `negatives` and is no negative of the caption."""
+
+KINDS = (*ALL_TYPES, *BESIDE)
 """Everything that can be asked for."""
 
 

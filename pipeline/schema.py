@@ -4,7 +4,7 @@ from collections.abc import Collection, Mapping
 
 import pyarrow as pa
 
-from pipeline.negative_types import ABSENCE, NEGATIVE_TYPES, types_in
+from pipeline.negative_types import ABSENCE, NEGATIVE_TYPES, UNITS, types_in
 
 _ENUM = pa.dictionary(pa.int32(), pa.string())
 _TEXTS = pa.list_(pa.string())
@@ -91,9 +91,14 @@ LABELS = _schema(
 
 def dataset_schema(kinds: Collection[str] = ()) -> pa.Schema:
     """The dataset table: it has columns of the paper's five types, and of further kinds of text if they were made."""
-    types, has_absence = types_in({*NEGATIVE_TYPES, *kinds}), ABSENCE in kinds
+    types, has_absence, has_units = types_in({*NEGATIVE_TYPES, *kinds}), ABSENCE in kinds, UNITS in kinds
     absence = (ABSENCE, pa.string(), "the caption with something that the picture lacks, so true of it", NULL)
     absence_tokens = (f"{ABSENCE}_tokens", _TOKENS, f"token ids of {ABSENCE}; null where the text is", NULL)
+    units = (
+        (UNITS, _TEXTS, "things and relations that the caption names, one per foil", NULL),
+        ("unit_foils", _TEXTS, "of each unit a text that is false of the picture", NULL),
+    )
+    unit_tokens = ((f"{name}_tokens", _TOKEN_LISTS, f"token ids of each of the {name}", NULL) for name, *_ in units)
     return _schema(
         ("pair_id", pa.string(), "unique"),
         ("image_key", pa.string(), "identity of the picture"),
@@ -103,6 +108,7 @@ def dataset_schema(kinds: Collection[str] = ()) -> pa.Schema:
         *((kind, pa.string(), f"{kind} negative; null = none passed the checks", NULL) for kind in types),
         ("paraphrases", _TEXTS, "rewrites that keep the meaning", NULL),
         *[absence] * has_absence,
+        *(units if has_units else ()),
         (
             "chances", _CHANCES,
             "chance that training takes each negative in its turn, in order of type; null = all 1", NULL,
@@ -113,6 +119,7 @@ def dataset_schema(kinds: Collection[str] = ()) -> pa.Schema:
         *((f"{kind}_tokens", _TOKENS, f"token ids of {kind}; null where the text is", NULL) for kind in types),
         ("paraphrases_tokens", _TOKEN_LISTS, "token ids of each of the paraphrases; null where they are", NULL),
         *[absence_tokens] * has_absence,
+        *(unit_tokens if has_units else ()),
     )  # fmt: skip
 
 

@@ -98,6 +98,7 @@ class Run(pipeline_run.Run):
             self._check_weights()
             train.check_towers(self.recipe.train)
             train.check_paraphrases(self.recipe.train, self.recipe.generate.kinds)
+            train.check_units(self.recipe.train, self.recipe.generate.kinds)
         tokenizer, model = self.recipe.assemble.tokenizer, self.recipe.train.model
         both = {"assemble", "train"} <= set(stages)
         if both and clip.tokenizer_digest(tokenizer) != clip.tokenizer_digest(model):

@@ -372,7 +372,7 @@ def test_a_negative_type(tree: Path, world: Path) -> None:
     assert {kind for kind, _ in counts} == set(SIX) and found["drawn"] == [[True, 0]]
     for types in (found["train"], found["rules"]):
         assert tuple(types) == SIX
-    assert enum(found["schema"], "generate", "types") == [*SIX, "negation"]
+    assert enum(found["schema"], "generate", "types") == [*SIX, "negation", "units"]
     assert tuple(found["kept"]) == SIX[:-1] and found["likely"][-1] == "swap_numbers"
     assert ["swap_numbers"] in found["heldout"]
     assert "One cup on two plates." in found["prompt"] and "change places" in found["prompts"]

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from pipeline.assets import DATA
 from pipeline.errors import UserError
-from pipeline.negative_types import ABSENCE, NEGATIVE_TYPES
+from pipeline.negative_types import BESIDE, NEGATIVE_TYPES
 
 if TYPE_CHECKING:
     import duckdb
@@ -33,12 +33,10 @@ def render_checks(kinds: tuple[str, ...] = NEGATIVE_TYPES) -> str:
     """The SQL of data/checks.sql, which is a template over the kinds of text that the dataset has columns of."""
     from jinja2 import StrictUndefined, Template
 
-    types = [kind for kind in kinds if kind != ABSENCE]
+    types, beside = ([kind for kind in kinds if (kind in BESIDE) == is_beside] for is_beside in (False, True))
     template = CHECKS.read_text(encoding="utf-8")
     return str(
-        Template(template, undefined=StrictUndefined, keep_trailing_newline=True).render(
-            types=types, absence=ABSENCE in kinds
-        )
+        Template(template, undefined=StrictUndefined, keep_trailing_newline=True).render(types=types, beside=beside)
     )
 
 

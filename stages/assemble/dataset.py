@@ -13,7 +13,7 @@ from pipeline import tables
 from pipeline.artifact import SCRATCH, Artifact
 from pipeline.clip import tokenizer, tokenizer_digest
 from pipeline.errors import UserError
-from pipeline.negative_types import ABSENCE, NEGATIVE_TYPES, PARAPHRASE, TRUE_KINDS, types_in
+from pipeline.negative_types import ABSENCE, BESIDE, FOIL, NEGATIVE_TYPES, NEXT, PARAPHRASE, UNITS, types_in
 from pipeline.schema import LEAKS, dataset_schema
 from pipeline.stage import Inputs, Progress
 from stages.assemble import card, decontaminate
@@ -124,7 +124,7 @@ def _spilling(config: Config) -> Iterator[None]:
 def _kinds(sql: duckdb.DuckDBPyConnection) -> tuple[str, ...]:
     """What the dataset has a column of: the five types, and what else was made."""
     made = {kind for (kind,) in sql.execute("select distinct type::varchar from negatives").fetchall()}
-    return (*types_in({*NEGATIVE_TYPES, *made}), *[ABSENCE] * (ABSENCE in made))
+    return (*types_in({*NEGATIVE_TYPES, *made}), *(kind for kind in (ABSENCE, UNITS) if kind in made))
 
 
 def _join(sql: duckdb.DuckDBPyConnection, config: Config, kinds: tuple[str, ...]) -> None:
@@ -135,10 +135,19 @@ def _join(sql: duckdb.DuckDBPyConnection, config: Config, kinds: tuple[str, ...]
            select image_group, if(count(distinct split) = 1, min(split::varchar), 'train') as group_split
            from pairs join image_groups using (image_key) group by image_group"""
     )
-    texts = ", ".join(f"max(text) filter (type = '{kind}') as {kind}" for kind in kinds)
+    line = f"string_split(max(text) filter (type = '{UNITS}'), '{NEXT}')"
+    of_units = [
+        f"list_transform({line}, lambda one: string_split(one, '{FOIL}')[{place}]) as {name}"
+        for place, name in enumerate((UNITS, "unit_foils"), start=1)
+    ]
+    texts = ", ".join(
+        text
+        for kind in kinds
+        for text in (of_units if kind == UNITS else [f"max(text) filter (type = '{kind}') as {kind}"])
+    )
     chances = ", ".join(f"max(weight) filter (type = '{kind}')" for kind in types_in(kinds))
     sql.view("negatives").filter("status = 'accepted'").aggregate(
-        f"""pair_id, {texts}, count(*) filter (type not in {TRUE_KINDS}) as have,
+        f"""pair_id, {texts}, count(*) filter (type not in {BESIDE}) as have,
             list(text order by text) filter (type = '{PARAPHRASE}') as paraphrases,
             if(min(weight) < 1, [{chances}], null) as chances""",
         "pair_id",

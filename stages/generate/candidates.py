@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 from pipeline import tables
 from pipeline.artifact import SCRATCH
 from pipeline.crew import Crew, cores
+from pipeline.negative_types import UNITS
 from pipeline.schema import NEGATIVES
 from pipeline.stage import Inputs, Progress
 from stages.generate import refine, shards, verify
@@ -243,7 +244,7 @@ class Work:
                     entry.caption,
                     attempt * self._rules.width,
                     request_seed(self._config.seed, kind, attempt, entry.caption),
-                    max_tokens=16 + len(entry.caption) // 2,
+                    max_tokens=16 + len(entry.caption) * (4 if kind == UNITS else 1) // 2,
                     avoid=tuple(sorted(others - {entry.caption})),
                     rejected=rejected,
                     told=told,

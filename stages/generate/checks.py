@@ -5,7 +5,7 @@
 A rule is a function `rule(case) -> bool` that is True when it rejects the candidate; its name is the reason slug.
 `EVERY` holds for all types, `BY_TYPE` adds what a type promises; what is true of the image promises the opposite. A
 type that `BY_TYPE` does not name gets `NEGATIVE`, what every negative promises. Rules of all types stand here, those of
-the types in swap_checks.py, replace_checks.py and denial_checks.py; what they ask is found out in case.py.
+the types in swap_checks.py, replace_checks.py, denial_checks.py and unit_checks.py; what they ask in case.py.
 Rules look at words only: a candidate that passes is well-formed, of its type, and (a negative) not known to be true;
 nothing here sees the image.
 """
@@ -15,7 +15,8 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from operator import eq
 
-from pipeline.negative_types import ABSENCE, NEGATION, PARAPHRASE
+from pipeline.negative_types import ABSENCE, NEGATION, PARAPHRASE, UNITS
+from stages.generate import unit_checks
 from stages.generate.case import Case, gist
 from stages.generate.denial_checks import (
     already_denied,
@@ -110,6 +111,8 @@ def validate(
     for rule in RAW:
         if rule(case):
             return Verdict("rejected", rule.__name__, reply)
+    if kind == UNITS:
+        return _of_units(caption, reply, siblings)
     text = match_surface(caption, reply)
     if text != reply:
         case = Case(caption, text, tuple(siblings))
@@ -119,6 +122,21 @@ def validate(
     if gist(text) in map(gist, siblings):
         return Verdict("rejected", "other_caption", text)
     return Verdict("accepted", None, text)
+
+
+def _of_units(caption: str, reply: str, siblings: Collection[str]) -> Verdict:
+    """Accepted with the pairs that pass; rejected for the first fault when none does."""
+    kept: list[tuple[str, str]] = []
+    wrong: list[str] = []
+    for unit, answer in unit_checks.pairs(reply):
+        foil = match_surface(unit, answer)
+        cases = ((Case(caption, unit), UNIT), (Case(unit, foil, (caption, *siblings)), UNIT_FOIL))
+        faults = [rule.__name__ for case, rules in cases for rule in rules if rule(case)]
+        wrong += faults
+        kept += [] if faults else [(unit, foil)]
+    if kept:
+        return Verdict("accepted", None, unit_checks.line(kept))
+    return Verdict("rejected", (wrong or ["not_units"])[0], reply)
 
 
 def normal(text: str) -> str:
@@ -253,6 +271,8 @@ NEGATIVE: tuple[Rule, ...] = (sentences, grammar, same_meaning)
 SWAP: tuple[Rule, ...] = (*NEGATIVE, other_words, nothing_moved)
 REPLACE: tuple[Rule, ...] = (*NEGATIVE, nothing_replaced, rearranged, action_lost, much_replaced, elsewhere)
 DENIAL: tuple[Rule, ...] = (already_denied, not_denied_once, rearranged)
+UNIT: tuple[Rule, ...] = (already_denied, unit_checks.not_said)
+UNIT_FOIL: tuple[Rule, ...] = (*EVERY, *NEGATIVE, still_true, other_quality, entailed, unit_checks.may_hold)
 BY_TYPE: dict[str, tuple[Rule, ...]] = {
     "reshuffle_order": (*SWAP, lost_words, entailed),
     "swap_nouns": (*SWAP, no_noun_moved, noun_lost, adjective_lost, entailed),

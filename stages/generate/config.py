@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field, field_validator, model_validator
 
 from pipeline.config import LOCAL, OneOf, placement
-from pipeline.negative_types import ABSENCE, ALL_TYPES, NEGATION, NEGATIVE_TYPES, PARAPHRASE
+from pipeline.negative_types import ABSENCE, ALL_TYPES, NEGATION, NEGATIVE_TYPES, PARAPHRASE, UNITS
 from stages.generate.backends import BACKENDS
 from stages.language_models.base import Settings
 
@@ -23,9 +23,10 @@ class Config(Settings):
         description="vllm, openai (a server), rules (no model), ranked (rules propose, a model of vllm's ranks), "
         "replay (a file), or given (what the source brought)",
     )
-    types: tuple[Annotated[str, OneOf(ALL_TYPES)], ...] = Field(
+    types: tuple[Annotated[str, OneOf((*ALL_TYPES, UNITS))], ...] = Field(
         NEGATIVE_TYPES,
-        description="negative types to make; negation brings absence, its true counterpart; [] makes none",
+        description="negative types to make; negation brings absence, its true counterpart; units are what the caption "
+        "names, each with a foil; [] makes none",
     )
     paraphrases: bool = Field(False, description="also ask for rewrites that keep the meaning (hard positives)")
     prompts: Annotated[str, LOCAL] = Field(
@@ -72,7 +73,7 @@ class Config(Settings):
     def _each_once(cls, types: tuple[str, ...]) -> tuple[str, ...]:
         if len(set(types)) != len(types):
             raise ValueError("a type stands twice")
-        return tuple(kind for kind in ALL_TYPES if kind in types)
+        return tuple(kind for kind in (*ALL_TYPES, UNITS) if kind in types)
 
     @model_validator(mode="after")
     def _scorer_is_there(self) -> "Config":

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 from pipeline import tables
 from pipeline.artifact import Artifact
 from pipeline.errors import UserError
-from pipeline.negative_types import KINDS
+from pipeline.negative_types import KINDS, UNITS
 from pipeline.schema import LABELS
 from stages import labels
 from stages.generate import card
@@ -29,6 +29,8 @@ def draw(negatives: Artifact, pairs: Artifact, n: int, seed: int) -> pa.Table:
     found: list[tuple[str, str, str, str]] = []
     with tables.connect({"negatives": negatives.path, "pairs": pairs.path}) as sql:
         for kind in KINDS:
+            if kind == UNITS:  # true and false texts in one: the questions are of one text
+                continue
             found += sql.execute(
                 """select pair_id, type, caption, text from
                    (select pair_id, type, text, sha256(concat_ws(chr(31), $1, pair_id, text)) as place

@@ -25,7 +25,7 @@ from pipeline.artifact import digest
 from pipeline.assets import DATA
 from pipeline.config import OneOf, first_fault, from_yaml
 from pipeline.errors import UserError
-from pipeline.negative_types import KINDS, TRUE_KINDS
+from pipeline.negative_types import BESIDE, KINDS
 from stages.generate.backends import BACKENDS
 from stages.generate.checks import NOT_APPLICABLE
 from stages.generate.config import Config
@@ -39,13 +39,13 @@ NO_PROMPT = "none"
 class Example(BaseModel):
     """A caption and what the model should have answered; None = this type cannot be made from it.
 
-    The answer is called `negative`; in a file of what is true by the file's type: `paraphrase`, `absence`.
+    The answer is called `negative`; of what is no negative by the file's type: `paraphrase`, `absence`, `units`.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", str_strip_whitespace=True)
 
     caption: str = Field(min_length=1)
-    negative: str | None = Field(min_length=1, validation_alias=AliasChoices("negative", *TRUE_KINDS))
+    negative: str | None = Field(min_length=1, validation_alias=AliasChoices("negative", *BESIDE))
 
 
 class Prompt(BaseModel):

@@ -10,6 +10,7 @@ is refused.
 """
 
 import random
+import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -19,8 +20,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from pipeline.artifact import path_digest
-from pipeline.negative_types import ABSENCE, NEGATION, PARAPHRASE
+from pipeline.negative_types import ABSENCE, NEGATION, PARAPHRASE, UNITS
 from pipeline.stage import Inputs
+from stages.generate import unit_checks
 from stages.generate.checks import NOT_APPLICABLE
 from stages.generate.denial_checks import is_negator
 from stages.generate.people import PRONOUNS, is_another, is_somebody, sex
@@ -45,6 +47,10 @@ _BEFORE_NO = word_set("with and has have there is are")
 
 _CONSPICUOUS = word_set("animal vehicle instrument toy board appliance shape")
 """Kinds of thing that some caption names where they are to be seen."""
+
+_HAVING = word_set("has have")
+_RELATION = re.compile("(?=.)z?[rvw]*[xi]*")
+"""Between two things, as letters of words: "rides a", "is standing on top of"."""
 
 _SYMMETRIC = word_set("and or , & with near beside next by alongside of")
 _LIMBS = word_set("front hind")
@@ -435,6 +441,29 @@ def _absences(task: Task) -> Proposals:
                     yield edits
 
 
+def _units(task: Task) -> Proposals:
+    """One line: each thing with another noun or quality, and what the first thing has to do with the next as well."""
+    caption = task.caption
+    if any(map(is_negator, caption.words)):
+        return
+    said = task.avoid | _named(caption.text)
+    units = [caption.piece(phrase.place) for phrase in caption.phrases if phrase.determiner != "q"]
+    for one, other in pairwise(caption.phrases[:2]):
+        between = caption.letters[one.place[1] : other.place[0]]
+        has = any(word.lower in _HAVING for word in caption.words[one.place[1] : other.place[0]])  # "has a hat on"
+        if one.place[0] == 0 and not has and _RELATION.fullmatch(between):
+            units.append(caption.piece((0, other.place[1])))
+    found = []
+    for unit in dict.fromkeys(units):
+        part = Task(_caption(unit), task.rng, said, task.vocabulary)
+        for propose in (_noun_swaps, _noun_replacements, _adjective_replacements):
+            foil = next((edited(unit, edits) for edits in propose(part)), None)
+            if foil is not None:
+                found.append((unit, foil))
+    if found:
+        yield (Edit(0, len(caption.text), unit_checks.line(found)),)
+
+
 PROPOSALS: dict[str, Callable[[Task], Proposals]] = {
     "reshuffle_order": _reshuffles,
     "swap_nouns": _noun_swaps,
@@ -444,6 +473,7 @@ PROPOSALS: dict[str, Callable[[Task], Proposals]] = {
     NEGATION: _denials,
     PARAPHRASE: _paraphrases,
     ABSENCE: _absences,
+    UNITS: _units,
 }
 """How the rules write each type they can write."""
 

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from pipeline import tables
 from pipeline.artifact import Artifact
 from pipeline.errors import UserError
-from pipeline.negative_types import ABSENCE
+from pipeline.negative_types import ABSENCE, UNITS
 
 _KEY_BITS = 64
 
@@ -36,8 +36,8 @@ class Pair(NamedTuple):
     shown: tuple[str, ...] = ()
 
     def known(self, kind: str) -> list[str]:
-        """What is known of the image when a text of this kind is judged: its captions, of an absence all it shows."""
-        return [*self.siblings, *self.shown] if kind == ABSENCE else self.siblings
+        """What is known of the image when a text of this kind is judged: its captions, for some all that it shows."""
+        return [*self.siblings, *self.shown] if kind in (ABSENCE, UNITS) else self.siblings
 
 
 class Entry(NamedTuple):

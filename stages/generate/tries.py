@@ -26,6 +26,8 @@ _WRONG = {
     "it does not deny exactly one thing": "already_denied not_denied_once",
     "it does not say that something further is missing": "nothing_absent not_absent",
     "what it says is missing may be in the picture": "named",
+    "it is not a list of parts of the caption, each with a false one": "not_units not_said",
+    "what it calls false may be true": "may_hold",
     "it is not grammatical": "grammar sentences repeated",
     "it is not as long as the caption": "length cut",
     "it means something else": "more_said other_counts other_relations other_roles",

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from pipeline.negative_types import TRUE_KINDS
+from pipeline.negative_types import TRUE_KINDS, UNITS
 from stages import labels
 from stages.generate.config import OWN, Config
 from stages.language_models.base import LanguageModel, Scorer
@@ -85,10 +85,10 @@ def verify(judge: Judge, config: Config, rows: Sequence[dict[str, Any]], caption
     Args:
         judge: the judge; it reads each distinct text once.
         config: with the thresholds; what is true of the image may follow from its caption.
-        rows: of the negatives table.
+        rows: of the negatives table; units are left as they are.
         captions: by pair id.
     """
-    accepted = [row for row in rows if row["status"] == "accepted"]
+    accepted = [row for row in rows if row["status"] == "accepted" and row["type"] != UNITS]
     pairs = sorted({(captions[row["pair_id"]], row["text"]) for row in accepted})
     texts = sorted({text for _, text in pairs})
     follows = dict(zip(pairs, judge.follows(pairs), strict=True))

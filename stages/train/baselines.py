@@ -3,7 +3,7 @@
 Each docstring is the formula as scalar loops; the tests are those loops. `share(x, options)` there means
 exp(x) / sum(exp(option) for option in options).
 
-Shapes: B images and captions, K negatives per caption, T types, D embedding width.
+Shapes: B images and captions, K negatives per caption, T types, U units of a caption, D embedding width.
 """
 
 import torch
@@ -263,6 +263,37 @@ def para_clip_loss(student: Embeddings, scale: Tensor) -> Tensor:
     own_B = torch.arange(len(logits_BB), device=logits_BB.device)
     both = [F.cross_entropy(_only(rows_B, each), own_B, reduction="none") for each in (logits_BB, logits_BB.T)]
     return torch.stack([_mean(each, rows_B) for each in both]).mean()
+
+
+def unit_loss(student: Embeddings, scale: Tensor) -> Tensor:
+    """CS-CLIP's loss over units: an image finds its own among those of the batch and one foil, a unit finds its image.
+
+    Mean over the U places of a unit; of the captions those that have one there, 0 without any::
+
+        loss = 0
+        for u in range(U):
+            rows = [i for i in range(B) if told[i][u]]
+            for i in rows:
+                mine = scale * image[i] @ unit[i][u]
+                texts = [scale * image[i] @ unit[j][u] for j in rows] + [scale * image[i] @ foil[i][u]]
+                images = [scale * image[j] @ unit[i][u] for j in rows]
+                loss += -(log(share(mine, texts)) + log(share(mine, images))) / len(rows) / 2 / U
+
+    Source: CS-CLIP (arXiv 2602.23906), its code ("negclip_hard", weight 0.5).
+    """
+    if not student.told_BU.shape[1]:
+        return scale.new_zeros(())
+    own_B = torch.arange(len(student.told_BU), device=scale.device)
+    losses = []
+    for unit_BD, foil_BD, there_B in zip(
+        student.unit_BUD.unbind(dim=1), student.foil_BUD.unbind(dim=1), student.told_BU.unbind(dim=1), strict=True
+    ):
+        logits_BB = scale * student.image_BD @ unit_BD.T
+        foil_B1 = scale * (student.image_BD * foil_BD).sum(dim=1, keepdim=True)
+        texts = torch.cat([_only(there_B, logits_BB), foil_B1], dim=1)
+        both = [F.cross_entropy(each, own_B, reduction="none") for each in (texts, _only(there_B, logits_BB.T))]
+        losses += [_mean(each, there_B) for each in both]
+    return torch.stack(losses).mean()
 
 
 def clic_loss(student: Embeddings, scale: Tensor) -> Tensor:

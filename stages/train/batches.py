@@ -2,9 +2,9 @@
 
 A batch is a pure function of (dataset, settings, step), so a resumed run needs to remember nothing but its step.
 
-Shapes: B pairs of this process, K negatives per caption, P texts that say the same, X = K + 1 + P further texts (the
-negatives, a paraphrase, what says the same), N texts = B captions + the R further ones there are, L tokens of the
-longest of them, M pairs with a second image, C, H, W pixels.
+Shapes: B pairs of this process, K negatives per caption, P texts that say the same, U units of a caption, X = K + 1 + P
++ 2U further texts (the negatives, a paraphrase, what says the same, the units, their foils), N texts = B captions + the
+R further ones there are, L tokens of the longest of them, M pairs with a second image, C, H, W pixels.
 """
 # ruff: noqa: N815 - shapes are suffixes of names here, also of fields
 
@@ -65,6 +65,7 @@ class Batch:
         same_BP: bool, which of P texts that say the same as the caption there are; None = P is 0.
         beside_BCHW: images that are to be joined to the others, as `image_BCHW`; None = nothing is joined.
         upright_B: bool, which of these are higher than wide.
+        told_BU: bool, which of U units there are, each with a foil; None = U is 0.
         places: what `located` finds.
     """
 
@@ -79,6 +80,7 @@ class Batch:
     same_BP: Tensor | None = None
     beside_BCHW: Tensor | None = None
     upright_B: Tensor | None = None
+    told_BU: Tensor | None = None
     places: Places | None = None
 
     @property
@@ -88,9 +90,10 @@ class Batch:
 
     @property
     def more_BX(self) -> Tensor:  # noqa: N802 - shapes are suffixes of names here
-        """bool, which texts there are beside the caption: its negatives, its paraphrase, what says the same."""
+        """bool, which texts there are beside the caption, in the order of X."""
         same = [] if self.same_BP is None else [self.same_BP]
-        return torch.cat([self.have_BK, self.rephrased_B[:, None], *same], dim=1)
+        units = [] if self.told_BU is None else [self.told_BU, self.told_BU]
+        return torch.cat([self.have_BK, self.rephrased_B[:, None], *same, *units], dim=1)
 
     def on(self, device: str, model: Clip) -> "Batch":
         """The batch on a device, its images cut and normalised for the model."""
@@ -285,6 +288,7 @@ class Batches(Dataset[Batch]):
         self.epoch = np.repeat(np.arange(epochs), [len(order) for order in orders])
         self.negatives = [epoch_negatives(rows.have, negatives, seed, epoch, rows.chances) for epoch in range(epochs)]
         self.rephrasing = [rows.paraphrases.draw(seed, epoch) for epoch in range(epochs)] if rows.paraphrases else None
+        self.units = [rows.units.draw(seed, epoch) for epoch in range(epochs)] if rows.units else None
 
     def __len__(self) -> int:
         return len(self.order)
@@ -307,9 +311,11 @@ class Batches(Dataset[Batch]):
         none_B = np.full(len(rows), -1, dtype=np.int64)
         rephrasing_B = none_B if self.rephrasing is None else self.rephrasing[self.epoch[step]][rows]
         texts = [self.rows.text(0, row) for row in rows]
-        for row, kinds, rephrasing in zip(rows, chosen, rephrasing_B, strict=True):
+        unit_BU = np.empty((len(rows), 0)) if self.units is None else self.units[self.epoch[step]][rows]
+        for row, kinds, rephrasing, units in zip(rows, chosen, rephrasing_B, unit_BU, strict=True):
             texts += [self.rows.text(1 + kind, row) for kind in kinds if kind >= 0]
             texts += [self.rows.paraphrase(rephrasing)] if rephrasing >= 0 else []
+            texts += self.rows.unit_texts(units[units >= 0])
         depicted_B = shown_B >= 0
         image_BCHW, aspect_B = self.images.stack(self.rows.image_file[rows])
         other_MCHW, aspect_M = self.images.stack(shown_B[depicted_B])
@@ -319,7 +325,10 @@ class Batches(Dataset[Batch]):
             own_BT4, other_BT4 = random_2BT4[:, self.share]
             box_B4, box_M4 = crops.draw(own_BT4, aspect_B), crops.draw(other_BT4[depicted_B], aspect_M)
         type_BK, depicted, rephrased = map(torch.from_numpy, (chosen, depicted_B, rephrasing_B >= 0))
-        return Batch(image_BCHW, clip.pad(texts), type_BK, other_MCHW, depicted, rephrased, box_B4, box_M4)
+        told_BU = None if self.units is None else torch.from_numpy(unit_BU >= 0)
+        return Batch(
+            image_BCHW, clip.pad(texts), type_BK, other_MCHW, depicted, rephrased, box_B4, box_M4, told_BU=told_BU
+        )
 
     def _first_shown(self, rows: Ints, chosen: Ints) -> Ints:
         """The image of each row's first negative, -1 = none; a negative that has one is moved to the front."""

@@ -24,6 +24,7 @@ def _description(term: Term) -> str:
     """What the weight of a term is, for the help of its setting."""
     parts = [f"weight of {term.description}", term.note]
     parts += ["needs negative_images"] * term.needs_images + ["needs paraphrases"] * term.needs_paraphrases
+    parts += ["needs units in generate.types"] * term.needs_units
     return "; ".join(filter(None, parts))
 
 
@@ -211,6 +212,11 @@ class Config(BaseConfig):
     def needs_paraphrases(self) -> bool:
         """Whether a term looks at paraphrases."""
         return any(term.needs_paraphrases for term in self.objective.terms().values())
+
+    @property
+    def needs_units(self) -> bool:
+        """Whether a term looks at units."""
+        return any(term.needs_units for term in self.objective.terms().values())
 
     @property
     def needs_joined(self) -> bool:

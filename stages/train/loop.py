@@ -167,8 +167,9 @@ def _data(
     table = config.negative_images if isinstance(config.negative_images, Path) else None
     sources = config.paraphrases if config.needs_paraphrases else ()
     rows = read_rows(
-        dataset, inputs["pairs"], config.types, shown=table, paraphrases=sources, captions=config.needs_joined
-    )
+        dataset, inputs["pairs"], config.types, shown=table, paraphrases=sources, units=config.needs_units,
+        captions=config.needs_joined,
+    )  # fmt: skip
     images = _images(config, inputs, Images(rows, student, config.crop), progress)
     neighbours = None
     if config.similar_images or config.negative_images == "mined":

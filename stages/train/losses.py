@@ -4,9 +4,9 @@ Paper: Decoupled Global-Local Alignment (arXiv 2504.16801). Every term is a func
 batch, in fp32, so its value and gradient do not depend on how the batch was cut into chunks or over processes. The
 baselines' terms are in stages/train/baselines.py.
 
-Shapes: B images and captions, K negatives per caption, P texts that say the same, D embedding width. Embeddings have L2
-norm 1, except the rows of `neg_BKD`, `other_BD` and `para_BD` for which there is nothing: those are zeros and take part
-in nothing.
+Shapes: B images and captions, K negatives per caption, P texts that say the same, U units of a caption, D embedding
+width. Embeddings have L2 norm 1, except the rows of `neg_BKD`, `other_BD`, `para_BD`, `unit_BUD` and `foil_BUD` for
+which there is nothing: those are zeros and take part in nothing.
 """
 # ruff: noqa: N815 - shapes are suffixes of names here, also of fields
 
@@ -29,9 +29,12 @@ class Embeddings(NamedTuple):
         local_BO: logits of how well an image's patches fit the tokens of its caption and of the caption's negatives
             (`baselines.local_scores`), O = 1 + K; 0 where there is no negative, and all 0 unless a term needs them.
         same_BPD: further texts that say what the caption says; P is 0 but in joined batches.
+        unit_BUD: things and relations that the caption names; U is 0 unless a term needs them.
+        foil_BUD: of each of these a text that is false of the image.
         type_BK: int64, the type of each negative (its place in the recipe's `types`); -1 = there is none.
         depicted_B: bool, whether there is that second image.
         rephrased_B: bool, whether there is that paraphrase.
+        told_BU: bool, which units there are.
     """
 
     image_BD: Tensor
@@ -41,9 +44,12 @@ class Embeddings(NamedTuple):
     para_BD: Tensor
     local_BO: Tensor
     same_BPD: Tensor
+    unit_BUD: Tensor
+    foil_BUD: Tensor
     type_BK: Tensor
     depicted_B: Tensor
     rephrased_B: Tensor
+    told_BU: Tensor
 
     @property
     def have_BK(self) -> Tensor:  # noqa: N802 - shapes are suffixes of names here

@@ -3,7 +3,7 @@
 The terms are listed in terms.py; here is how they get the embeddings of the whole global batch, however it was cut into
 chunks and over processes, and how their gradients get back to the parameters.
 
-Shapes: B images and captions, K negatives per caption, T types, D embedding width, M images.
+Shapes: B images and captions, K negatives per caption, T types, U units of a caption, D embedding width, M images.
 """
 
 import copy
@@ -250,6 +250,9 @@ class Objective:
         places, device = batch.places or batch.located(None).places, batch.type_BK.device.type
         assert places is not None
         (count, kinds), further = batch.type_BK.shape, batch.more_BX.shape[1]
+        told_BU = batch.type_BK.new_zeros(count, 0, dtype=torch.bool) if batch.told_BU is None else batch.told_BU
+        foils = further - told_BU.shape[1]
+        units = foils - told_BU.shape[1]
         image_MCHW = torch.cat([batch.image_BCHW, batch.other_MCHW])
         with torch.autocast(device, dtype=self.dtype, enabled=self.dtype is not None):
             if self._looks_at_patches and model is self.student:
@@ -279,10 +282,13 @@ class Objective:
             other_BD,
             more_BXD[:, kinds],
             local_BO,
-            more_BXD[:, kinds + 1 :],
+            more_BXD[:, kinds + 1 : units],
+            more_BXD[:, units:foils],
+            more_BXD[:, foils:],
             batch.type_BK,
             batch.depicted_B,
             batch.rephrased_B,
+            told_BU,
         )
 
     def _local(self, patch_BPD: Tensor, token_NLD: Tensor, said_NL: Tensor, image_R: Tensor) -> Tensor:

@@ -14,9 +14,10 @@ from torch import Tensor
 from pipeline import tables
 from pipeline.artifact import Artifact
 from pipeline.errors import UserError
-from pipeline.negative_types import ABSENCE, types_in
+from pipeline.negative_types import ABSENCE, UNITS, types_in
 from stages.train.config import Source
 from stages.train.paraphrases import Paraphrases
+from stages.train.units import Units
 
 Ints = NDArray[np.int64]
 
@@ -35,6 +36,7 @@ class Rows:
         chances: [rows, types], sampling probability of each negative in its turn, (0, 1].
         depicting: [rows, types], index into `uris` of an image that the negative is about; -1 = none.
         paraphrases: what else says what the captions say; None = not asked for.
+        units: what the captions name; None = not asked for.
         captions: in words; None = not asked for.
         upright: which of `uris` are higher than wide.
     """
@@ -49,6 +51,7 @@ class Rows:
     chances: NDArray[np.float32]
     depicting: Ints
     paraphrases: Paraphrases | None = None
+    units: Units | None = None
     captions: pa.StringArray | None = None
     upright: NDArray[np.bool_] = field(default_factory=lambda: np.zeros(0, dtype=bool))
 
@@ -66,6 +69,13 @@ class Rows:
             return self.text(0, number)
         return torch.from_numpy(self.paraphrases.tokens(number - len(self)))
 
+    def unit_texts(self, numbers: Ints) -> list[Tensor]:
+        """Token ids of some units, by the numbers that `Units.draw` gives, and then of their foils."""
+        if self.units is None:
+            return []
+        both = [self.units.tokens(number) for number in numbers]
+        return [torch.from_numpy(text) for texts in zip(*both, strict=True) for text in texts]
+
 
 def read_rows(
     dataset: Artifact,
@@ -75,6 +85,7 @@ def read_rows(
     shown: Path | None = None,
     paraphrases: Sequence[Source] = (),
     *,
+    units: bool = False,
     captions: bool = False,
 ) -> Rows:
     """The rows of one split, only the columns training needs.
@@ -86,10 +97,11 @@ def read_rows(
         split: train, val or test.
         shown: a table that names images of negatives, see `_shown`.
         paraphrases: where paraphrases come from; none are read without.
+        units: whether units and their foils are read too.
         captions: whether captions are read as words too.
 
     Raises:
-        UserError: there is no such row or type, `shown` cannot be read, or there is no paraphrase.
+        UserError: there is no such row or type, `shown` cannot be read, or there is no paraphrase or unit.
     """
     there = tables.columns(dataset.table_folder("dataset"))
     written, absences = types_in(there), [f"{ABSENCE}_tokens"] * ("absences" in paraphrases and ABSENCE in there)
@@ -100,8 +112,18 @@ def read_rows(
             f"of {', '.join(written)}",
             f"--set generate.types=[{', '.join(types)}], or leave it out of train.types",
         )
+    if units and UNITS not in there:
+        raise UserError("train", "the dataset has no units", "units of captions", "--set generate.types=[..., units]")
     columns = ["caption_tokens", *(f"{kind}_tokens" for kind in types)]
-    names = [*columns, *types, *["paraphrases_tokens"] * bool(paraphrases), *absences, *["caption"] * captions]
+    of_units = [f"{UNITS}_tokens", "unit_foils_tokens"] * units
+    names = [
+        *columns,
+        *types,
+        *["paraphrases_tokens"] * bool(paraphrases),
+        *absences,
+        *of_units,
+        *["caption"] * captions,
+    ]
     table = tables.read(
         dataset.table_folder("dataset"), ["pair_id", "image_group", "image_uri", "split", "chances", *names]
     )
@@ -146,6 +168,7 @@ def read_rows(
         )
         if paraphrases
         else None,
+        units=Units(*(table[name].combine_chunks() for name in of_units)) if units else None,
         captions=table["caption"].combine_chunks() if captions else None,
         upright=np.array([uri in upright for uri in uris] + [False] * len(more)),
     )

@@ -24,6 +24,7 @@ from stages.train.config import Config
 from stages.train.loop import let_learn
 from stages.train.memory import SAMPLE, Needed, halved, needed
 from stages.train.objective import Objective
+from stages.train.units import UNITS
 
 TOKENS = 20
 """Of a text, where the dataset is not there to tell."""
@@ -69,13 +70,16 @@ def size(config: Config, dataset: Artifact | None) -> Needed | None:
 def some_pairs(config: Config, dataset: Artifact | None, model: Any) -> Batch:
     """A few pairs with their negatives as a model takes them, of images without content.
 
-    A paraphrase is as long as its caption, and a negative's image as large as the others.
+    A paraphrase is as long as its caption, a unit half of that, and a negative's image as large as the others.
     """
     side = model.visual.image_size
     height, width = side if isinstance(side, tuple) else (side, side)
     texts = _texts(config, dataset, min(TOKENS, model.context_length))
     count = len(texts)
-    given = [pair[1:] + pair[:1] * config.needs_paraphrases for pair in texts]
+    units = 2 * UNITS * config.needs_units
+    given = [
+        pair[1:] + pair[:1] * config.needs_paraphrases + [pair[0][: -(-len(pair[0]) // 2)]] * units for pair in texts
+    ]
     type_BK = torch.full((count, config.negatives_per_caption), -1)
     for row, pair in enumerate(texts):
         type_BK[row, : len(pair) - 1] = 0
@@ -88,6 +92,7 @@ def some_pairs(config: Config, dataset: Artifact | None, model: Any) -> Batch:
         other_MCHW=images[:shown],
         depicted_B=torch.full((count,), bool(shown)),
         rephrased_B=torch.full((count,), config.needs_paraphrases),
+        told_BU=torch.ones(count, UNITS, dtype=torch.bool) if units else None,
     )
 
 

@@ -12,7 +12,7 @@ from pipeline import tables
 from pipeline.artifact import Artifact, path_digest
 from pipeline.clip import device, has_patches, model_digest
 from pipeline.errors import UserError, need_package
-from pipeline.negative_types import ABSENCE, PARAPHRASE
+from pipeline.negative_types import ABSENCE, PARAPHRASE, UNITS
 from pipeline.stage import Inputs, Progress, Stage
 from stages.train.config import Config
 from stages.train.terms import sources
@@ -95,6 +95,18 @@ def check_paraphrases(config: Config, kinds: Collection[str], pairs: Artifact | 
         "rewrites of captions, or images with several captions to train on",
         "--set generate.paraphrases=true, with rewrites in train.paraphrases",
     )
+
+
+def check_units(config: Config, kinds: Collection[str]) -> None:
+    """Raise UserError when a term needs units and the dataset will have none; `kinds` of text are generated."""
+    if config.needs_units and UNITS not in kinds:
+        types = ", ".join((*config.types, UNITS))
+        raise UserError(
+            "train",
+            "a term of train.objective needs units of captions, and there will be none",
+            f"{UNITS} among generate.types",
+            f"--set generate.types=[{types}]",
+        )
 
 
 def _has_siblings(pairs: Artifact) -> bool:

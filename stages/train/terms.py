@@ -36,6 +36,7 @@ class Term:
         needs_images: it looks at images of the negatives, so `negative_images` must be set.
         needs_paraphrases: it looks at paraphrases of the captions, which come from `paraphrases`.
         needs_patches: it looks at what patches and tokens say, `Embeddings.local_BO`, which costs more than embeddings.
+        needs_units: it looks at units of the captions, which `generate.types` must name.
         needs_joined: it looks at joined batches (joined.py), which then take turns with the others.
         retention: its gradients tell which weights matter to what the model knows.
     """
@@ -47,6 +48,7 @@ class Term:
     needs_images: bool = False
     needs_paraphrases: bool = False
     needs_patches: bool = False
+    needs_units: bool = False
     needs_joined: bool = False
     retention: bool = False
 
@@ -97,6 +99,7 @@ TERMS: dict[str, Term] = {
     "para_clip": Term(
         f"{_BASELINES}:para_clip_loss", "CLIP's own loss over paraphrases", needs_paraphrases=True
     ),
+    "units": Term(f"{_BASELINES}:unit_loss", "CS-CLIP's loss over units", needs_units=True),
     "clic": Term(
         f"{_BASELINES}:clic_loss", "CLIC's loss", note="every other batch is of joined images", needs_joined=True
     ),

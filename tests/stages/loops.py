@@ -5,7 +5,7 @@ from torch import Tensor, nn
 
 from stages.train.losses import Embeddings
 
-B, K, D, P = 5, 3, 6, 2
+B, K, D, P, U = 5, 3, 6, 2, 3
 MASKS = ["all", "some", "none_in_a_row", "none"]
 
 
@@ -32,10 +32,11 @@ def embeddings(seed: int, kind: str = "all") -> Embeddings:
     para_BD = unit(B, D, seed=seed + 4) * rephrased_B[:, None]
     local_BO = 20 * unit(B, 1 + K, seed=seed + 5)
     same_BPD = unit(B, P, D, seed=seed + 6)
-    parts = (unit(B, D, seed=seed), unit(B, D, seed=seed + 1), neg_BKD, other_BD, para_BD, local_BO, same_BPD)
-    image_BD, text_BD, neg_BKD, other_BD, para_BD, local_BO, same_BPD = (part.requires_grad_() for part in parts)
-    of_rows = (type_BK, depicted_B, rephrased_B)
-    return Embeddings(image_BD, text_BD, neg_BKD, other_BD, para_BD, local_BO, same_BPD, *of_rows)
+    told_BU = have_BK[:, :U] & (torch.arange(B)[:, None] != 4)
+    units = [unit(B, U, D, seed=seed + more) * told_BU[..., None] for more in (7, 8)]
+    parts = (unit(B, D, seed=seed), unit(B, D, seed=seed + 1), neg_BKD, other_BD, para_BD, local_BO, same_BPD, *units)
+    of_rows = (type_BK, depicted_B, rephrased_B, told_BU)
+    return Embeddings(*[*(part.requires_grad_() for part in parts), *of_rows])
 
 
 def minus_log_share(chosen: Tensor, options: list[Tensor], scale: Tensor | float) -> Tensor:

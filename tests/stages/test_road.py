@@ -280,6 +280,7 @@ def test_a_report_is_told_the_run_and_what_its_recipe_says(tmp_path: Path, tiny_
             r"train: none of train\.types \(replace_nouns\)",
         ),
         (["train.wandb=x"], r"train: wandb is not installed; .* -e '\.\[wandb\]'"),
+        (["train.objective.units=0.5"], r"train: a term .* needs units .*; fix: --set generate\.types=\[.*, units\]"),
         (
             ["train.objective.pgc=0.1", "train.paraphrases=[rewrites]"],
             r"train: a term of train\.objective needs paraphrases, and there will be none \(train\.paraphrases: "

@@ -10,8 +10,8 @@ from PIL import Image
 
 from pipeline import clip, tables
 from pipeline.artifact import Artifact, now
-from pipeline.negative_types import NEGATIVE_TYPES
-from pipeline.schema import DATASET, PAIRS
+from pipeline.negative_types import NEGATIVE_TYPES, UNITS
+from pipeline.schema import PAIRS, dataset_schema
 from pipeline.stage import silent
 from pipeline.store import Store
 from stages.train import stage as train
@@ -42,7 +42,7 @@ def small_siglip(folder: Path) -> str:
 def small_inputs(
     folder: Path, pictures: int = 12, same: tuple[str, str] | None = None, tokenizer: str = "ViT-B-32"
 ) -> dict[str, Artifact]:
-    """Published pairs and dataset: noise images with two captions each, negatives and rewrites with gaps.
+    """Published pairs and dataset: noise images with two captions each, negatives, rewrites and units with gaps.
 
     Of two types that are the `same`, the second has the texts of the first.
     """
@@ -71,14 +71,18 @@ def small_inputs(
                 }
                 rewrites = [f"rewrite {one} of {caption}" for one in range((index + number) % 3)] or None
                 more = {"paraphrases": rewrites, "paraphrases_tokens": rewrites and tokenize(rewrites)}
-                rows.append(base | texts | tokens | more | {"chances": None, "leaks": []})
+                units = [f"thing {index}", f"side {number}"][: (index + 2 * number) % 3] or None
+                named = {"units": units, "unit_foils": units and [f"no {text}" for text in units]}
+                tokens |= {f"{name}_tokens": each and tokenize(each) for name, each in named.items()}
+                rows.append(base | texts | tokens | more | named | {"chances": None, "leaks": []})
         tables.write(tables.part(out, 0), [], PAIRS)  # training reads the images alone
         published = _publish(store, out, "pairs", {"image_root": "images"})
     rows.append(rows[0] | {"pair_id": "zz", "split": "test"})
     with store.build("dataset", "d") as out:
         # Two parts, because training must not care.
-        tables.write(tables.part(out, 0), rows[:5], DATASET)
-        tables.write(tables.part(out, 1), rows[5:], DATASET)
+        schema = dataset_schema([UNITS])
+        tables.write(tables.part(out, 0), rows[:5], schema)
+        tables.write(tables.part(out, 1), rows[5:], schema)
         meta = {"tokenizer": clip.tokenizer_digest(tokenizer)}
         return {"pairs": published, "dataset": _publish(store, out, "dataset", meta)}
 

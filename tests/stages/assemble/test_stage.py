@@ -205,6 +205,25 @@ def test_what_is_denied_has_columns_where_it_was_made(tmp_path: Path) -> None:
         run(tmp_path / "none", inputs(tmp_path / "c", PAIRS_ROWS, extra[1:]), min_negatives=1)
 
 
+def test_units_are_lists_beside_their_foils_and_count_as_no_negative(tmp_path: Path) -> None:
+    line = "a red cup / a red plate; a cup on a table / a cup under a table"
+    extra = negative(PAIRS_ROWS[0], "units", line)
+    facts = run(tmp_path / "units", inputs(tmp_path / "b", PAIRS_ROWS, [*NEGATIVE_ROWS, extra]))
+    names = ("units", "unit_foils")
+    assert set(tables.columns(tmp_path / "units")) - set(DATASET.names) == {
+        *names,
+        *(f"{name}_tokens" for name in names),
+    }
+    row, *others = sorted(tables.read(tmp_path / "units").to_pylist(), key=lambda one: one["units"] is None)
+    expected = [["a red cup", "a cup on a table"], ["a red plate", "a cup under a table"]]
+    assert [row[name] for name in names] == expected
+    assert [row[f"{name}_tokens"] for name in names] == list(map(tokenizer("ViT-B-32"), expected))
+    assert all(one[name] is one[f"{name}_tokens"] is None for one in others for name in names)
+    assert "units" not in facts["negatives"]
+    with pytest.raises(UserError, match="no pair is left"):
+        run(tmp_path / "none", inputs(tmp_path / "c", PAIRS_ROWS, [extra]), min_negatives=1)
+
+
 @pytest.mark.slow
 def test_more_than_fits_in_memory_spills_to_disk(tmp_path: Path) -> None:
     """150 MB of texts are joined, and sorted into a second copy, in 190 MB: what does not fit goes through the disk."""

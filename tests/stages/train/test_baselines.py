@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from stages.train import baselines, losses
 from stages.train.losses import Embeddings
-from tests.stages.loops import MASKS, B, D, K, P, assert_same, embeddings, unit
+from tests.stages.loops import MASKS, B, D, K, P, U, assert_same, embeddings, unit
 
 THRESHOLDS = torch.tensor([0.5, 0.0, 3.0, 20.0, 1.0], dtype=torch.float64)
 
@@ -229,6 +229,25 @@ def test_clip_over_paraphrases_is_its_formula(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", MASKS)
+def test_units_are_their_formula(kind: str) -> None:
+    student = embeddings(0, kind)
+    scale, _ = scale_of(student)
+    image, units, foils = student.image_BD, student.unit_BUD, student.foil_BUD
+    loss = zero() * scale * (image.sum() + units.sum() + foils.sum())
+    for u in range(U):
+        rows = [i for i in range(B) if student.told_BU[i][u]]
+        assert len(rows) < B
+        for i in rows:
+            mine = scale * image[i] @ units[i][u]
+            texts = [scale * image[i] @ units[j][u] for j in rows] + [scale * image[i] @ foils[i][u]]
+            images = [scale * image[j] @ units[i][u] for j in rows]
+            loss = loss + (minus_log(mine, texts) + minus_log(mine, images)) / len(rows) / 2 / U
+    assert_same(baselines.unit_loss(student, scale), loss, [image, units, foils, scale])
+    none = student._replace(told_BU=student.told_BU[:, :0])
+    assert baselines.unit_loss(none, scale).item() == 0
+
+
+@pytest.mark.parametrize("kind", MASKS)
 def test_clic_is_its_formula(kind: str) -> None:
     student = embeddings(0, kind)
     scale, _ = scale_of(student)
@@ -317,6 +336,7 @@ def test_the_order_of_the_batch_changes_nothing() -> None:
         lambda mine, theirs: baselines.triplet_loss(mine, scale),
         lambda mine, theirs: baselines.align_loss(mine, scale),
         lambda mine, theirs: baselines.para_clip_loss(mine, scale),
+        lambda mine, theirs: baselines.unit_loss(mine, scale),
         lambda mine, theirs: baselines.clic_loss(mine, scale),
         lambda mine, theirs: baselines.tic_loss(mine),
         lambda mine, theirs: baselines.contrast_distill_loss(mine, theirs, scale, 2),

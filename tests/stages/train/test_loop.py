@@ -27,6 +27,7 @@ BASELINES: dict[str, dict[str, Any]] = {
     "triplet_clip": {"objective": Loss(distill=0, igc=0, tgc=0, triplet=1), "negative_images": "mined"},
     "read_align": {"objective": Loss(distill=0, igc=0, tgc=0, align=0.5), "negatives_per_caption": 3},
     "negation": {"objective": Loss(distill=0, igc=0, tgc=0, para_clip=1), "lock_image": True, "decay_all": True},
+    "cs_clip": {"objective": Loss(distill=0, igc=0, tgc=0, units=0.5), "negatives_per_caption": 1},
     "degla_plus": {"objective": Loss(pgc=0.5), "paraphrases": ("rewrites",)},
     "labclip": {"objective": Loss(distill=0, igc=0, tgc=0), "text_map": True, "lr": 0.02, "weight_decay": 0.0},
     "gift": {"objective": Loss(distill=0, clip=0.5, contrast_distill=1, fisher=1, ema=1)},

@@ -17,7 +17,7 @@ from stages.train.config import Loss
 from stages.train.objective import Objective
 from stages.train.terms import TERMS
 
-K, P = 3, 2
+K, P, U = 3, 2, 2
 NONE = {"base": 0, "distill": 0, "igc": 0, "tgc": 0}
 LOSSES = {
     "degla": Loss(),
@@ -50,13 +50,15 @@ def batch(count: int, seed: int = 0) -> Batch:
     have_BK = torch.rand(count, K, generator=draw) < 0.7
     rephrased_B = torch.rand(count, generator=draw) < 0.6
     same_BP = torch.ones(count, P, dtype=torch.bool)
-    further = int(have_BK.sum() + rephrased_B.sum()) + same_BP.numel()
+    told_BU = torch.rand(count, U, generator=torch.Generator().manual_seed(seed)) < 0.7
+    further = int(have_BK.sum() + rephrased_B.sum() + 2 * told_BU.sum()) + same_BP.numel()
     lengths = torch.randint(0, 9, (count + further,), generator=draw).tolist()
     texts = [[49406, *torch.randint(1, 49000, (n,), generator=draw).tolist(), 49407] for n in lengths]
     type_BK = torch.randint(0, 5, (count, K), generator=draw).masked_fill(~have_BK, -1)
     depicted_B = have_BK[:, 0] & (torch.arange(count) != 1)
     pictures = torch.randn(count + int(depicted_B.sum()), 3, 16, 16, generator=draw, dtype=torch.float64)
-    return Batch(pictures[:count], clip.pad(texts), type_BK, pictures[count:], depicted_B, rephrased_B, same_BP=same_BP)
+    of_pairs = {"same_BP": same_BP, "told_BU": told_BU}
+    return Batch(pictures[:count], clip.pad(texts), type_BK, pictures[count:], depicted_B, rephrased_B, **of_pairs)
 
 
 def learned(learning: Objective, parts: list[Batch]) -> dict[str, float]:
@@ -102,7 +104,7 @@ def test_a_batch_splits_with_its_negatives() -> None:
     whole = batch(7)
     parts = whole.split(3)
     assert [len(part.type_BK) for part in parts] == [3, 2, 2]
-    for name in ("type_BK", "depicted_B", "rephrased_B", "same_BP", "image_BCHW", "other_MCHW"):
+    for name in ("type_BK", "depicted_B", "rephrased_B", "same_BP", "told_BU", "image_BCHW", "other_MCHW"):
         assert torch.equal(torch.cat([getattr(part, name) for part in parts]), getattr(whole, name))
     assert all(len(part.other_MCHW) == part.depicted_B.sum() for part in parts)
     captions = torch.cat([part.tokens_NL[: len(part.type_BK)] for part in parts])
@@ -123,6 +125,9 @@ def test_negatives_and_paraphrases_stand_at_their_captions_place(student: nn.Mod
         torch.testing.assert_close(found.para_BD[i], next(further) if given.rephrased_B[i] else none)
         for p in range(P):
             torch.testing.assert_close(found.same_BPD[i, p], next(further))
+        for units_BUD in (found.unit_BUD, found.foil_BUD):
+            for u in range(U):
+                torch.testing.assert_close(units_BUD[i, u], next(further) if given.told_BU[i, u] else none)
     assert next(further, None) is None
 
 

@@ -2,12 +2,15 @@
 
 from pathlib import Path
 
+import numpy as np
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 import pytest
 
 from pipeline import tables
 from pipeline.errors import UserError
 from pipeline.negative_types import NEGATIVE_TYPES
-from pipeline.schema import PAIRS
+from pipeline.schema import DATASET, PAIRS
 from stages.train.rows import read_rows
 from tests.stages.training import small_inputs
 
@@ -25,6 +28,36 @@ def test_a_type_that_the_dataset_lacks_is_named(tmp_path: Path) -> None:
     inputs = small_inputs(tmp_path, pictures=4)
     with pytest.raises(UserError, match=r"no negatives of type negation.*generate\.types=\[swap_nouns, negation\]"):
         read_rows(inputs["dataset"], inputs["pairs"], ("swap_nouns", "negation"))
+
+
+def test_units_are_drawn_with_their_foils_from_the_row_s_own(tmp_path: Path) -> None:
+    inputs = small_inputs(tmp_path, pictures=6)
+    assert read_rows(inputs["dataset"], inputs["pairs"], ()).units is None
+    rows = read_rows(inputs["dataset"], inputs["pairs"], (), units=True)
+    written = tables.read(inputs["dataset"].table_folder("dataset")).filter(pc.field("split") == "train")
+    texts = written.select(["units_tokens", "unit_foils_tokens"]).to_pylist()
+    epochs = [rows.units.draw(3, epoch) for epoch in range(8)]
+    assert (epochs[0] == rows.units.draw(3, 0)).all() and any((epochs[0] != other).any() for other in epochs[1:])
+    assert any(text["units_tokens"] is None for text in texts)
+    for row, text in enumerate(texts):
+        own = list(zip(text["units_tokens"] or (), text["unit_foils_tokens"] or (), strict=True))
+        drawn = [number for epoch in epochs for number in epoch[row]]
+        if not own:
+            assert set(drawn) == {-1}
+            continue
+        found = [tuple(each.tolist() for each in rows.units.tokens(number)) for number in drawn]
+        assert {str(each) for each in found} == {str(each) for each in own}, "all of them, and each with its own foil"
+        units, foils = zip(*found[:2], strict=True)
+        assert [each.tolist() for each in rows.unit_texts(np.array(drawn[:2]))] == [*units, *foils]
+
+
+def test_a_dataset_without_units_is_named(tmp_path: Path) -> None:
+    inputs = small_inputs(tmp_path, pictures=4)
+    folder = inputs["dataset"].table_folder("dataset")
+    for path, read in [(path, pq.read_table(path)) for path in tables.files(folder)]:
+        tables.write(path, read.select(DATASET.names), DATASET)
+    with pytest.raises(UserError, match=r"no units.*generate\.types"):
+        read_rows(inputs["dataset"], inputs["pairs"], (), units=True)
 
 
 def test_captions_are_read_where_they_are_asked_for_and_images_tell_how_they_stand(tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ def real(settings: Config, dataset: Artifact | None) -> memory.Needed:
 @pytest.mark.parametrize(
     "changes",
     [{}, {"precision": "bf16"}, {"lock_image": True}, {"objective": {"pgc": 1.0}, "paraphrases": ["rewrites"]},
-     {"accumulate": 3, "batch": 12}, {"negatives_per_caption": 0, "types": []}],
+     {"objective": {"units": 0.5}}, {"accumulate": 3, "batch": 12}, {"negatives_per_caption": 0, "types": []}],
     ids=lambda changes: ", ".join(changes) or "as usual",
 )  # fmt: skip
 @pytest.mark.parametrize("is_there", [True, False], ids=["dataset", "no dataset"])
